@@ -149,7 +149,7 @@ interface Vm {
     function snapshotValue(string calldata name, uint256 value) external;
     function snapshotValue(string calldata group, string calldata name, uint256 value) external;
 
-    // Files; paths are relative to `contracts/`, and foundry.toml says which may be read
+    // Files; paths are relative to the root of the repository; foundry.toml says which may be read
 
     function projectRoot() external view returns (string memory path);
     function exists(string calldata path) external view returns (bool result);
