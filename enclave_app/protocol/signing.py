@@ -1,4 +1,4 @@
-"""secp256k1 signatures over 32-byte digests: 65 bytes r ‖ s ‖ v, v in {27, 28}, low s only (EIP-2), as OpenZeppelin takes them."""
+"""secp256k1 signatures over 32-byte digests: 65 bytes r ‖ s ‖ v, v in {27, 28}, low s only (EIP-2), as OpenZeppelin does."""
 
 from __future__ import annotations
 
