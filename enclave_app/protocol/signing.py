@@ -28,6 +28,10 @@ class SigningKey:
         signature = self._key.sign_msg_hash(digest)
         return bytes(signature.r.to_bytes(32, "big") + signature.s.to_bytes(32, "big") + bytes([27 + signature.v]))
 
+    def secret(self) -> bytes:
+        """The 32 private bytes, for a library that signs by itself."""
+        return bytes(self._key.to_bytes())
+
     def __repr__(self) -> str:
         return f"SigningKey({self.address})"
 
