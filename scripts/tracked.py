@@ -16,8 +16,11 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def output(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+def output(*command: str, fine: tuple[int, ...] = (0,)) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in fine:
+        sys.exit(f"{' '.join(command[:2])} ended with {done.returncode}: {done.stderr}")
+    return done.stdout
 
 
 def registries() -> Iterator[str]:
@@ -38,7 +41,7 @@ def machine_paths() -> Iterator[str]:
 
 def main() -> int:
     names = sorted({*registries(), *machine_paths()})
-    found = output("git", "grep", "-nIF", *(part for name in names for part in ("-e", name)), "--", ".")
+    found = output("git", "grep", "-nIF", *(part for name in names for part in ("-e", name)), "--", ".", fine=(0, 1))
     print(found or f"none of {len(names)} names found", end="")
     return 1 if found else 0
 
