@@ -1,4 +1,4 @@
-"""secp256k1 signatures over 32-byte digests: 65 bytes r ‖ s ‖ v, v in {27, 28}, low s only (EIP-2), as OpenZeppelin takes them."""
+"""secp256k1 signatures over 32-byte digests: 65 bytes r ‖ s ‖ v, v in {27, 28}, low s only (EIP-2), as OpenZeppelin does."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class SigningKey:
     def sign(self, digest: bytes) -> bytes:
         signature = self._key.sign_msg_hash(digest)
         return bytes(signature.r.to_bytes(32, "big") + signature.s.to_bytes(32, "big") + bytes([27 + signature.v]))
+
+    def secret(self) -> bytes:
+        """The 32 private bytes, for a library that signs by itself."""
+        return bytes(self._key.to_bytes())
 
     def __repr__(self) -> str:
         return f"SigningKey({self.address})"
