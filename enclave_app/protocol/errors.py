@@ -9,7 +9,6 @@ OracleError
 
 from __future__ import annotations
 
-
 MAX_MESSAGE = 1000
 
 

@@ -82,7 +82,7 @@ def _unicode(value: Any) -> str:
 
 def is_label(value: str) -> bool:
     """Whether two people who see `value` see the same: normalised (NFC), without control or invisible characters."""
-    return value.isascii() and value.isprintable() or value.isprintable() and unicodedata.is_normalized("NFC", value)
+    return value.isprintable() and unicodedata.is_normalized("NFC", value)
 
 
 def _label(value: Any) -> str:
