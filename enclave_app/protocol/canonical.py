@@ -9,6 +9,7 @@ only: also a field that could be written in two ways (a number as a string, a de
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +22,9 @@ MAX_SAFE_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 32
 MAX_VALUES = 1 << 20
 """How many values a document may hold: a small JSON text can make objects of many times its size."""
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+\\?(?:"|\Z)', re.DOTALL)
+"""A string, or what begins one and never ends: it always matches at a quote, so a search never looks back."""
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _MAX_DIGITS = len(str(MAX_SAFE_INTEGER)) + 1
 
 
@@ -50,6 +54,9 @@ def load(data: bytes, *, limit: int = MAX_DOCUMENT, canonical: bool = True) -> A
         raise Refused("json.size", "a document is too large", found=len(data), expected=f"at most {limit} bytes")
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise Refused("json.size", "a document holds too many values", expected=f"at most {MAX_VALUES}")
+    # Before parsing: the parser recurses, and a library that raised Python's recursion limit lets it overrun the stack.
+    if _depth(data) > MAX_DEPTH + 1:
+        raise Refused("json.depth", "a document is nested too deeply", expected=f"at most {MAX_DEPTH + 1} levels")
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -96,6 +103,15 @@ def validate(model: type[M], value: Any) -> M:
         raise Refused("document.invalid", f"not a valid {model.__name__}: nested too deeply") from None
 
 
+def _depth(data: bytes) -> int:
+    """How deep the brackets outside strings nest, whether they match or not."""
+    depth = deepest = 0
+    for mark in _STRING.sub(b"", data).translate(None, _NO_BRACKET):
+        depth += 1 if mark in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -131,7 +147,7 @@ def _reason(kind: str, message: str) -> str:
 
 def _check(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise Refused("json.depth", "a document is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+        raise Refused("json.depth", "a document is nested too deeply", expected=f"at most {MAX_DEPTH + 1} levels")
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, str):
