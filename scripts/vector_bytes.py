@@ -467,7 +467,9 @@ def canonicals() -> dict[str, Any]:
         (b'"\\ud800"', "json.text"),
         (b'{"\\udc00":1}', "json.text"),
         (b"[" * (canonical.MAX_DEPTH + 2) + b"]" * (canonical.MAX_DEPTH + 2), "json.depth"),
-        (b"[" * 200_000, "json.syntax"),
+        (b"[" * 200_000, "json.depth"),
+        (b'{"":' * 100_000, "json.depth"),
+        (b'"' + b"[" * 200_000, "json.syntax"),
         (b"[" + b"[]," * canonical.MAX_VALUES + b"[]]", "json.size"),
     ]
     return {
