@@ -8,6 +8,7 @@ bytes are not exactly its own canonical form is refused, so a digest names one r
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +19,9 @@ from .errors import Refused
 MAX_DOCUMENT = 8 << 20
 MAX_SAFE_INTEGER = (1 << 53) - 1
 MAX_DEPTH = 32
+# Possessive, and with an optional end, so that one pass is linear in whatever comes from outside.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Document(BaseModel):
@@ -44,6 +48,7 @@ def load(data: bytes, *, limit: int = MAX_DOCUMENT, canonical: bool = True) -> A
     """Parse JSON from outside: bounded in size and depth, no duplicate keys, no floats; by default only canonical form."""
     if len(data) > limit:
         raise Refused("json.size", "a document is too large", found=len(data), expected=f"at most {limit} bytes")
+    _check_nesting(data)
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=_no_float, parse_constant=_no_float
@@ -77,6 +82,16 @@ def validate(model: type[M], value: Any) -> M:
         raise Refused("document.invalid", f"not a valid {model.__name__}: {where}") from None
     except RecursionError:
         raise Refused("document.invalid", f"not a valid {model.__name__}: nested too deeply") from None
+
+
+def _check_nesting(data: bytes) -> None:
+    """Refuse deep nesting before parsing: py_ecc, which eth-account imports, raises the interpreter's recursion limit so
+    far that a document of brackets would crash the process instead of raising RecursionError."""
+    depth = 0
+    for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH + 1:
+            raise Refused("json.depth", "a document is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
