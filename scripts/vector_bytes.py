@@ -486,4 +486,9 @@ def _repeated(data: bytes) -> dict[str, Any]:
     unit = b"[]," if b"[]," in data else data[:1]
     times = data.count(unit)
     head = data[: data.index(unit)]
-    return {"head": head.decode(), "unit": unit.decode(), "times": times, "tail": data[len(head) + len(unit) * times :].decode()}
+    return {
+        "head": head.decode(),
+        "unit": unit.decode(),
+        "times": times,
+        "tail": data[len(head) + len(unit) * times :].decode(),
+    }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.structs import Chain, Confirmation
