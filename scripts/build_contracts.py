@@ -123,7 +123,9 @@ def write(files: dict[str, str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compile the contracts into oracle/abi/*.json.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when oracle/abi differs from the sources")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when oracle/abi differs from the sources"
+    )
     check = parser.parse_args().check
     try:
         compile_sources()

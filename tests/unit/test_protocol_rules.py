@@ -84,7 +84,7 @@ def test_what_is_not_built_yet_is_refused(path: str, value: Any) -> None:
 
 
 def test_every_off_value_has_its_negative() -> None:
-    (marker,) = test_what_is_not_built_yet_is_refused.pytestmark  # type: ignore[attr-defined]
+    (marker,) = test_what_is_not_built_yet_is_refused.pytestmark
     tried = {".".join(part for part in path.split(".") if not part.isdigit()) for path, _ in marker.args[1]}
     assert tried == {*rules.AGREEMENT_OFF, "outputs.recipients"}
 
