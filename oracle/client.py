@@ -28,8 +28,8 @@ from enclave_app.protocol.release import OutputAnswer, OutputBody, SignedShares,
 from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import record_name
-from enclave_app.protocol.structs import Agreement, Chain, Confirmation, Outcome, TaskRequest, TaskState
-from oracle.agreement.merkle import requester_proof
+from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, Outcome, TaskRequest, TaskState
+from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
 from oracle.chain.events import AgreementActivated, TaskRequested, TaskSettled, get_logs, read_event, topic
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader, TaskOnChain
@@ -169,7 +169,8 @@ class Client:
             callback=ZERO_ADDRESS,
             callback_gas=0,
         )
-        proof = requester_proof(agreement.access.requesters, requesters, self.sender.address)
+        listed = agreement.access.requesters != ANYONE
+        proof = requester_proof(requesters, self.sender.address) if listed else ()
         contract = load_contract("ComputeOracle")
         data = contract.call("request", request, list(proof), "")
         signed = await self.sender.submit(agreement.oracle, data, value=agreement.price.fee)
@@ -356,7 +357,7 @@ class Task:
         chain, threshold = self.client.chain, self.agreement.keys.threshold
 
         async def ask(broker: bytes) -> tuple[int, bytes]:
-            url = self.client.config.brokers.get(broker.hex())
+            url = self.client.config.brokers.get(broker)
             if url is None:
                 raise Permanent("broker.endpoint", f"no endpoint is configured for broker {broker.hex()[:16]}…")
             answer = await self.client.post_output(url, body)
