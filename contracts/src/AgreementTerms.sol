@@ -31,6 +31,7 @@ contract AgreementTerms {
         _outputs(a.outputs);
         _access(a.access);
         _price(a.price);
+        _nonZero("paramDomain", a.paramDomain);
         _off("supersedes", a.supersedes == 0);
         _off("auditors", a.auditors == 0);
         _nonZero("salt", a.salt);
@@ -66,6 +67,7 @@ contract AgreementTerms {
             names[i] = _name("data.name", d.name);
             _nonZero("data.owner", d.owner);
             _nonZero("data.idOrStream", d.idOrStream);
+            _nonZero("data.lineage", d.lineage);
             _nonZero("data.sharesDigest", d.sharesDigest);
             _off("data.policy", d.policy == DatasetPolicy.FIXED);
             _off("data.minVersion", d.minVersion == 0);

@@ -275,6 +275,9 @@ contract ActivateTest is Fixture {
         a.data[1].idOrStream = 0;
         _refusesZero(a, "data.idOrStream");
         a = _agreement();
+        a.data[1].lineage = 0;
+        _refusesZero(a, "data.lineage");
+        a = _agreement();
         a.data[1].sharesDigest = 0;
         _refusesZero(a, "data.sharesDigest");
         a = _agreement();
@@ -484,8 +487,11 @@ contract ActivateTest is Fixture {
         _activate(a);
     }
 
-    function test_refusesZeroSalt() public {
+    function test_refusesZeroParamDomainAndSalt() public {
         Agreement memory a = _agreement();
+        a.paramDomain = 0;
+        _refusesZero(a, "paramDomain");
+        a = _agreement();
         a.salt = 0;
         _refusesZero(a, "salt");
     }

@@ -99,6 +99,7 @@ abstract contract Fixture is Test {
         a.data[1] = _dataset("diagnoses", hospitalB, DATASET_B);
         a.tee = _enclaves();
         a.keys = _keyRelease();
+        a.paramDomain = keccak256("parameter domain");
         a.outputs = new Output[](1);
         a.outputs[0] = _output("table");
         a.access = Access({requesters: ANYONE, quota: 10, quotaPerRequester: 10});
