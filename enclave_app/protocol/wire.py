@@ -1,0 +1,85 @@
+"""Host ↔ enclave messages: JSON over HTTP on a Unix socket. What comes from the host is untrusted input.
+
+GET  /v1/identity                      → Identity
+POST /v1/evidence       EvidenceBody   → EvidenceAnswer
+POST /v1/tasks          TaskBody       → TaskStarted
+POST /v1/tasks/ID/run   RunBody        → TaskDone
+GET  /v1/tasks/ID/files/DIGEST         → a ciphertext file of an output
+DELETE /v1/tasks/ID                    → forget the task
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .canonical import Document
+from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
+from .release import ReleaseAnswer, SignedRelease, SignedShares
+from .structs import Agreement, Chain, Result, TaskRequest
+
+
+class Identity(Document):
+    """Who the enclave says it is; only evidence proves it. `attester` is the kind that mints its evidence."""
+
+    v: Literal[1] = 1
+    signer: Address
+    sealing_key: Bytes
+    tee: Uint8
+    attester: str
+    measurement: Bytes32
+    sandbox: tuple[str, ...]
+    simulated: Flag
+
+
+class EvidenceBody(Document):
+    chain_id: Uint256
+    registry: Address
+    block_hash: Bytes32
+    operator: Address
+
+
+class EvidenceAnswer(Document):
+    quote: Bytes
+    proof_of_possession: Bytes
+
+
+class TaskBody(Document):
+    """Start a task. `storage` are base URIs under which blobs lie by the hex of their SHA-256."""
+
+    chain: Chain
+    agreement: Agreement
+    request: TaskRequest
+    payee: Address
+    anchor: Bytes32
+    storage: tuple[str, ...] = Field(min_length=1, max_length=16)
+
+
+class TaskStarted(Document):
+    """One signed release request per broker of the agreement, in its order, all with one fresh nonce (R12)."""
+
+    task_id: Bytes32
+    releases: tuple[SignedRelease, ...]
+
+
+class RunBody(Document):
+    """The brokers' answers. Those that are wrong are left out and blamed; `t` good ones are enough (R11)."""
+
+    answers: tuple[ReleaseAnswer, ...] = Field(max_length=16)
+
+
+class Blame(Document):
+    broker: Bytes32
+    code: str
+
+
+class TaskDone(Document):
+    """A signed result. `outputs` are empty for a signed failure (R19); `enclave_ms` is what the run took, in ms."""
+
+    result: Result
+    signature: Bytes
+    outputs: tuple[SignedShares, ...]
+    blamed: tuple[Blame, ...]
+    used: tuple[Bytes32, ...]
+    enclave_ms: Uint64
