@@ -78,9 +78,7 @@ class ReportBody:
 
 def quote_header(qe_svn: int, pce_svn: int, user_data: bytes) -> bytes:
     """The 48-byte header of a version 3 quote; `user_data` is 20 bytes (the QE's own id, then zeros)."""
-    return struct.pack(
-        "<HHIHH16s20s", 3, ATTESTATION_KEY_P256, 0, qe_svn, pce_svn, INTEL_QE_VENDOR, user_data
-    )
+    return struct.pack("<HHIHH16s20s", 3, ATTESTATION_KEY_P256, 0, qe_svn, pce_svn, INTEL_QE_VENDOR, user_data)
 
 
 def signature_section(

@@ -53,9 +53,7 @@ class MeasureError(AttesterError):
     """The program cannot be measured: a file that is not regular, or a dependency that is not installed."""
 
 
-def measure_program(
-    package_root: Path, extra: Mapping[str, str], dependencies: Iterable[str] = DEPENDENCIES
-) -> bytes:
+def measure_program(package_root: Path, extra: Mapping[str, str], dependencies: Iterable[str] = DEPENDENCIES) -> bytes:
     """32 bytes, as laid out at the top of this module. Raises MeasureError."""
     digest = hashlib.sha256(TAG)
     for path, content_digest in _files(package_root):

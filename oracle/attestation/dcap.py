@@ -1,0 +1,173 @@
+"""Intel DCAP verification: dcap-qvl for the cryptography, and what it leaves to its caller.
+
+dcap-qvl checks chains, revocation, dates, TCB info, QE identity and both signatures. Here: one reading of the PCK
+chain, debug and service TDs under their own codes, the time for which the verdict holds, and the claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NoReturn
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from oracle.attestation.claims import Verified
+from oracle.attestation.collateral import Collateral, Window, certificate_window, intersection, pem_chain
+from oracle.attestation.errors import Code, CollateralError, RootError, VerificationError
+from oracle.attestation.quote import CERTIFICATION_PCK_CHAIN, ParsedQuote, SgxReport
+from oracle.attestation.qvl import PckValues, QvlRefused, QvlReport, pck_values, verify_quote
+from oracle.attestation.types import TcbStatus
+
+SVN_TAG: Final = hashlib.sha256(b"enclave-oracle/svn/1").digest()
+
+
+def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, now: int) -> Verified:
+    """Verify a quote under a root certificate (DER) at `now` (unix seconds). Pure.
+
+    Raises VerificationError, CollateralError or RootError. Any TCB status but Revoked passes: appraisal judges it.
+    """
+    if parsed.report.debug:
+        _refuse(Code.DEBUG_ENCLAVE, "a debug enclave", "a production enclave", "launch it without the debug attribute")
+    if not isinstance(parsed.report, SgxReport) and any(parsed.report.mr_service_td):
+        # A service TD can change the measured TD at run time, and no measurement covers it (R3).
+        _refuse(Code.SERVICE_TD, "a bound service TD", "MRSERVICETD of zeros", "launch the TD without one")
+    root = _root(root_der)
+    chain = _pck_chain(parsed)
+    window = intersection([collateral.window(), *map(certificate_window, chain), certificate_window(root)])
+    _check_time(window, now)
+    try:
+        report = verify_quote(parsed.raw, collateral, root_der, now)
+        pck = pck_values(chain[0].public_bytes(serialization.Encoding.PEM))
+    except QvlRefused as cause:
+        _refuse(
+            Code.QUOTE_REFUSED,
+            f"a quote that dcap-qvl refuses: {cause}",
+            "a quote that holds under this root and collateral",
+            "fetch collateral for this platform, or use another platform",
+        )
+    check_agreement(parsed, report, pck)
+    return Verified(
+        tee=parsed.tee,
+        measurement=parsed.measurement,
+        report_data=parsed.report_data,
+        root=hashlib.sha256(root_der).digest(),
+        tcb_status=_status(report.status),
+        advisory_ids=report.advisory_ids,
+        tcb_evaluation=collateral.tcb_evaluation,
+        qe_evaluation=collateral.qe_evaluation,
+        platform=hashlib.sha256(pck.ppid).digest(),
+        fmspc=pck.fmspc,
+        pck_serial=chain[0].serial_number,
+        svn_digest=svn_digest(parsed, pck, chain[0].serial_number),
+        collateral=collateral.digest,
+        verified_at=now,
+        valid_until=window.end,
+    )
+
+
+def svn_digest(parsed: ParsedQuote, pck: PckValues, pck_serial: int) -> bytes:
+    """SHA-256 of every version that the TCB status was judged by, so that a later challenge is decidable.
+
+    SVN_TAG ‖ tee(1) ‖ FMSPC(6) ‖ PCEID(2) ‖ CPUSVN(16) ‖ PCESVN(2, big-endian) ‖ TEE_TCB_SVN(16) ‖ TEE_TCB_SVN2(16)
+    ‖ QE ISVSVN(2, as in the quote) ‖ PCK serial(32, big-endian); the TEE SVNs are zeros where a quote has none.
+    SVN_TAG is SHA-256("enclave-oracle/svn/1").
+    """
+    return hashlib.sha256(
+        SVN_TAG
+        + bytes([parsed.tee])
+        + pck.fmspc
+        + pck.pce_id
+        + pck.cpu_svn
+        + pck.pce_svn.to_bytes(2, "big")
+        + parsed.report.tee_tcb_svn
+        + parsed.report.tee_tcb_svn2
+        + parsed.section.qe_report.isv_svn
+        + pck_serial.to_bytes(32, "big")
+    ).digest()
+
+
+def _root(root_der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(root_der)
+    except (ValueError, x509.InvalidVersion) as cause:
+        raise RootError(
+            Code.ROOT_FORMAT,
+            found=f"an unreadable root ({cause})",
+            expected="one certificate in DER",
+            action="pass the root certificate as DER, not PEM",
+        ) from cause
+
+
+def _pck_chain(parsed: ParsedQuote) -> list[x509.Certificate]:
+    if parsed.section.certification_type != CERTIFICATION_PCK_CHAIN:
+        _refuse(
+            Code.PCK_CHAIN,
+            f"certification data of type {parsed.section.certification_type}",
+            "type 5, a PCK certificate chain",
+            "let the platform's quote provider library fetch its PCK certificate",
+        )
+    try:
+        return pem_chain(parsed.section.certification.decode("latin-1"))
+    except CollateralError as error:
+        _refuse(Code.PCK_CHAIN, error.found, error.expected, "obtain the quote again")
+
+
+def _check_time(window: Window, now: int) -> None:
+    if now >= window.end:
+        _refuse(
+            Code.COLLATERAL_EXPIRED,
+            f"a certificate or collateral that ended at {window.end}",
+            f"one that holds at {now}",
+            "fetch newer collateral",
+        )
+    if now < window.start:
+        _refuse(
+            Code.COLLATERAL_NOT_YET_VALID,
+            f"a certificate or collateral that starts at {window.start}",
+            f"one that holds at {now}",
+            "check the clock, or fetch the collateral of that time",
+        )
+
+
+def check_agreement(parsed: ParsedQuote, report: QvlReport, pck: PckValues) -> None:
+    """Two parsers read these bytes; a difference between them must never become an accepted claim."""
+    theirs = report.report
+    if isinstance(parsed.report, SgxReport):
+        ours = {
+            "cpu_svn": parsed.report.cpu_svn,
+            "attributes": parsed.report.attributes,
+            "mr_enclave": parsed.report.mrenclave,
+            "mr_signer": parsed.report.mrsigner,
+            "report_data": parsed.report_data,
+        }
+    else:
+        ours = {
+            "tee_tcb_svn": parsed.report.tee_tcb_svn,
+            "td_attributes": parsed.report.td_attributes,
+            "mr_td": parsed.report.mr_td,
+            "rt_mr0": parsed.report.rtmr0,
+            "rt_mr3": parsed.report.rtmr3,
+            "report_data": parsed.report_data,
+        }
+    differing = [name for name, value in ours.items() if theirs.get(name) != value.hex()]
+    if pck.ppid != report.ppid:
+        differing.append("ppid")
+    if differing:
+        _refuse(
+            Code.VERIFIER_DISAGREES,
+            f"two readings of {', '.join(differing)}",
+            "one reading of the quote",
+            "refuse this quote and report it as a bug",
+        )
+
+
+def _status(name: str) -> TcbStatus:
+    try:
+        return TcbStatus[name]
+    except KeyError:
+        _refuse(Code.QUOTE_REFUSED, f"TCB status {name!r}", ", ".join(TcbStatus.__members__), "update this verifier")
+
+
+def _refuse(code: Code, found: str, expected: str, action: str) -> NoReturn:
+    raise VerificationError(code, found=found, expected=expected, action=action)

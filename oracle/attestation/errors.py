@@ -1,0 +1,97 @@
+"""Errors of attestation, each with a code that stays the same across releases.
+
+AttestationError
+├── EvidenceError       parse: the bytes are not the evidence they claim to be
+├── CollateralError     the collateral is not in the form that this code reads
+├── VerificationError   verify: the evidence does not hold under this collateral, root and clock
+├── PolicyError         the appraisal policy is empty, unset or malformed (R21)
+├── AppraisalError      appraise: the evidence holds, and the policy does not want it
+└── RootError           a trust anchor is malformed, or not allowed here (R4)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Stable names for programs to match on; messages are for people and may change."""
+
+    EVIDENCE_TOO_SHORT = "evidence_too_short"
+    EVIDENCE_TOO_LONG = "evidence_too_long"
+    EVIDENCE_TRAILING_BYTES = "evidence_trailing_bytes"
+    TEE_UNSUPPORTED = "tee_unsupported"
+    TEE_MISMATCH = "tee_mismatch"
+    QUOTE_VERSION = "quote_version"
+    QUOTE_KEY_TYPE = "quote_key_type"
+    QUOTE_BODY_TYPE = "quote_body_type"
+    QUOTE_SIGNATURE_SECTION = "quote_signature_section"
+    QUOTE_RESERVED_BYTES = "quote_reserved_bytes"
+
+    COLLATERAL_FORMAT = "collateral_format"
+    COLLATERAL_EXPIRED = "collateral_expired"
+    COLLATERAL_NOT_YET_VALID = "collateral_not_yet_valid"
+
+    PCK_CHAIN = "pck_chain"
+    DEBUG_ENCLAVE = "debug_enclave"
+    SERVICE_TD = "service_td"
+    QUOTE_REFUSED = "quote_refused"
+    VERIFIER_DISAGREES = "verifier_disagrees"
+
+    POLICY_FORMAT = "policy_format"
+    POLICY_UNSET = "policy_unset"
+    POLICY_EMPTY = "policy_empty"
+
+    MEASUREMENT_NOT_LISTED = "measurement_not_listed"
+    ANCHOR_NOT_LISTED = "anchor_not_listed"
+    STATUS_NOT_ALLOWED = "status_not_allowed"
+    EVALUATION_BELOW_FLOOR = "evaluation_below_floor"
+    REPORT_DATA_MISMATCH = "report_data_mismatch"
+    ADVISORY_REFUSED = "advisory_refused"
+    PLATFORM_NOT_LISTED = "platform_not_listed"
+
+    ROOT_FORMAT = "root_format"
+    ROOT_ON_PUBLIC_CHAIN = "root_on_public_chain"
+
+
+RETRYABLE = frozenset({Code.COLLATERAL_EXPIRED, Code.COLLATERAL_NOT_YET_VALID})
+"""What fetching newer collateral, or waiting, can mend; everything else is permanent for this evidence."""
+
+
+class AttestationError(Exception):
+    """`code` for programs; `found`, `expected` and `action` make up the message."""
+
+    def __init__(self, code: Code, *, found: str, expected: str, action: str) -> None:
+        super().__init__(f"{code}: found {found}, expected {expected}; {action}")
+        self.code = code
+        self.found = found
+        self.expected = expected
+        self.action = action
+
+    @property
+    def retryable(self) -> bool:
+        return self.code in RETRYABLE
+
+
+class EvidenceError(AttestationError):
+    """Parse: the bytes are not the evidence they claim to be."""
+
+
+class CollateralError(AttestationError):
+    """The collateral is not in the form that this code reads."""
+
+
+class VerificationError(AttestationError):
+    """Verify: the evidence does not hold under this collateral, root and clock."""
+
+
+class PolicyError(AttestationError):
+    """The appraisal policy is empty, unset or malformed (R21)."""
+
+
+class AppraisalError(AttestationError):
+    """Appraise: the evidence holds, and the policy does not want it."""
+
+
+class RootError(AttestationError):
+    """A trust anchor is malformed, or not allowed here (R4)."""

@@ -1,0 +1,83 @@
+"""What a relying party wants of an enclave. An unset or empty field refuses; a skipped check is written `skip` (R21).
+
+As YAML:
+
+    measurements: ["0x…32 bytes"]      enclaves that may answer
+    anchors: ["0x…32 bytes"]           digests of the root certificates that count (R4)
+    statuses: [UpToDate]               TCB statuses taken
+    evaluation_floor: 17               oldest tcbEvaluationDataNumber taken
+    report_data: "0x…64 bytes"         what the evidence has to bind (R2)
+    advisories: skip                   or a list of refused advisories
+    platforms: ["0x…32 bytes"]         platform ids (SHA-256 of a PPID) that may host (R5)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from oracle.attestation.errors import Code, PolicyError
+from oracle.attestation.types import TcbStatus
+
+SKIP = "skip"
+Skip = Literal["skip"]
+
+
+def _bytes_of(size: int) -> BeforeValidator:
+    def convert(value: object) -> object:
+        if isinstance(value, str):
+            if not value.startswith("0x"):
+                raise ValueError(f"expected 0x and {2 * size} hex digits")
+            value = bytes.fromhex(value[2:])
+        if not isinstance(value, bytes) or len(value) != size:
+            # YAML reads a bare 0x… as a number, and so forgets its leading zeros.
+            raise ValueError(f"expected {size} bytes, written as a quoted string of 0x and {2 * size} hex digits")
+        return value
+
+    return BeforeValidator(convert)
+
+
+def _status(value: object) -> object:
+    if isinstance(value, str):
+        if value not in TcbStatus.__members__:
+            raise ValueError(f"expected one of {', '.join(TcbStatus.__members__)}")
+        return TcbStatus[value]
+    return value
+
+
+_HEX = PlainSerializer(lambda value: "0x" + value.hex(), when_used="json")
+Bytes32 = Annotated[bytes, _bytes_of(32), _HEX]
+Bytes64 = Annotated[bytes, _bytes_of(64), _HEX]
+Status = Annotated[TcbStatus, BeforeValidator(_status), PlainSerializer(lambda value: value.name, when_used="json")]
+
+
+class AppraisalPolicy(BaseModel):
+    """Frozen; unknown fields are refused. `None` means unset, which `appraise` refuses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    measurements: tuple[Bytes32, ...] | Skip | None = None
+    anchors: tuple[Bytes32, ...] | Skip | None = None
+    statuses: tuple[Status, ...] | Skip | None = None
+    evaluation_floor: Annotated[int, Field(ge=0, lt=2**32, strict=True)] | Skip | None = None
+    report_data: Skip | Bytes64 | None = None
+    advisories: tuple[Annotated[str, Field(min_length=1)], ...] | Skip | None = None
+    platforms: tuple[Bytes32, ...] | Skip | None = None
+
+    @classmethod
+    def from_yaml(cls, text: str) -> AppraisalPolicy:
+        """Read a policy as laid out at the top of this module. Raises PolicyError."""
+        try:
+            value = yaml.safe_load(text)
+            if not isinstance(value, dict):
+                raise ValueError("the document is no mapping")
+            return cls.model_validate(value)
+        except (yaml.YAMLError, ValidationError, ValueError, TypeError, RecursionError) as cause:
+            raise PolicyError(
+                Code.POLICY_FORMAT,
+                found=f"a policy that cannot be read ({' '.join(str(cause).split())})",
+                expected=f"the fields {', '.join(cls.model_fields)}",
+                action="correct the policy file",
+            ) from cause
