@@ -1,43 +1,32 @@
-"""The worker's configuration: one YAML file, read once. Relative paths are relative to the file.
+"""The worker's configuration: one YAML file, read once. Relative paths are relative to the file, times in seconds.
 
-    rpc: ["http://127.0.0.1:8545"]
-    deployment: deployment.json
-    journal: worker.sqlite
-    enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
-    storage: {read: ["file:///srv/blobs"], write: "file:///srv/blobs"}
-    brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens
-    wallet: {keystore: wallet.json, password_file: wallet.password}
-    payee: "0x…20 bytes"
-    attestation: {root: root.der, collateral: collateral.json}
-    development: {appraiser: {key_file: appraiser.key}}       # development chains only (R4)
+rpc: ["http://127.0.0.1:8545"]                            # the first that answers is used
+deployment: deployment.json
+journal: worker.sqlite
+enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
+storage: {read: ["file:///srv/blobs"], write: "file:///srv/blobs"}
+brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens, a hint
+wallet: {keystore: wallet.json, passwordFile: wallet.password}
+payee: "0x…20 bytes"
+attestation: {root: root.der, collateral: collateral.json}
+development: {appraiser: {keyFile: appraiser.key}}        # development chains only (R4)
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from enclave_app.protocol.canonical import validate
 from enclave_app.protocol.fields import Address, Bytes32
-from oracle.errors import Refused
+from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
+
+M = TypeVar("M", bound=BaseModel)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _beside_the_file(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, Path) and isinstance(info.context, dict):
-            return Path(info.context["directory"]) / value
-        return value
-
-
-class KeySource(_Section):
+class KeySource(YamlModel):
     """A keystore with the file of its password, or a file with the key in hex."""
 
     keystore: Path | None = None
@@ -47,13 +36,13 @@ class KeySource(_Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.keystore is None) == (self.key_file is None):
-            raise ValueError("give `keystore` (with `password_file`) or `key_file`, one of the two")
+            raise ValueError("give `keystore` with `passwordFile`, or `keyFile`, one of the two")
         if (self.keystore is None) != (self.password_file is None):
-            raise ValueError("`keystore` and `password_file` go together")
+            raise ValueError("`keystore` and `passwordFile` go together")
         return self
 
 
-class EnclaveConfig(_Section):
+class EnclaveConfig(YamlModel):
     """Where the enclave listens. `config` is an enclave_app configuration to launch it with, `command` any other way."""
 
     socket: Path
@@ -75,14 +64,14 @@ class EnclaveConfig(_Section):
         return self.command
 
 
-class StorageConfig(_Section):
+class StorageConfig(YamlModel):
     """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to."""
 
     read: tuple[str, ...] = Field(min_length=1, max_length=16)
     write: str
 
 
-class AttestationConfig(_Section):
+class AttestationConfig(YamlModel):
     """What this worker appraises its own enclave's evidence with: a root certificate (DER; Intel's when left out) and
     collateral (QuoteCollateralV3 JSON)."""
 
@@ -90,16 +79,16 @@ class AttestationConfig(_Section):
     collateral: Path
 
 
-class DevelopmentConfig(_Section):
+class DevelopmentConfig(YamlModel):
     """The key of a DevelopmentVerifier's appraiser. Whoever holds it can register anything there (R4)."""
 
     appraiser: KeySource
-    verifier: str = "development"
 
 
-class WorkerConfig(_Section):
-    """Times in seconds. `concurrency` bounds the tasks worked on at once. Without `development` the enclave has to be
-    registered by `oracle enclave register`; `verifier` names the deployment's verifier under whose anchor it is."""
+class WorkerConfig(YamlModel):
+    """`concurrency` bounds the tasks worked on at once. Without `development` the enclave has to be registered by others;
+    `verifier` names the deployment's verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers
+    once enough have answered, `drain` how long a stop waits for what runs."""
 
     rpc: tuple[str, ...] = Field(min_length=1)
     deployment: Path
@@ -131,9 +120,17 @@ class WorkerConfig(_Section):
 
     @classmethod
     def read(cls, path: Path) -> WorkerConfig:
-        """Raises Refused `config.read` or `document.invalid`, naming fields and never quoting values."""
-        try:
-            value = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise Refused("config.read", f"cannot read the configuration {path} ({type(error).__name__})") from None
-        return validate(cls, value, context={"directory": path.absolute().parent})
+        """Raises Refused `file.read`, `yaml.*`; the message names the wrong places and never quotes a value."""
+        return _beside(validate_yaml(cls, read_yaml(path)), path.absolute().parent)
+
+
+def _beside(model: M, directory: Path) -> M:
+    """The same with every relative path taken from `directory`."""
+    changes: dict[str, object] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, Path):
+            changes[name] = directory / value
+        elif isinstance(value, BaseModel):
+            changes[name] = _beside(value, directory)
+    return model.model_copy(update=changes)

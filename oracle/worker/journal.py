@@ -256,13 +256,13 @@ class Journal:
         """SKIPPED, FAILED or PARKED, with why."""
         return self._move(task, state, code=code, reason=reason[:2000])
 
-    def retry(self, task: Task, next_try: float, code: str, reason: str, *, counts: bool = True) -> None:
+    def retry(self, task_id: bytes, next_try: float, code: str, reason: str, *, counts: bool = True) -> None:
         """The task stays where it is until `next_try`; `counts` says whether this was a failed attempt."""
         with self._transaction():
             self._db.execute(
                 "UPDATE tasks SET attempts = attempts + ?, next_try = ?, code = ?, reason = ?"
                 " WHERE id = ? AND state IN (?, ?, ?, ?)",
-                (int(counts), next_try, code, reason[:2000], task.id, *OPEN),
+                (int(counts), next_try, code, reason[:2000], task_id, *OPEN),
             )
 
     def try_again(self, states: Sequence[State]) -> int:
