@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from pydantic import Field, field_validator
 
-import yaml
-from pydantic import Field
-
-from enclave_app.protocol.canonical import Document, validate
+from enclave_app.protocol.canonical import Document
 from oracle.chain.deploy import Deployment
 from oracle.errors import Refused
-
-MAX_CONFIG = 1 << 20
+from oracle.yamlfile import read_yaml, validate_yaml
 
 
 class ClientConfig(Document):
@@ -29,19 +25,10 @@ class ClientConfig(Document):
     password_file: Path | None = None
     result_key: Path | None = None
 
-
-def read_yaml(path: Path) -> Any:
-    """A YAML file as plain values; refuses what is too large or no YAML."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Refused("config.read", f"{path} cannot be read", found=error.strerror) from None
-    if len(data) > MAX_CONFIG:
-        raise Refused("config.size", f"{path} is too large", found=len(data), expected=f"at most {MAX_CONFIG} bytes")
-    try:
-        return yaml.safe_load(data)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise Refused("config.yaml", f"{path} is not YAML") from None
+    @field_validator("brokers")
+    @classmethod
+    def _plain_digests(cls, brokers: dict[str, str]) -> dict[str, str]:
+        return {digest.removeprefix("0x").lower(): url for digest, url in brokers.items()}
 
 
 def read_client_config(path: Path) -> ClientConfig:
@@ -55,4 +42,4 @@ def read_client_config(path: Path) -> ClientConfig:
     for name in ("keystore", "passwordFile", "resultKey"):
         if isinstance(value.get(name), str):
             value[name] = base / value[name]
-    return validate(ClientConfig, value)
+    return validate_yaml(ClientConfig, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -111,6 +111,17 @@ def make_client(
     from oracle.client import Client
 
     return Client(config, wallet=wallet, result_key=result_key)
+
+
+def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """NAME=VALUE options, each name once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or name in found:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE with a name of its own", param_hint=option)
+        found[name] = value
+    return found
 
 
 def parse_address(text: str) -> str:

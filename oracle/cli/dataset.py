@@ -215,9 +215,9 @@ def publish(
 
 
 def _read_brokers(paths: Sequence[Path]) -> list[PublicKey]:
-    from oracle.cli.cards import read_broker_key
+    from oracle.keys import read_public_key
 
-    return [read_broker_key(path) for path in paths]
+    return [read_public_key(path) for path in paths]
 
 
 def _read_shares(dataset: Path, path: Path | None) -> ShareList | None:

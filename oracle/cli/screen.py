@@ -46,6 +46,10 @@ class Screen:
         for line in lines:
             console.print(plain(line))
 
+    def tell(self, shown: RenderableType) -> None:
+        """The same for a table."""
+        _console(stderr=True).print(shown)
+
     def warn(self, *lines: str) -> None:
         """Words that must not be overlooked."""
         console = _console(stderr=True)
