@@ -385,7 +385,7 @@ class Task:
         chain, threshold = self.client.chain, self.agreement.keys.threshold
 
         async def ask(broker: bytes) -> tuple[int, bytes]:
-            url = self.client.config.brokers.get(broker.hex())
+            url = self.client.config.brokers.get(broker)
             if url is None:
                 raise Permanent("broker.endpoint", f"no endpoint is configured for broker {broker.hex()[:16]}…")
             answer = await self.client.post_output(url, body)

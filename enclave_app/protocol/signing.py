@@ -17,7 +17,11 @@ class SigningKey:
     """A secp256k1 private key; its repr never shows it."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = PrivateKey(secret)
+        try:
+            self._key = PrivateKey(secret)
+            self._key.public_key  # noqa: B018 - zero and numbers above the group's order fail only here
+        except (ValidationError, ValueError):
+            raise Refused("signature.key", "not a secp256k1 private key", expected="32 bytes below the order") from None
         self.address: str = self._key.public_key.to_checksum_address()
 
     @classmethod
