@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from eth_account import Account
 from eth_utils.address import to_checksum_address
+from eth_utils.exceptions import ValidationError
 from pydantic import ConfigDict
 
 from enclave_app.protocol.canonical import Document, load, validate
@@ -90,7 +91,7 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
         if "MAC" in str(error):
             raise Refused("keystore.password", f"the password does not open {path}") from None
         raise _bad_keystore(path) from None
-    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError):
+    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError, ValidationError):
         raise _bad_keystore(path) from None
     if key.address != named:
         raise Refused("keystore.address", f"{path} names another address than its key has", found=named)
@@ -101,7 +102,7 @@ def load_raw_key(path: Path) -> SigningKey:
     """A signing key from a file that holds it in hex (the `*_FILE` settings of services)."""
     try:
         return SigningKey(_raw_key(path))
-    except ValueError:
+    except (ValueError, ValidationError):
         raise Refused("key.range", f"{path} does not hold a secp256k1 private key") from None
 
 
@@ -158,7 +159,7 @@ def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> st
         raise Refused("password.empty", "an empty password protects nothing")
     try:
         address = SigningKey(secret).address
-    except ValueError:
+    except (ValueError, ValidationError):
         raise Refused("key.range", "not a secp256k1 private key") from None
     write_secret(path, json.dumps(Account.encrypt(secret, text, kdf="scrypt", iterations=n)).encode())
     return address
@@ -167,8 +168,10 @@ def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> st
 def _keystore(path: Path) -> tuple[dict[str, Any], str]:
     """The parsed keystore and the address it names, checksummed. Costs are bounded: the file may be a stranger's."""
     try:
-        store = json.loads(read_secret(path))
-    except (ValueError, RecursionError):
+        store = load(read_secret(path), canonical=False)
+    except Refused as refused:
+        if refused.code.startswith("file."):
+            raise
         raise _bad_keystore(path) from None
     match store:
         case {

@@ -50,7 +50,7 @@ def parse_yaml(data: bytes) -> Any:
         raise Refused("yaml.size", "a YAML file is too large", expected=f"at most {MAX_YAML} bytes")
     try:
         node = yaml.compose(data.decode("utf-8"), Loader=_NoAliases)
-        return None if node is None else _value(node, "", 0)
+        return None if node is None else _value(node, "")
     except UnicodeDecodeError:
         raise Refused("yaml.syntax", "a YAML file is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
@@ -87,18 +87,23 @@ def yaml_path(parts: tuple[int | str, ...]) -> str:
 
 
 class _NoAliases(yaml.SafeLoader):
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "an alias (*name)", event.start_mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Refused("yaml.depth", "a YAML file is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
-def _value(node: yaml.Node, path: str, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise Refused("yaml.depth", "a YAML file is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+def _value(node: yaml.Node, path: str) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+        return [_value(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, item in node.value:
@@ -107,7 +112,7 @@ def _value(node: yaml.Node, path: str, depth: int) -> Any:
                 raise Refused(
                     "yaml.key", f"{path.removeprefix('.') or 'the file'} has a key twice, or one that is no text"
                 )
-            result[key] = _value(item, f"{path}.{key}", depth + 1)
+            result[key] = _value(item, f"{path}.{key}")
         return result
     return _scalar(str(node.value), isinstance(node, yaml.ScalarNode) and node.style is None)
 

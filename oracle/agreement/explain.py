@@ -9,6 +9,7 @@ from enum import StrEnum
 from enclave_app.protocol.bundle import Bundle
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.manifest import Manifest
+from enclave_app.protocol.params import BooleanParam, ChoiceParam, Param
 from enclave_app.protocol.structs import ANYONE, Agreement, Confirmation, Dataset, FunctionKind, Output, TcbStatus
 from oracle.agreement.anchors import LABELS, development_anchors, maker_of
 from oracle.agreement.document import AgreementDocument
@@ -43,7 +44,8 @@ def explain(
     """What a signature under this document consents to, line by line.
 
     `bundle` adds the function's own text, `manifests` (by dataset name) rows and types, `names` (address to name) what
-    to call the parties. Texts of other parties are shown without control characters. Refused `explain.bundle` or `explain.manifest` for ones that the agreement does not name.
+    to call the parties. Texts of other parties are shown without control characters. Refused
+    `explain.bundle` or `explain.manifest` for ones that the agreement does not name.
     """
     return _Explanation(document, bundle, manifests or {}, names or {}).lines()
 
@@ -102,7 +104,7 @@ class _Explanation:
             header = self._bundle.header
             self._say("function", f"It is “{header.name}”: {header.description or 'no description'}")
             self._say("function", f"Its text: {self._bundle.entry_text().strip()}")
-            given = ", ".join(f"{p.name} ({p.type})" for p in header.params.params) or "none"
+            given = "; ".join(_domain(param) for param in header.params.params) or "none"
             self._say("function", f"Values that a requester chooses, visible to everyone: {given}.")
         if not fn.deterministic:
             self._say(
@@ -113,8 +115,7 @@ class _Explanation:
         self._say(
             "function",
             f"Each run may use {limits.memory_mib} MiB of memory and {show_duration(limits.time_seconds)}, and may "
-            "give out "
-            f"at most {limits.output_rows} rows or {show_size(limits.output_bytes)}.",
+            f"give out at most {limits.output_rows} rows or {show_size(limits.output_bytes)}.",
         )
 
     def _dataset(self, term: Dataset) -> None:
@@ -162,8 +163,7 @@ class _Explanation:
         self._say(
             "access",
             f"It may be requested {access.quota} time(s) in all, {access.quota_per_requester} by any one requester. "
-            "Each "
-            "request is spent when it is made, whatever comes of it (R9).",
+            "Each request is spent when it is made, whatever comes of it (R9).",
         )
         self._say(
             "access",
@@ -185,8 +185,7 @@ class _Explanation:
         self._say(
             "output",
             f"Its length is padded to {show_size(output.size_class)}, so that it tells little. To use it as input "
-            "elsewhere "
-            f"needs the consent of {owners}.",
+            f"elsewhere needs the consent of {owners}.",
         )
 
     def _price(self, agreement: Agreement) -> None:
@@ -207,14 +206,12 @@ class _Explanation:
         self._say(
             "validity",
             f"It runs from {show_moment(agreement.not_before)} until {show_moment(agreement.not_after)}, if all "
-            "parties "
-            f"have signed and it is activated by {show_moment(agreement.activate_before)}.",
+            f"parties have signed and it is activated by {show_moment(agreement.activate_before)}.",
         )
         self._say(
             "validity",
             "Any party alone may suspend or revoke it at any time. That stops new requests and key releases; it does "
-            "not "
-            "take back what was already computed (R8).",
+            "not take back what was already computed (R8).",
         )
 
     def _enclaves(self, agreement: Agreement) -> None:
@@ -223,8 +220,7 @@ class _Explanation:
         self._say(
             "enclaves",
             f"Data is opened only inside an enclave that runs one of {len(tee.measurements)} exact program(s): "
-            f"{programs}. "
-            "Check these digests against a build of your own, or of someone you trust.",
+            f"{programs}. Check these digests against a build of your own, or of someone you trust.",
         )
         makers = dict.fromkeys(LABELS[m] for anchor in tee.anchors if (m := maker_of(anchor)))
         if makers:
@@ -233,9 +229,8 @@ class _Explanation:
             self._say(
                 "enclaves",
                 f"DEVELOPMENT OR PRIVATE TRUST ANCHOR 0x{anchor.hex()}: no hardware maker stands behind it. Enclaves "
-                "under it "
-                "may be SIMULATED, and whoever runs a SIMULATED enclave CAN READ ALL DATA. For trials with test data "
-                "only.",
+                "under it may be SIMULATED, and whoever runs a SIMULATED enclave CAN READ ALL DATA. For trials "
+                "with test data only.",
                 Severity.DANGER,
             )
         self._statuses(tee.status_mask, tee.eval_floor, tee.max_evidence_age)
@@ -243,9 +238,8 @@ class _Explanation:
             self._say(
                 "enclaves",
                 "ANY HOST (anyHost): anyone who owns such a machine may run it. Whoever holds the hardware can "
-                "attack it "
-                "physically, and such attacks on attestation keys are known (R5). Name operators unless you accept "
-                "that.",
+                "attack it physically, and such attacks on attestation keys are known (R5). Name operators "
+                "unless you accept that.",
                 Severity.DANGER,
             )
         else:
@@ -260,11 +254,14 @@ class _Explanation:
         self._say(
             "enclaves",
             f"Its firmware must be {' or '.join(status.name for status in taken)} by the maker's data number {floor} "
-            "or "
-            f"later, and its evidence at most {show_duration(age)} old.",
+            f"or later, and its evidence at most {show_duration(age)} old.",
         )
         if lax:
-            self._say("enclaves", f"Also taken is firmware with known weaknesses: {', '.join(lax)}.", Severity.WARNING)
+            self._say(
+                "enclaves",
+                f"Also taken is firmware or settings with known weaknesses: {', '.join(lax)}.",
+                Severity.WARNING,
+            )
 
     def _brokers(self, agreement: Agreement) -> None:
         keys = agreement.keys
@@ -275,8 +272,7 @@ class _Explanation:
         self._say(
             "brokers",
             f"The keys are split over {count} broker(s), and {t} of them are needed. ANY {t} OF THEM TOGETHER CAN "
-            "OPEN THE "
-            f"DATA WITHOUT ANY ENCLAVE; {count - t} may be down without harm.",
+            f"OPEN THE DATA WITHOUT ANY ENCLAVE; {count - t} may be down without harm.",
             Severity.DANGER if t == 1 else Severity.NOTICE,
         )
         rule = {
@@ -286,14 +282,13 @@ class _Explanation:
         }.get(Confirmation(keys.confirmation) if keys.confirmation in set(Confirmation) else Confirmation.LATEST)
         self._say(
             "brokers",
-            f"They release keys for one request at a time, once it {rule}, at most {keys.max_releases} time(s) to one "
-            "machine.",
+            f"They release keys for one request at a time, once it {rule}, at most {keys.max_releases} time(s) "
+            "to one machine.",
             Severity.NOTICE if keys.confirmation == Confirmation.LATEST else Severity.INFO,
         )
         if keys.release_delay:
-            self._say(
-                "brokers", f"A request can be cancelled, and costs nothing then, for {keys.release_delay} block(s)."
-            )
+            blocks = f"{keys.release_delay} block(s)"
+            self._say("brokers", f"A request can be cancelled for {blocks}, and then neither costs nor counts.")
         else:
             self._say("brokers", "A request cannot be cancelled.")
 
@@ -316,3 +311,13 @@ class _Explanation:
             self._say("signatures", f"{self._who(party)} {state}.", severity)
         if document.notes:
             self._say("notes", f"Notes of whoever made this file, which bind nobody: {document.notes}")
+
+
+def _domain(param: Param) -> str:
+    match param:
+        case ChoiceParam():
+            return f"{param.name}, one of {', '.join(param.values[:20])}{' …' if len(param.values) > 20 else ''}"
+        case BooleanParam():
+            return f"{param.name}, true or false"
+        case _:
+            return f"{param.name}, {param.type} from {param.min} to {param.max}"

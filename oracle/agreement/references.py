@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import TypeAdapter, ValidationError
 
 from enclave_app.protocol.bundle import Bundle, read_bundle
+from enclave_app.protocol.canonical import load
 from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address
@@ -115,9 +115,5 @@ def _certificate_digest(data: bytes) -> bytes:
 def _written(data: bytes) -> str:
     text = data[:100_000].decode("utf-8", "replace").strip()
     if text.startswith("{"):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = {}
-        text = str(value.get("measurement", ""))
+        text = str(load(text.encode(), canonical=False).get("measurement", ""))
     return text

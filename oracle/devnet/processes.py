@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,12 @@ class Process:
                 preexec_fn=_die_with_parent,
             )
 
+    async def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        if self._child is None:
+            raise Permanent("devnet.not_started", f"{self.name} is not running")
+        return await self._child.wait()
+
     async def stop(self, patience: float = 10.0) -> None:
         """SIGTERM, then SIGKILL after `patience` seconds."""
         if self._child is None or self._child.returncode is not None:
@@ -97,10 +103,10 @@ class Process:
             return "(no log)"
 
 
-async def until(what: str, ready: object, processes: Sequence[Process], patience: float = 30.0) -> None:
-    """Poll `ready` (an async callable returning a bool) until it holds; a child that died ends the wait at once."""
-    if not callable(ready):
-        raise TypeError("ready must be callable")
+async def until(
+    what: str, ready: Callable[[], Awaitable[bool]], processes: Sequence[Process], patience: float = 30.0
+) -> None:
+    """Poll `ready` until it holds; a child that died ends the wait at once."""
     try:
         async with asyncio.timeout(patience):
             while not await ready():
