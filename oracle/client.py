@@ -20,10 +20,12 @@ import aiohttp
 import pyarrow as pa
 
 from enclave_app.protocol import output, release, shares, signing
+from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.manifest import read_manifest
+from enclave_app.protocol.params import ParamDomain, read_domain
 from enclave_app.protocol.release import OutputAnswer, OutputBody, SignedShares, TaskRecord
 from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
@@ -31,6 +33,7 @@ from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, Outcome, TaskRequest, TaskState
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
+from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
 from oracle.chain.events import AgreementActivated, TaskRequested, TaskSettled, get_logs, read_event, topic
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader, TaskOnChain
 from oracle.chain.rpc import Rpc
@@ -130,6 +133,22 @@ class Client:
                 return ActiveAgreement(agreement_id, event.agreement, event.signatures, log.block_number)
         raise Retryable("agreement.unknown", f"the chain knows no active agreement 0x{agreement_id.hex()}")
 
+    async def parameters(self, agreement: Agreement) -> ParamDomain:
+        """Which parameters a request may give, from storage, checked against the agreement."""
+        try:
+            return read_domain(await self.blob(agreement.param_domain), agreement.param_domain)
+        except Retryable:
+            # Whoever stored the function stored its domain with it.
+            return read_bundle(await self.blob(agreement.fn.id), agreement.fn.id).header.params
+
+    async def enclaves(self) -> tuple[RegisteredEnclave, ...]:
+        """Every enclave that was ever registered here, as it stands now, oldest registration first."""
+        return await registered_enclaves(self.source, self.config.deployment, await self.head())
+
+    async def balance(self) -> int:
+        """Wei that this wallet can withdraw from the oracle contract."""
+        return await self.oracle.balance(self.sender.address, await self.head())
+
     async def agreement_status(self, agreement_id: bytes) -> AgreementRecord:
         return await self.agreements.record(agreement_id, await self.head())
 
@@ -146,12 +165,15 @@ class Client:
     ) -> Task:
         """Ask for a computation and pay its fee. `requesters` is the agreed list, where the agreement has one.
 
-        The result will be sealed to `result_key`. With `wait`, returns once the request is mined.
+        The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
+        agreed domain are refused here, before they cost anything (R9): Refused `params.*`.
         """
         if self.result_key is None:
             raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
         active = await self.agreement(agreement_id)
         agreement = active.agreement
+        given = dump(dict(params or {}))
+        (await self.parameters(agreement)).read(given)
         head = await self.head()
         request = TaskRequest(
             agreement_id=agreement_id,
@@ -160,7 +182,7 @@ class Client:
             versions=tuple(data.id_or_stream for data in agreement.data),
             inputs_id=ZERO32,
             input_shares=ZERO32,
-            params=dump(dict(params or {})),
+            params=given,
             result_key=self.result_key.public.digest,
             spend=0,
             max_fee=agreement.price.fee,
@@ -169,8 +191,14 @@ class Client:
             callback=ZERO_ADDRESS,
             callback_gas=0,
         )
-        listed = agreement.access.requesters != ANYONE
-        proof = requester_proof(requesters, self.sender.address) if listed else ()
+        anyone = agreement.access.requesters == ANYONE
+        if not anyone and not requesters:
+            raise Refused(
+                "access.requesters",
+                "the agreement admits a fixed list of requesters, and the list was not given",
+                hint="Give the agreement's file, which holds it",
+            )
+        proof = () if anyone else requester_proof(requesters, self.sender.address)
         contract = load_contract("ComputeOracle")
         data = contract.call("request", request, list(proof), "")
         signed = await self.sender.submit(agreement.oracle, data, value=agreement.price.fee)
