@@ -18,8 +18,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from oracle.worker.brokers import BrokerClient
-from oracle.worker.enclave import Enclave
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_breast_cancer
@@ -43,6 +41,8 @@ from oracle.devnet import Devnet
 from oracle.errors import OracleError, Permanent
 from oracle.function.spec import FunctionSpec, pack_function
 from oracle.storage import open_storage
+from oracle.worker.brokers import BrokerClient
+from oracle.worker.enclave import Enclave
 
 QUERY = """\
 SELECT c.diagnosis,
@@ -103,7 +103,8 @@ def plaintext_answer(tables: dict[str, pa.Table]) -> list[dict[str, Any]]:
     with duckdb.connect() as connection:
         for name, table in tables.items():
             connection.register(name, table)
-        rows: list[dict[str, Any]] = connection.execute(QUERY, PARAMS).to_arrow_table().to_pylist()
+        answer: pa.Table = connection.execute(QUERY, PARAMS).to_arrow_table()
+        rows: list[dict[str, Any]] = answer.to_pylist()
         return rows
 
 
@@ -139,8 +140,10 @@ async def agree(devnet: Devnet, home: Path, sealed: dict[str, Sealed], story: St
         description="Tumour measurements of both hospitals' cases, by diagnosis",
         kind="sql",
         entry="query.sql",
-        tables={name: tuple(column.name for column in s.manifest.columns) for name, s in sealed.items()}
-        | {"pathology": ("patient", "worst_concave_points", "worst_area")},
+        tables={
+            "clinic": tuple(column.name for column in sealed["clinic"].manifest.columns),
+            "pathology": ("patient", "worst_concave_points", "worst_area"),
+        },
         params=[{"type": "integer", "name": "smallest_texture", "min": 0, "max": 40}],
         outputs=("result",),
     )
