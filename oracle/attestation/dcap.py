@@ -46,7 +46,7 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
             "a quote that holds under this root and collateral",
             "fetch collateral for this platform, or use another platform",
         )
-    _check_agreement(parsed, report, pck)
+    check_agreement(parsed, report, pck)
     return Verified(
         tee=parsed.tee,
         measurement=parsed.measurement,
@@ -130,7 +130,7 @@ def _check_time(window: Window, now: int) -> None:
         )
 
 
-def _check_agreement(parsed: ParsedQuote, report: QvlReport, pck: PckValues) -> None:
+def check_agreement(parsed: ParsedQuote, report: QvlReport, pck: PckValues) -> None:
     """Two parsers read these bytes; a difference between them must never become an accepted claim."""
     theirs = report.report
     if isinstance(parsed.report, SgxReport):

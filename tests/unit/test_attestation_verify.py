@@ -26,6 +26,8 @@ from oracle.attestation import (
     parse_evidence,
     verify,
 )
+from oracle.attestation.dcap import check_agreement, svn_digest
+from oracle.attestation.qvl import PckValues, pck_values, verify_quote
 
 NOW = 1_800_000_000
 ENCLAVE = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=b"configuration")
@@ -168,16 +170,34 @@ def test_a_second_certificate_smuggled_into_the_chain_is_refused() -> None:
     assert code_of(caught) is Code.PCK_CHAIN
 
 
-def test_the_svn_digest_moves_with_each_version_and_not_with_the_enclave() -> None:
-    def digest(platform_svn: bytes, pce_svn: int, report_data: bytes = bytes(64)) -> bytes:
-        platform = replace(AUTHORITY.issue_platform(cpu_svn=platform_svn, pce_svn=pce_svn))
-        quote = asyncio.run(SoftwareAttester(platform, ENCLAVE).quote(report_data))
-        low = Collateral.from_json(json.dumps(AUTHORITY.collateral(CollateralSpec(bytes(16), 0))))
-        return check(quote, low).svn_digest
+def test_the_svn_digest_has_the_documented_layout() -> None:
+    parsed = parse_evidence(1, QUOTE)
+    pck = PckValues(ppid=bytes(16), cpu_svn=bytes(range(16)), pce_svn=0x0102, pce_id=b"\x03\x04", fmspc=bytes(range(6)))
+    layout = (
+        b"\x01" + pck.fmspc + pck.pce_id + pck.cpu_svn + b"\x01\x02" + bytes(32) + b"\x08\x00" + bytes(31) + b"\x63"
+    )
+    assert (
+        svn_digest(parsed, pck, 99)
+        == hashlib.sha256(hashlib.sha256(b"enclave-oracle/svn/1").digest() + layout).digest()
+    )
 
+
+def test_the_svn_digest_does_not_move_with_the_enclave() -> None:
     again = asyncio.run(SoftwareAttester(PLATFORM, replace(ENCLAVE, mrenclave=bytes(32))).quote(bytes(64)))
     assert check(again).svn_digest == check().svn_digest
-    assert len({digest(bytes(16), 1), digest(bytes(16), 2), digest(b"\x01" * 16, 1), check().svn_digest}) == 4
+
+
+@pytest.mark.parametrize("name", ["mr_enclave", "report_data", "attributes"])
+def test_two_readings_of_one_quote_are_refused(name: str) -> None:
+    parsed = parse_evidence(1, QUOTE)
+    pck = pck_values(PLATFORM.chain_pem)
+    report = verify_quote(QUOTE, COLLATERAL, AUTHORITY.root_der, NOW)
+    check_agreement(parsed, report, pck)
+    with pytest.raises(VerificationError, match=name) as caught:
+        check_agreement(parsed, replace(report, report={**report.report, name: "00"}), pck)
+    assert code_of(caught) is Code.VERIFIER_DISAGREES
+    with pytest.raises(VerificationError, match="ppid"):
+        check_agreement(parsed, report, replace(pck, ppid=bytes(16)))
 
 
 def test_a_root_that_is_no_certificate_is_refused() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import stat
 from pathlib import Path
 
-import dcap_qvl
+import dcap_qvl  # type: ignore[import-untyped]
 import pytest
 
 from enclave_app.attesters.base import PlatformError, ReportDataError, UnknownAttester
@@ -76,9 +77,6 @@ def test_measurement_covers_every_register_and_neither_platform_svn_nor_report_d
 
 
 def test_measurement_formula_is_the_documented_one() -> None:
-    # Worked out by hand with sha256sum over the concatenation in docs: blank registers of both kinds.
-    import hashlib
-
     tag = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
     assert (
         sgx_measurement(bytes(384))
