@@ -183,6 +183,22 @@ async def test_a_result_other_than_the_settled_one_is_refused(scene: Scene, brok
     await refused(broker, task.body(), "output.result", Refused, tmp_path)
 
 
+async def test_an_output_of_another_name_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
+    task = await finished(scene)
+    result = task.make_result(name="other")
+    await task.settle(result)
+    await refused(broker, task.body(result=result), "output.name", Refused, tmp_path)
+
+
+async def test_an_output_that_is_no_sealed_stream_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
+    task = await finished(scene)
+    table = scene.world.sealed[0].manifest
+    result = task.make_result(digest=table.id)
+    await task.settle(result)
+    body = task.body(result=result, manifest=table.canonical(), **task.statement(output_id=table.id))
+    await refused(broker, body, "output.encryption", Refused, tmp_path)
+
+
 async def test_a_task_that_failed_has_no_output(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
     task = await finished(scene)
     await task.settle(task.make_result(outcome=2))
@@ -235,7 +251,8 @@ async def test_a_statement_about_something_else_is_refused(
 ) -> None:
     task = await finished(scene)
     await task.settle()
-    await refused(broker, task.body(**task.statement(**{field: value})), code, Refused, tmp_path)
+    changes: dict[str, Any] = {field: value}
+    await refused(broker, task.body(**task.statement(**changes)), code, Refused, tmp_path)
 
 
 async def test_a_share_list_that_no_enclave_signed_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:

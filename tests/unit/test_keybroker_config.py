@@ -60,12 +60,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (settings(anchors={"development": ["root.der"]}), "dangerous_development_roots"),
         (settings(surprise=1), "surprise"),
         ({}, "directory"),
-        ([], "KeyBrokerConfig"),
+        ([], "document"),
     ],
 )
 def test_a_configuration_that_means_less_than_it_should_is_refused(tmp_path: Path, value: Any, says: str) -> None:
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(Refused, match=says) as caught:
         read(tmp_path, value)
+    assert caught.value.code == "config.invalid"
 
 
 def test_one_endpoint_can_be_meant(tmp_path: Path) -> None:

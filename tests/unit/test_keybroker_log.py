@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -59,6 +60,10 @@ async def written(path: Path, releases: int = 3) -> list[bytes]:
     for _ in range(releases):
         await ledger.append_release(released(), 100)
     await ledger.close()
+    return lines_of(path)
+
+
+def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
@@ -73,8 +78,6 @@ async def test_a_log_that_nobody_touched_verifies(tmp_path: Path) -> None:
 
 
 async def test_entries_written_at_once_stay_in_one_chain(tmp_path: Path) -> None:
-    import asyncio
-
     ledger = await opened(tmp_path / "log")
     await asyncio.gather(*(ledger.append_release(released(), 100) for _ in range(50)))
     await ledger.close()
@@ -131,8 +134,9 @@ async def test_entries_cut_from_the_end_show_against_what_was_seen_before(tmp_pa
     assert verify_log(path, KEY.address, head=before.head, length=before.length).ok
     path.write_bytes(b"".join(lines[:-1]))
     assert verify_log(path, KEY.address).ok
-    for seen in ({"head": before.head}, {"length": before.length}):
-        bad = verify_log(path, KEY.address, **seen).first_bad  # type: ignore[arg-type]
+    cases: list[dict[str, Any]] = [{"head": before.head}, {"length": before.length}]
+    for seen in cases:
+        bad = verify_log(path, KEY.address, **seen).first_bad
         assert bad is not None
         assert bad.code == "log.shortened"
 
