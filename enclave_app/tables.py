@@ -68,7 +68,9 @@ def _read_file(
     try:
         parquet = open_file(pa.py_buffer(data), client)
         _check_schema(parquet, file, columns)
-        table = parquet.read(columns=[column.name for column in wanted], use_threads=False).replace_schema_metadata(None)
+        table = parquet.read(columns=[column.name for column in wanted], use_threads=False).replace_schema_metadata(
+            None
+        )
     except (pa.ArrowException, OSError) as error:
         # pyarrow's text may quote what it decoded.
         raise Refused("table.decrypt", f"a file of a table does not open ({type(error).__name__})") from None

@@ -351,7 +351,8 @@ def param_cases() -> dict[str, Any]:
         for value in values
     ]
     without = {name: value for name, value in GOOD_PARAMS.items() if name != "unit"}
-    for value in ({}, without, {**GOOD_PARAMS, "other": 1}, [], 5):
+    wrong: list[Any] = [{}, without, {**GOOD_PARAMS, "other": 1}, [], 5]
+    for value in wrong:
         refused.append({"params": canonical.dump(value).decode(), "code": "params.names"})
     refused.append({"params": json.dumps(GOOD_PARAMS), "code": "json.canonical"})
     return {
@@ -486,4 +487,9 @@ def _repeated(data: bytes) -> dict[str, Any]:
     unit = b"[]," if b"[]," in data else data[:1]
     times = data.count(unit)
     head = data[: data.index(unit)]
-    return {"head": head.decode(), "unit": unit.decode(), "times": times, "tail": data[len(head) + len(unit) * times :].decode()}
+    return {
+        "head": head.decode(),
+        "unit": unit.decode(),
+        "times": times,
+        "tail": data[len(head) + len(unit) * times :].decode(),
+    }

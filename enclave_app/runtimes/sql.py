@@ -91,7 +91,9 @@ class SqlRuntime:
         except (Refused, RecursionError) as error:
             raise FunctionFailed("sql.refused", str(error) or "the function's SQL is nested too deeply") from None
         except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
-            raise HostFault("run.memory", "the function ran out of memory", hint="Give it more or run it again") from None
+            raise HostFault(
+                "run.memory", "the function ran out of memory", hint="Give it more or run it again"
+            ) from None
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise HostFault("run.failed", f"the database failed ({type(error).__name__})") from None
         if table.num_rows > limits.output_rows or table.nbytes > limits.output_bytes:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from enclave_app.protocol.canonical import dump
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.structs import Chain, Confirmation
@@ -36,6 +38,20 @@ from oracle.keybroker.keys import BrokerCard
 from oracle.keybroker.keys import init as init_broker
 
 FUNDS = 10_000 * 10**18
+ENCLAVE_CONFIG = {
+    "format": "enclave-oracle/enclave",
+    "v": 1,
+    "attester": "software",
+    "storageSchemes": ["file", "http", "https"],
+    "maxMemoryMib": 4096,
+    "maxTimeSeconds": 600,
+    "maxOutputBytes": 256 << 20,
+    "maxInputBytes": 4 << 30,
+    "maxKeptBytes": 1 << 30,
+    "maxTasks": 256,
+    "maxRunning": 2,
+    "fetchSeconds": 120,
+}
 SERVICE_ACCOUNTS = ("deployer", "appraiser", "operator")
 
 
@@ -251,7 +267,7 @@ class Devnet:
             "rpc": [self.rpc_url],
             "deployment": str(self.directory / "deployment.json"),
             "journal": str(home / "journal.sqlite"),
-            "enclave": {"socket": str(home / "enclave.sock"), "config": str(self._enclave_config(home))},
+            "enclave": {"socket": str(home / "enclave.sock"), "command": self._enclave_command(home)},
             "storage": {"read": [self.storage], "write": self.storage},
             "brokers": {"0x" + broker.card.digest.hex(): broker.url for broker in self.brokers},
             "wallet": _key(operator),
@@ -273,7 +289,14 @@ class Devnet:
         await self.worker.start()
 
     def _enclave_config(self, home: Path) -> Path:
-        raise NotImplementedError
+        """Everything written out: the file's digest is part of the enclave's measurement (R3)."""
+        path = home / "enclave.json"
+        path.write_bytes(dump(ENCLAVE_CONFIG))
+        return path
+
+    def _enclave_command(self, home: Path) -> list[str]:
+        files = ["--config", str(self._enclave_config(home)), "--socket", str(home / "enclave.sock")]
+        return self._python("enclave_app", *files, "--platform", str(self.directory / "platform"))
 
     async def _enclave_registered(self) -> None:
         """Until the worker's enclave is on the chain; its measurement is what agreements list."""

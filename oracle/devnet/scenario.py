@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ async def prepare(
 
     `changes` are laid over the draft's top level. The owners' key files go into `directory`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     cards = [broker.card for broker in devnet.brokers]
     data, manifests = [], {}
     async with open_storage(devnet.storage) as storage:

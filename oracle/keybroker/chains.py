@@ -29,7 +29,7 @@ class ChainAccess:
         rules = [(Confirmation(keys.confirmation), keys.confirm_blocks)]
         if self.config.minimum is not None:
             rules.append((self.config.minimum.confirmation, self.config.minimum.blocks))
-        blocks = await asyncio.gather(*(self.source.confirmed(rule, depth) for rule, depth in rules))
+        blocks = [await self.source.confirmed(rule, depth) for rule, depth in rules]
         block = min(blocks, key=lambda b: b.number)
         limit = self.config.max_block_age
         age = int(self._clock()) - block.timestamp

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.fields import ZERO_ADDRESS
@@ -23,6 +25,8 @@ from oracle.chain.source import Block
 from oracle.keybroker.batch import OneBatch
 from oracle.keybroker.chains import ChainAccess
 from oracle.keybroker.terms import Terms
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ async def read_release(
 ) -> ReleaseView:
     """`ask` are the parties whose consent the chain has to vouch for."""
     agreement = terms.agreement
-    block, evidence_block = await asyncio.gather(
-        access.confirmed(agreement.keys), access.source.block(evidence.block_number)
-    )
+    async with _begun(access.source.block(evidence.block_number)) as found:
+        block = await access.confirmed(agreement.keys)
+        evidence_block = await found
     batch = OneBatch(access.source, block)
     registry = AgreementReader(batch, terms.chain.agreement_registry)
     hosts = [] if evidence.operator == ZERO_ADDRESS else [host_id(evidence.operator)]
@@ -69,6 +73,18 @@ async def read_release(
     return ReleaseView(
         block, record, dict(zip(ask, consents, strict=True)), any(dropped), identity, task, evidence_block
     )
+
+
+@asynccontextmanager
+async def _begun(reading: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """A read that runs beside another, and is not left running when that one fails."""
+    task = asyncio.create_task(reading)
+    try:
+        yield task
+    finally:
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def read_output(access: ChainAccess, terms: Terms, signer: str) -> OutputView:

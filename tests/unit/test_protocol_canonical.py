@@ -45,7 +45,8 @@ def document(case: dict[str, Any]) -> bytes:
     if "bytes" in case:
         return bytes.fromhex(case["bytes"][2:])
     r = case["repeat"]
-    return (r["head"] + r["unit"] * r["times"] + r["tail"]).encode()
+    text: str = r["head"] + r["unit"] * r["times"] + r["tail"]
+    return text.encode()
 
 
 @pytest.mark.parametrize("text", VECTORS["accepted"])
