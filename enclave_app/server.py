@@ -28,7 +28,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_app(identity: EnclaveIdentity, tasks: Tasks, log: Log) -> web.Application:
     api = _Api(identity, tasks, log)
-    app = web.Application(middlewares=[api.errors], client_max_size=MAX_BODY)
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await api.answer(request, handler)
+
+    app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app.router.add_get("/v1/identity", api.identity)
     app.router.add_post("/v1/evidence", api.evidence)
     app.router.add_post("/v1/tasks", api.start)
@@ -41,8 +46,6 @@ def make_app(identity: EnclaveIdentity, tasks: Tasks, log: Log) -> web.Applicati
 class _Api:
     def __init__(self, identity: EnclaveIdentity, tasks: Tasks, log: Log) -> None:
         self._identity, self._tasks, self._log = identity, tasks, log
-        # aiohttp wants a middleware to be a function with a mark, which a bound method cannot carry.
-        self.errors = web.middleware(self._errors)
 
     async def identity(self, _: web.Request) -> web.Response:
         return _json(self._identity.describe())
@@ -70,25 +73,26 @@ class _Api:
         await response.write_eof()
         return response
 
-    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The handler's answer, or an ErrorBody: never a traceback, never a value."""
         try:
             return await handler(request)
         except Retryable as error:
-            return self._answer(503, error.code, error.message, retry=True)
+            return self._refuse(503, error.code, error.message, retry=True)
         except Refused as error:
-            return self._answer(404 if error.code in _NOT_FOUND else 400, error.code, error.message)
+            return self._refuse(404 if error.code in _NOT_FOUND else 400, error.code, error.message)
         except OracleError as error:
-            return self._answer(500, error.code, error.message)
+            return self._refuse(500, error.code, error.message)
         except AttesterError:
-            return self._answer(503, "attester.failed", "the attester gives no evidence", retry=True)
+            return self._refuse(503, "attester.failed", "the attester gives no evidence", retry=True)
         except web.HTTPException as error:
-            return self._answer(error.status, f"http.{error.status}", error.reason)
+            return self._refuse(error.status, f"http.{error.status}", error.reason)
         except Exception as error:
             # Its text may quote a value, so neither the host nor the log gets to read it.
             self._log.unexpected("enclave.bug", error, path=request.path)
-            return self._answer(500, "enclave.bug", "the enclave has a defect; its log says where")
+            return self._refuse(500, "enclave.bug", "the enclave has a defect; its log says where")
 
-    def _answer(self, status: int, code: str, message: str, retry: bool = False) -> web.Response:
+    def _refuse(self, status: int, code: str, message: str, retry: bool = False) -> web.Response:
         self._log("error", status=status, code=code, message=message)
         return _json(ErrorBody(code=code[:100], message=message[:2000], retry=retry), status)
 

@@ -130,7 +130,7 @@ def check_container(data: memoryview) -> None:
 
 
 def check_columns(columns: Sequence[Column]) -> None:
-    """Refuse columns that share a key, which would release one with the other, and names that cannot be mapped to keys."""
+    """Refuse columns that share a key, which would release one with the other, and names that no key can be mapped to."""
     if len({column.key for column in columns}) != len(columns):
         raise Refused("table.shared_key", "two columns of a table share one key")
     for column in columns:
