@@ -1,0 +1,262 @@
+"""Untrusted storage for blobs and task records, over a base URI: `file:///dir` or `http(s)://host/path`.
+
+A blob lies at base URI + "/" + hex(SHA-256), so whoever serves it can withhold it but not change it. A task record lies
+under a name; its reader checks every part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import file_digest
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.errors import Permanent, Refused, Retryable
+from enclave_app.protocol.storage import blob_name
+
+MAX_BLOB = 1 << 30
+CHUNK = 1 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+
+
+class Storage(ABC):
+    """One base URI. Use it as an async context manager: `async with open_storage(uri) as storage`."""
+
+    uri: str
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def put(self, data: bytes | bytearray) -> bytes:
+        """Store a blob; returns its SHA-256, which is its name."""
+        digest = sha256(data)
+        await self._write(blob_name(digest), bytes(data))
+        return digest
+
+    async def put_named(self, name: str, data: bytes) -> None:
+        """Store a record under a name of lower-case letters, digits and dashes, replacing an older one."""
+        await self._write(_checked_name(name), data)
+
+    async def get(self, digest: bytes, limit: int = MAX_BLOB) -> bytes:
+        """The blob of that digest, of at most `limit` bytes.
+
+        Raises Retryable `blob.missing`, Refused `blob.digest` where the storage answers with other bytes, `blob.size`.
+        """
+        data = await self._read(blob_name(digest), limit)
+        if sha256(data) != digest:
+            raise Refused(
+                "blob.digest", "storage answered with other bytes", found=sha256(data).hex(), expected=digest.hex()
+            )
+        return data
+
+    async def get_named(self, name: str, limit: int = MAX_BLOB) -> bytes:
+        """A record by name; nothing about its content is checked here."""
+        return await self._read(_checked_name(name), limit)
+
+    async def put_file(self, path: Path) -> bytes:
+        """Store a file as a blob without holding it in memory; returns its SHA-256."""
+        digest = await asyncio.to_thread(_digest_of, path)
+        await self._write_file(blob_name(digest), path)
+        return digest
+
+    @abstractmethod
+    async def _write(self, name: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    async def _write_file(self, name: str, path: Path) -> None: ...
+
+    @abstractmethod
+    async def _read(self, name: str, limit: int) -> bytes: ...
+
+
+class FileStorage(Storage):
+    """A directory. A write goes to a temporary name, is synced and renamed, so that no reader sees half a blob."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.uri = self.directory.as_uri()
+
+    async def _write(self, name: str, data: bytes) -> None:
+        await asyncio.to_thread(self._replace, name, data)
+
+    async def _write_file(self, name: str, path: Path) -> None:
+        await asyncio.to_thread(self._replace, name, path)
+
+    async def _read(self, name: str, limit: int) -> bytes:
+        return await asyncio.to_thread(self._load, name, limit)
+
+    def _replace(self, name: str, content: bytes | Path) -> None:
+        temporary = self.directory / f".{name}.{secrets.token_hex(8)}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as target:
+                if isinstance(content, bytes):
+                    target.write(content)
+                else:
+                    with content.open("rb") as source:
+                        while chunk := source.read(CHUNK):
+                            target.write(chunk)
+                target.flush()
+                os.fsync(target.fileno())
+            temporary.replace(self.directory / name)
+        except OSError as error:
+            raise Retryable("storage.write", f"cannot write to {self.uri}", found=error.strerror) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _load(self, name: str, limit: int) -> bytes:
+        try:
+            with (self.directory / name).open("rb") as source:
+                data = source.read(limit + 1)
+        except FileNotFoundError:
+            raise _missing(self.uri, name) from None
+        except OSError as error:
+            raise Retryable("storage.read", f"cannot read from {self.uri}", found=error.strerror) from error
+        if len(data) > limit:
+            raise _too_large(name, limit)
+        return data
+
+
+class HttpStorage(Storage):
+    """A server that answers GET and takes PUT under its base URI."""
+
+    def __init__(self, uri: str, *, timeout: float = 60.0) -> None:
+        self.uri = uri.rstrip("/")
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=self._timeout, auto_decompress=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _write(self, name: str, data: bytes) -> None:
+        await self._put(name, data)
+
+    async def _write_file(self, name: str, path: Path) -> None:
+        await self._put(name, _chunks(path))
+
+    async def _put(self, name: str, data: bytes | AsyncIterator[bytes]) -> None:
+        try:
+            async with self._open().put(f"{self.uri}/{name}", data=data, allow_redirects=False) as answer:
+                if answer.status not in (200, 201, 204):
+                    raise _http_error("write to", self.uri, answer.status)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Retryable("storage.http", f"cannot write to {self.uri}", found=type(error).__name__) from error
+
+    async def _read(self, name: str, limit: int) -> bytes:
+        data = bytearray()
+        try:
+            async with self._open().get(
+                f"{self.uri}/{name}", headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"}
+            ) as answer:
+                if answer.status == 404:
+                    raise _missing(self.uri, name)
+                if answer.status != 200:
+                    raise _http_error("read from", self.uri, answer.status)
+                async for chunk in answer.content.iter_chunked(CHUNK):
+                    data += chunk
+                    if len(data) > limit:
+                        raise _too_large(name, limit)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Retryable("storage.http", f"cannot read from {self.uri}", found=type(error).__name__) from error
+        return bytes(data)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise Permanent("storage.closed", "this storage is not open", hint="Use `async with open_storage(uri)`")
+        return self._session
+
+
+def open_storage(uri: str) -> Storage:
+    """The storage at a base URI; Refused `storage.uri` for one that is neither file:///dir nor http(s)://host/path."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError:
+        parts, host = urlsplit(""), None
+    plain = not parts.query and not parts.fragment and "@" not in parts.netloc and "\x00" not in unquote(parts.path)
+    if plain and parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return FileStorage(Path(unquote(parts.path)))
+    if plain and parts.scheme in ("http", "https") and host:
+        return HttpStorage(uri)
+    raise Refused(
+        "storage.uri", "not a storage URI", found=repr(uri[:200]), expected="file:///directory or http(s)://host/path"
+    )
+
+
+@asynccontextmanager
+async def open_storages(uris: Sequence[str]) -> AsyncIterator[tuple[Storage, ...]]:
+    """All of `uris`, opened together."""
+    async with AsyncExitStack() as stack:
+        yield tuple([await stack.enter_async_context(open_storage(uri)) for uri in uris])
+
+
+async def get_from_any(storages: Sequence[Storage], digest: bytes, limit: int = MAX_BLOB) -> bytes:
+    """A blob from the first storage that has the right bytes; raises the last storage's error where none does."""
+    failure: Retryable | Permanent = Retryable("blob.missing", "no storage was given", hint="Name at least one")
+    for storage in storages:
+        try:
+            return await storage.get(digest, limit)
+        except (Retryable, Permanent) as error:
+            failure = error
+    raise failure
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise Refused("storage.name", "not a storage name", found=repr(name[:80]), expected="letters, digits, dashes")
+    return name
+
+
+def _digest_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as source:
+            return file_digest(source, "sha256").digest()
+    except OSError as error:
+        raise Refused("storage.file", "a file to store cannot be read", found=f"{path}: {error.strerror}") from error
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    source = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(source.read, CHUNK):
+            yield chunk
+    finally:
+        source.close()
+
+
+def _missing(uri: str, name: str) -> Retryable:
+    return Retryable("blob.missing", "storage does not have this blob", found=f"nothing at {uri}/{name}")
+
+
+def _too_large(name: str, limit: int) -> Refused:
+    return Refused("blob.size", "a blob is larger than it may be", found=name, expected=f"at most {limit} bytes")
+
+
+def _http_error(action: str, uri: str, status: int) -> Retryable | Permanent:
+    if status >= 500 or status in (408, 425, 429):
+        return Retryable("storage.http", f"cannot {action} {uri} now", found=f"status {status}")
+    return Permanent("storage.http", f"cannot {action} {uri}", found=f"status {status}")
