@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 from enclave_app.agreed import Materials
 from enclave_app.config import EnclaveConfig
 from enclave_app.fetch import Storage, together
+from enclave_app.function_job import OVERHEAD, function_allowance, function_job, most_output
 from enclave_app.protocol.bundle import InputTable
 from enclave_app.protocol.errors import Refused, Retryable
 from enclave_app.protocol.manifest import Manifest
@@ -18,11 +19,6 @@ from enclave_app.release import KeyId
 from enclave_app.sandbox.host import JobCrashed, JobFailed, Sandbox
 from enclave_app.sandbox.lockdown import MIB, Allowance
 from enclave_app.sandbox.memory import MemoryFile
-
-OVERHEAD: Final = 128 * MIB
-"""What a child needs beside its data: the interpreter's and the libraries' own."""
-OUTPUT_COPIES: Final = 4
-STREAM_OVERHEAD: Final = MIB
 
 # What a child says is untrusted: whatever took it over would write values into an error's text. So only these codes
 # leave, each with a text of ours.
@@ -130,34 +126,12 @@ class Executor:
             raise JobCrashed("run.crashed", "a dataset's decoding failed", hint="Run it again") from None
 
     async def _compute(self, body: TaskBody, materials: Materials, tables: Sequence[MemoryFile]) -> list[bytearray]:
-        header, limits = materials.bundle.header, body.agreement.fn.limits
-        job: dict[str, Any] = {
-            "kind": header.kind,
-            "entry": materials.bundle.entry_text(),
-            "tables": [table.name for table in header.tables],
-            "outputs": header.outputs,
-            "domain": json.loads(header.params.canonical()),
-            "params": body.request.params.hex(),
-            "asOf": body.request.as_of,
-            "limits": {
-                "memory_mib": limits.memory_mib,
-                "time_seconds": limits.time_seconds,
-                "output_bytes": limits.output_bytes,
-                "output_rows": limits.output_rows,
-            },
-        }
-        allowance = Allowance(
-            memory=OVERHEAD
-            + limits.memory_mib * MIB
-            + OUTPUT_COPIES * limits.output_bytes
-            + sum(table.size for table in tables),
-            cpu_seconds=limits.time_seconds + 1,
-            file_bytes=0,
-        )
-        most = limits.output_bytes + STREAM_OVERHEAD
+        limits = body.agreement.fn.limits
+        job = function_job(materials.bundle, body.request.params, body.request.as_of, limits)
+        allowance = function_allowance(limits, sum(table.size for table in tables))
         try:
             _, parts = await self._sandbox.run(
-                job, [t.fd for t in tables], allowance, seconds=limits.time_seconds, limit=most
+                job, [t.fd for t in tables], allowance, seconds=limits.time_seconds, limit=most_output(limits)
             )
         except JobFailed as error:
             if error.kind == "FunctionFailed":
@@ -165,6 +139,6 @@ class Executor:
             if error.kind == "HostFault" and error.code in _HOST_REASONS:
                 raise Retryable(error.code, _HOST_REASONS[error.code], hint="Run it again") from None
             raise JobCrashed("run.crashed", "a function's process failed", hint="Run it again") from None
-        if len(parts) != len(header.outputs):
+        if len(parts) != len(materials.bundle.header.outputs):
             raise JobCrashed("run.crashed", "a function's process gave another number of outputs")
         return parts

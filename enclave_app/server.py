@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from enclave_app.attesters.base import AttesterError
 from enclave_app.identity import EnclaveIdentity
@@ -22,7 +21,7 @@ MAX_BODY: Final = 32 << 20
 _CHUNK: Final = 1 << 20
 _NOT_FOUND: Final = frozenset({"task.unknown", "task.file", "http.404"})
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=Document)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
