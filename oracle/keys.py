@@ -12,11 +12,12 @@ from typing import Any, Literal
 from eth_account import Account
 from eth_utils.address import to_checksum_address
 from eth_utils.exceptions import ValidationError
+from pydantic import ConfigDict
 
 from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.digests import tag
 from enclave_app.protocol.errors import Refused
-from enclave_app.protocol.fields import Bytes
+from enclave_app.protocol.fields import Bytes, Bytes32
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
 from oracle.passwords import MAX_SCRYPT_N, SCRYPT_N, Locked, Password, lock, read_secret, unlock, write_secret
@@ -40,6 +41,15 @@ class HpkePublicFile(Document):
     format: Literal["enclave-oracle/hpke-public-key"] = "enclave-oracle/hpke-public-key"
     v: Literal[1] = 1
     public: Bytes
+
+
+class _BrokerCard(Document):
+    """The part of a broker's card (oracle.keybroker.keys) that says its HPKE key."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    hpke_key: Bytes
+    digest: Bytes32
 
 
 @dataclass(frozen=True)
@@ -120,8 +130,8 @@ def write_public_key(path: Path, key: PublicKey) -> None:
 
 
 def read_public_key(path: Path) -> PublicKey:
-    """A public key from a file: our JSON (public, or the private key's file, of which only the public half is read),
-    the bytes as they travel, or those in hex."""
+    """A public key from a file: our JSON (public, a broker's card, or the private key's file, of which only the public
+    half is read), the bytes as they travel, or those in hex."""
     data = read_secret(path)
     if len(data) == PUBLIC_KEY_BYTES:
         return PublicKey(data)
@@ -131,7 +141,16 @@ def read_public_key(path: Path) -> PublicKey:
     value = load(data, canonical=False)
     if isinstance(value, dict) and value.get("format") == HpkeKeyFile.model_fields["format"].default:
         return PublicKey(validate(HpkeKeyFile, value).public)
+    if isinstance(value, dict) and value.get("format") == "enclave-oracle/broker":
+        return _card_key(path, validate(_BrokerCard, value))
     return PublicKey(validate(HpkePublicFile, value).public)
+
+
+def _card_key(path: Path, card: _BrokerCard) -> PublicKey:
+    key = PublicKey(card.hpke_key)
+    if key.digest != card.digest:
+        raise Refused("hpke.file", f"the card {path} names another key than it holds", found=key.digest.hex())
+    return key
 
 
 def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> str:

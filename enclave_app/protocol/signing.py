@@ -1,4 +1,4 @@
-"""secp256k1 signatures over 32-byte digests: 65 bytes r ‖ s ‖ v, v in {27, 28}, low s only (EIP-2), as OpenZeppelin takes them."""
+"""secp256k1 signatures over 32-byte digests: 65 bytes r ‖ s ‖ v, v in {27, 28}, low s only (EIP-2), as OpenZeppelin does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ class SigningKey:
     """A secp256k1 private key; its repr never shows it."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = PrivateKey(secret)
+        try:
+            self._key = PrivateKey(secret)
+            self._key.public_key  # noqa: B018 - zero and numbers above the group's order fail only here
+        except (ValidationError, ValueError):
+            raise Refused("signature.key", "not a secp256k1 private key", expected="32 bytes below the order") from None
         self.address: str = self._key.public_key.to_checksum_address()
 
     @classmethod
@@ -27,6 +31,10 @@ class SigningKey:
     def sign(self, digest: bytes) -> bytes:
         signature = self._key.sign_msg_hash(digest)
         return bytes(signature.r.to_bytes(32, "big") + signature.s.to_bytes(32, "big") + bytes([27 + signature.v]))
+
+    def secret(self) -> bytes:
+        """The 32 private bytes, for a library that signs by itself."""
+        return bytes(self._key.to_bytes())
 
     def __repr__(self) -> str:
         return f"SigningKey({self.address})"

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+import {Enrolment, VerifierStatement} from "../Types.sol";
+
+/// @title EnclaveRegistry
+/// @notice Keeps the identities of attested enclaves. Its one to four verifiers are fixed for ever, and it has no owner,
+/// admin key, pause or proxy (R21).
+///
+/// An identity is (trust anchor, signer): each boot of an enclave is a new one (R1, R2). Anyone may relay a registration.
+///
+/// | state      | move     | by                                       | to         |
+/// |------------|----------|------------------------------------------|------------|
+/// | none       | register | anyone, with evidence and the key's proof | registered |
+/// | registered | register | the same, over a newer block, with the same sealing key and measurement | registered |
+/// | registered | retire   | the signer                               | retired    |
+///
+/// Nothing leaves retired. A registered identity is valid until `validUntil`; renewing it moves that.
+interface IEnclaveRegistry {
+    /// @param signer the enclave's secp256k1 address
+    /// @param sealingKey digest of its HPKE public key
+    /// @param blockNumber, blockHash a block that this chain still knows (256 back), which the evidence binds: a quote has no
+    /// time of its own (R2)
+    /// @param operator who hosts it, or zero for nobody named (R5)
+    /// @param proofOfPossession the signer's ECDSA signature over Enrolment{signer, sealingKey, blockHash, operator}
+    /// @param operatorSignature the operator's, over Host{signer}; empty exactly when `operator` is zero
+    /// @param verifier one of this registry's
+    /// @param evidence in that verifier's format
+    struct Registration {
+        address signer;
+        bytes32 sealingKey;
+        uint256 blockNumber;
+        bytes32 blockHash;
+        address operator;
+        bytes proofOfPossession;
+        bytes operatorSignature;
+        address verifier;
+        bytes evidence;
+    }
+
+    /// @param platform digest of a PPID or chip id
+    /// @param evaluation TCB evaluation number
+    /// @param evidenceAt unix seconds of the registration or its last renewal
+    /// @param validUntil unix seconds, included
+    /// @param blockNumber of the block that the evidence binds
+    struct Identity {
+        bytes32 measurement;
+        bytes32 platform;
+        address operator;
+        uint8 tee;
+        uint8 tcbStatus;
+        bool retired;
+        uint32 evaluation;
+        uint40 evidenceAt;
+        uint64 validUntil;
+        uint64 blockNumber;
+        bytes32 sealingKey;
+        bytes32 svnDigest;
+    }
+
+    /// @notice A registration or a renewal.
+    event EnclaveRegistered(
+        bytes32 indexed anchor,
+        address indexed signer,
+        bytes32 indexed measurement,
+        Identity identity,
+        address verifier,
+        VerifierStatement statement
+    );
+    event EnclaveRetired(bytes32 indexed anchor, address indexed signer);
+
+    error EnclaveRegistry_BadVerifierCount(uint256 got, uint256 min, uint256 max);
+    error EnclaveRegistry_NotAContract(address verifier);
+    error EnclaveRegistry_DuplicateVerifier(address verifier);
+
+    error EnclaveRegistry_UnknownVerifier(address verifier);
+    error EnclaveRegistry_WrongBlockHash(uint256 blockNumber, bytes32 got, bytes32 expected);
+    error EnclaveRegistry_WrongReportData(bytes32 got, bytes32 expected);
+    error EnclaveRegistry_WrongProofOfPossession(address got, address signer);
+    error EnclaveRegistry_BadOperatorSignature(address operator, address signer);
+    error EnclaveRegistry_StaleAppraisal(uint64 appraisedAt, uint256 time, uint256 tolerance);
+    error EnclaveRegistry_EvidenceExpired(uint64 validUntil, uint256 time);
+    error EnclaveRegistry_BadTcbStatus(uint8 status);
+    error EnclaveRegistry_BadTeeKind(uint8 tee);
+    error EnclaveRegistry_Zero(string field);
+    error EnclaveRegistry_SealingKeyChanged(bytes32 got, bytes32 registered);
+    error EnclaveRegistry_MeasurementChanged(bytes32 got, bytes32 registered);
+    error EnclaveRegistry_NotNewer(uint256 blockNumber, uint256 registered);
+    error EnclaveRegistry_Retired(bytes32 anchor, address signer);
+    error EnclaveRegistry_Unknown(bytes32 anchor, address signer);
+    error EnclaveRegistry_WrongRetirement(address got, address signer);
+
+    /// @notice Registers an identity or renews it.
+    /// @dev The evidence must bind `reportDataOf(...)`, be appraised within ten minutes of the block's time and not be
+    /// revoked. A record is valid for seven days at most, or until the appraisal ends.
+    /// WARNING: a registration says what an enclave is, not that anyone should trust it: agreements do, by measurement,
+    /// anchor, TCB policy and host.
+    function register(Registration calldata registration) external returns (bytes32 anchor);
+
+    /// @notice Ends an identity for ever.
+    /// @param signature the signer's ECDSA signature over Retire{signer}; not read when the signer itself calls
+    /// @dev WARNING: the signature names no anchor, so anyone may use it on each anchor that the signer is registered under.
+    function retire(bytes32 anchor, address signer, bytes calldata signature) external;
+
+    /// @notice The record, all zero when there is none.
+    function identity(bytes32 anchor, address signer) external view returns (Identity memory);
+
+    /// @notice Registered, not retired, not expired.
+    function isValid(bytes32 anchor, address signer) external view returns (bool);
+
+    /// @notice What evidence must carry as report data (R2):
+    /// sha256(abi.encode(EVIDENCE_TAG, EVIDENCE_VERSION, chain id, this registry, signer, sealingKey, blockHash)).
+    function reportDataOf(address signer, bytes32 sealingKey, bytes32 blockHash) external view returns (bytes32);
+
+    /// @notice The digest that an enclave signs as its proof of possession.
+    function enrolmentDigest(Enrolment calldata enrolment) external view returns (bytes32);
+
+    /// @notice The digest that an operator signs.
+    function hostDigest(address signer) external view returns (bytes32);
+
+    /// @notice The digest that retires a signer.
+    function retireDigest(address signer) external view returns (bytes32);
+
+    function verifiers() external view returns (address[] memory);
+
+    function isVerifier(address verifier) external view returns (bool);
+
+    function domainSeparator() external view returns (bytes32);
+}

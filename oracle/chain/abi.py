@@ -1,0 +1,149 @@
+"""Contract bindings from the ABIs that ship with the package: calls, events and custom errors, as bytes and back.
+
+On eth-abi directly: web3's contract objects cost several times as much per call and log (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
+from eth_utils.abi import collapse_if_tuple
+from eth_utils.crypto import keccak
+
+from enclave_app.protocol.eip712 import Struct
+from oracle.errors import OracleError, Refused, Reverted, RpcFault
+
+
+@dataclass(frozen=True)
+class Log:
+    """One log as the chain gave it, with the position that makes it unique: (block hash, transaction hash, index)."""
+
+    address: str
+    topics: tuple[bytes, ...]
+    data: bytes
+    block_number: int
+    block_hash: bytes
+    transaction_hash: bytes
+    index: int
+
+
+class Contract:
+    """The functions, events and errors of one contract or interface."""
+
+    def __init__(self, name: str, artifact: dict[str, Any]) -> None:
+        self.name = name
+        self.bytecode = bytes.fromhex(artifact.get("bytecode", "").removeprefix("0x"))
+        abi = artifact["abi"]
+        self._functions = {e["name"]: e for e in abi if e["type"] == "function"}
+        self._events = {e["name"]: e for e in abi if e["type"] == "event"}
+        self._errors = {keccak(text=_signature(e))[:4]: e for e in abi if e["type"] == "error"}
+        self._constructor: dict[str, Any] = next((e for e in abi if e["type"] == "constructor"), {"inputs": []})
+
+    def call(self, function: str, *args: Any) -> bytes:
+        """Calldata; arguments may be protocol structures."""
+        entry = self._functions[function]
+        return keccak(text=_signature(entry))[:4] + encode(_types(entry["inputs"]), [_plain(a) for a in args])
+
+    def result(self, function: str, data: bytes) -> Any:
+        """A function's return value: structures become dicts by field name; one value stands alone, several are a tuple."""
+        outputs = self._functions[function]["outputs"]
+        values = _decode(_types(outputs), data, f"{self.name}.{function}")
+        named = tuple(_named(o, v) for o, v in zip(outputs, values, strict=True))
+        return named[0] if len(named) == 1 else named
+
+    def topic(self, event: str) -> bytes:
+        return keccak(text=_signature(self._events[event]))
+
+    def event(self, log: Log) -> tuple[str, dict[str, Any]] | None:
+        """The event's name and its fields, or None for a log of something else."""
+        for name, entry in self._events.items():
+            if log.topics and log.topics[0] == self.topic(name):
+                indexed = [i for i in entry["inputs"] if i["indexed"]]
+                rest = [i for i in entry["inputs"] if not i["indexed"]]
+                if len(log.topics) != len(indexed) + 1:
+                    return None
+                fields = {
+                    i["name"]: _named(i, _decode([collapse_if_tuple(i)], topic, name)[0])
+                    for i, topic in zip(indexed, log.topics[1:], strict=True)
+                }
+                values = _decode(_types(rest), log.data, name)
+                fields.update({i["name"]: _named(i, v) for i, v in zip(rest, values, strict=True)})
+                return name, fields
+        return None
+
+    def error(self, data: bytes) -> Reverted | None:
+        """A custom error of this contract from revert data."""
+        entry = self._errors.get(data[:4])
+        if entry is None:
+            return None
+        values = _decode(_types(entry["inputs"]), data[4:], entry["name"])
+        return Reverted(
+            entry["name"],
+            {i["name"] or str(n): _named(i, v) for n, (i, v) in enumerate(zip(entry["inputs"], values, strict=True))},
+        )
+
+    def deployment(self, *args: Any) -> bytes:
+        """Creation code with its constructor's arguments."""
+        return self.bytecode + encode(_types(self._constructor["inputs"]), [_plain(a) for a in args])
+
+
+@cache
+def load(name: str) -> Contract:
+    """The shipped contract `name`."""
+    text = resources.files("oracle").joinpath("abi", f"{name}.json").read_text("utf-8")
+    return Contract(name, json.loads(text))
+
+
+CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "DevelopmentVerifier")
+
+
+def explain_revert(fault: RpcFault) -> OracleError:
+    """The typed reason in an RPC fault, if it is a contract's refusal; else the fault itself."""
+    if fault.data:
+        for name in CORE:
+            found = load(name).error(fault.data)
+            if found is not None:
+                return found
+        if fault.data[:4] == keccak(text="Error(string)")[:4]:
+            (text,) = _decode(["string"], fault.data[4:], "Error")
+            return Reverted("Error", {"message": text})
+        return Reverted("Unknown", {"data": fault.data[:64]})
+    return fault
+
+
+def _signature(entry: dict[str, Any]) -> str:
+    return f"{entry['name']}({','.join(_types(entry['inputs']))})"
+
+
+def _types(inputs: list[dict[str, Any]]) -> list[str]:
+    return [str(collapse_if_tuple(i)) for i in inputs]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Struct):
+        return value.to_abi()
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _named(entry: dict[str, Any], value: Any) -> Any:
+    if entry["type"].startswith("tuple"):
+        if entry["type"].endswith("]"):
+            inner = {**entry, "type": entry["type"][: entry["type"].rindex("[")]}
+            return tuple(_named(inner, item) for item in value)
+        return {c["name"]: _named(c, v) for c, v in zip(entry["components"], value, strict=True)}
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _decode(types: list[str], data: bytes, what: str) -> tuple[Any, ...]:
+    try:
+        return tuple(decode(types, data))
+    except (DecodingError, ValueError, OverflowError) as error:
+        raise Refused("abi.decode", f"the chain's answer is no {what} ({type(error).__name__})") from None

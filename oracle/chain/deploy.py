@@ -1,0 +1,53 @@
+"""Deploying the contracts, and the file that says where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eth_utils.address import to_checksum_address
+
+from enclave_app.protocol.canonical import Document, load, validate
+from enclave_app.protocol.fields import Address, Uint256
+from oracle.chain.abi import load as load_contract
+from oracle.chain.rpc import as_int
+from oracle.chain.sender import Sender
+from oracle.errors import Permanent
+
+
+class Deployment(Document):
+    """Where the contracts are on one chain, and the block from which their logs begin."""
+
+    chain_id: Uint256
+    agreement_registry: Address
+    enclave_registry: Address
+    oracle: Address
+    verifiers: dict[str, Address]
+    first_block: int
+
+    @classmethod
+    def read(cls, path: Path) -> Deployment:
+        return validate(cls, load(path.read_bytes(), canonical=False))
+
+
+async def deploy_development(sender: Sender, appraiser: str) -> Deployment:
+    """All contracts, with the development verifier that trusts `appraiser`. It refuses any but a development chain (R4)."""
+    first = as_int(await sender.rpc.call("eth_blockNumber"))
+    verifier = await _create(sender, "DevelopmentVerifier", appraiser)
+    enclaves = await _create(sender, "EnclaveRegistry", [verifier])
+    agreements = await _create(sender, "AgreementRegistry")
+    oracle = await _create(sender, "ComputeOracle", agreements)
+    return Deployment(
+        chain_id=as_int(await sender.rpc.call("eth_chainId")),
+        agreement_registry=agreements,
+        enclave_registry=enclaves,
+        oracle=oracle,
+        verifiers={"development": verifier},
+        first_block=first,
+    )
+
+
+async def _create(sender: Sender, name: str, *args: object) -> str:
+    receipt = await sender.transact(None, load_contract(name).deployment(*args))
+    if not receipt.ok or receipt.contract_address is None:
+        raise Permanent("deploy.failed", f"{name} could not be deployed")
+    return str(to_checksum_address(receipt.contract_address))

@@ -1,0 +1,147 @@
+"""Events as typed values: what workers, clients and indexers learn from logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eth_utils.address import to_checksum_address
+
+from enclave_app.protocol.structs import Agreement, Result, TaskRequest
+from oracle.chain.abi import Log, load
+from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
+from oracle.errors import Refused
+
+
+@dataclass(frozen=True)
+class AgreementActivated:
+    agreement_id: bytes
+    agreement: Agreement
+    signatures: tuple[bytes, ...]
+    log: Log
+
+
+@dataclass(frozen=True)
+class TaskRequested:
+    task_id: bytes
+    agreement_id: bytes
+    request: TaskRequest
+    uri: str
+    log: Log
+
+
+@dataclass(frozen=True)
+class TaskSettled:
+    """`TaskFulfilled` on chain: the task succeeded or failed, as `result.outcome` says."""
+
+    task_id: bytes
+    agreement_id: bytes
+    signer: str
+    result_digest: bytes
+    result: Result
+    signature: bytes
+    log: Log
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    """`TaskCancelled` or `TaskExpired`."""
+
+    task_id: bytes
+    agreement_id: bytes
+    how: str
+    log: Log
+
+
+@dataclass(frozen=True)
+class AgreementNarrowed:
+    """`AgreementSuspended`, `Resumed`, `Revoked`, `MeasurementDropped` or `HostDropped`."""
+
+    agreement_id: bytes
+    how: str
+    party: str
+    log: Log
+
+
+Event = AgreementActivated | TaskRequested | TaskSettled | TaskEnded | AgreementNarrowed
+_NARROWING = ("AgreementSuspended", "AgreementResumed", "AgreementRevoked", "MeasurementDropped", "HostDropped")
+
+
+def read_event(log: Log) -> Event | None:
+    """The typed event of a log of our contracts, or None for other events of theirs."""
+    for name in ("ComputeOracle", "AgreementRegistry"):
+        found = load(name).event(log)
+        if found is not None:
+            return _typed(*found, log)
+    return None
+
+
+def _typed(name: str, fields: dict[str, Any], log: Log) -> Event | None:
+    if name == "AgreementActivated":
+        agreement = Agreement.from_abi(fields["agreement"])
+        return AgreementActivated(fields["agreementId"], agreement, fields["signatures"], log)
+    if name == "TaskRequested":
+        request = TaskRequest.from_abi(fields["request"])
+        return TaskRequested(fields["taskId"], fields["agreementId"], request, fields["uri"], log)
+    if name == "TaskFulfilled":
+        return TaskSettled(
+            task_id=fields["taskId"],
+            agreement_id=fields["agreementId"],
+            signer=str(to_checksum_address(fields["signer"])),
+            result_digest=fields["resultDigest"],
+            result=Result.from_abi(fields["result"]),
+            signature=fields["signature"],
+            log=log,
+        )
+    if name in ("TaskCancelled", "TaskExpired"):
+        return TaskEnded(fields["taskId"], fields["agreementId"], name, log)
+    if name in _NARROWING:
+        return AgreementNarrowed(fields["agreementId"], name, str(to_checksum_address(fields["party"])), log)
+    return None
+
+
+def topic(name: str) -> bytes:
+    """The topic of an event of the oracle or the agreement registry."""
+    for contract in ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry"):
+        try:
+            return load(contract).topic(name)
+        except KeyError:
+            continue
+    raise KeyError(name)
+
+
+async def get_logs(
+    rpc: Rpc, addresses: Sequence[str], first: int, last: int, topics: Sequence[Sequence[bytes] | None] = ()
+) -> list[Log]:
+    """The logs of `addresses` in blocks first..last, in chain order."""
+    wanted = [None if ts is None else [as_hex(t) for t in ts] for ts in topics]
+    answer = await rpc.call(
+        "eth_getLogs",
+        {"address": list(addresses), "fromBlock": hex(first), "toBlock": hex(last), "topics": wanted},
+    )
+    return _logs(answer)
+
+
+def logs_of_receipt(receipt: dict[str, Any]) -> list[Log]:
+    return _logs(receipt.get("logs"))
+
+
+def _logs(answer: Any) -> list[Log]:
+    if not isinstance(answer, list):
+        raise Refused("rpc.logs", "an RPC answer holds no logs where they belong")
+    return sorted((_log(item) for item in answer), key=lambda log: (log.block_number, log.index))
+
+
+def _log(item: Any) -> Log:
+    if not isinstance(item, dict) or not isinstance(item.get("topics"), list):
+        raise Refused("rpc.logs", "an RPC answer holds something that is no log")
+    return Log(
+        address=str(to_checksum_address(as_bytes(item.get("address"), 20))),
+        topics=tuple(as_bytes(t, 32) for t in item["topics"]),
+        data=as_bytes(item.get("data")),
+        block_number=as_int(item.get("blockNumber")),
+        block_hash=as_bytes(item.get("blockHash"), 32),
+        transaction_hash=as_bytes(item.get("transactionHash"), 32),
+        index=as_int(item.get("logIndex")),
+    )

@@ -1,0 +1,181 @@
+"""What the contracts say, typed, at one block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from eth_utils.address import to_checksum_address
+
+from enclave_app.protocol.fields import ZERO32
+from enclave_app.protocol.structs import TaskState
+from oracle.chain.abi import load
+from oracle.chain.source import Block, Call, Source
+
+
+class AgreementStatus(IntEnum):
+    """IAgreementRegistry.Status; `SUSPENDED` is computed by the contract's `status`."""
+
+    NONE = 0
+    ACTIVE = 1
+    SUSPENDED = 2
+    REVOKED = 3
+
+
+class Consent(IntEnum):
+    """How a party consented, as the registry recorded it at activation."""
+
+    NONE = 0
+    ECDSA = 1
+    ERC1271 = 2
+    TRANSACTION = 3
+
+
+@dataclass(frozen=True)
+class AgreementRecord:
+    """What activation keeps (IAgreementRegistry.Record). Times in unix seconds, fee in wei."""
+
+    oracle: str
+    enclave_registry: str
+    status: AgreementStatus
+    not_before: int
+    not_after: int
+    release_delay: int
+    quota: int
+    used: int
+    quota_per_requester: int
+    fee: int
+    requesters: bytes
+    settlement_hash: bytes
+
+
+@dataclass(frozen=True)
+class IdentityRecord:
+    """An enclave's registration (IEnclaveRegistry.Identity). Times in unix seconds."""
+
+    measurement: bytes
+    platform: bytes
+    operator: str
+    tee: int
+    tcb_status: int
+    retired: bool
+    evaluation: int
+    evidence_at: int
+    valid_until: int
+    block_number: int
+    sealing_key: bytes
+    svn_digest: bytes
+
+
+@dataclass(frozen=True)
+class TaskOnChain:
+    """IComputeOracle.Task. `result_digest` holds 31 bytes once settled."""
+
+    state: TaskState
+    request_block: int
+    deadline: int
+    cancel_until: int
+    escrow: int
+    result_digest: bytes
+
+
+class AgreementReader:
+    """Reads an AgreementRegistry."""
+
+    def __init__(self, source: Source, address: str) -> None:
+        self.source, self.address = source, address
+        self._contract = load("AgreementRegistry")
+
+    async def record(self, agreement_id: bytes, at: Block) -> AgreementRecord:
+        raw, status = await self._read([("agreement", agreement_id), ("status", agreement_id)], at)
+        return AgreementRecord(
+            oracle=_address(raw["oracle"]),
+            enclave_registry=_address(raw["enclaveRegistry"]),
+            status=AgreementStatus(status),
+            not_before=raw["notBefore"],
+            not_after=raw["notAfter"],
+            release_delay=raw["releaseDelay"],
+            quota=raw["quota"],
+            used=raw["used"],
+            quota_per_requester=raw["quotaPerRequester"],
+            fee=raw["fee"],
+            requesters=raw["requesters"],
+            settlement_hash=raw["settlementHash"],
+        )
+
+    async def consents(self, agreement_id: bytes, parties: Sequence[str], at: Block) -> tuple[Consent, ...]:
+        answers = await self._read([("consentOf", agreement_id, party) for party in parties], at)
+        return tuple(Consent(answer) for answer in answers)
+
+    async def dropped(self, agreement_id: bytes, things: Sequence[bytes], at: Block) -> tuple[bool, ...]:
+        """Whether each measurement, operator (as 32 bytes) or platform id was dropped (R8)."""
+        return tuple(await self._read([("isDropped", agreement_id, thing) for thing in things], at))
+
+    async def _read(self, calls: Sequence[tuple[Any, ...]], at: Block) -> list[Any]:
+        return await _read(self.source, self._contract.name, self.address, calls, at)
+
+
+class EnclaveReader:
+    """Reads an EnclaveRegistry."""
+
+    def __init__(self, source: Source, address: str) -> None:
+        self.source, self.address = source, address
+
+    async def identity(self, anchor: bytes, signer: str, at: Block) -> IdentityRecord | None:
+        (raw,) = await _read(self.source, "EnclaveRegistry", self.address, [("identity", anchor, signer)], at)
+        if raw["measurement"] == ZERO32:
+            return None
+        return IdentityRecord(
+            measurement=raw["measurement"],
+            platform=raw["platform"],
+            operator=_address(raw["operator"]),
+            tee=raw["tee"],
+            tcb_status=raw["tcbStatus"],
+            retired=raw["retired"],
+            evaluation=raw["evaluation"],
+            evidence_at=raw["evidenceAt"],
+            valid_until=raw["validUntil"],
+            block_number=raw["blockNumber"],
+            sealing_key=raw["sealingKey"],
+            svn_digest=raw["svnDigest"],
+        )
+
+
+class OracleReader:
+    """Reads a ComputeOracle."""
+
+    def __init__(self, source: Source, address: str) -> None:
+        self.source, self.address = source, address
+
+    async def task(self, task_id: bytes, at: Block) -> TaskOnChain:
+        (raw,) = await _read(self.source, "ComputeOracle", self.address, [("task", task_id)], at)
+        return TaskOnChain(
+            state=TaskState(raw["state"]),
+            request_block=raw["requestBlock"],
+            deadline=raw["deadline"],
+            cancel_until=raw["cancelUntil"],
+            escrow=raw["escrow"],
+            result_digest=raw["resultDigest"],
+        )
+
+    async def balance(self, account: str, at: Block) -> int:
+        """Wei that `account` can withdraw."""
+        (raw,) = await _read(self.source, "ComputeOracle", self.address, [("balanceOf", account)], at)
+        return int(raw)
+
+
+def host_id(operator: str) -> bytes:
+    """An operator as the 32-byte host id that `dropHost` takes."""
+    return bytes(12) + bytes.fromhex(operator[2:])
+
+
+async def _read(source: Source, name: str, address: str, calls: Sequence[tuple[Any, ...]], at: Block) -> list[Any]:
+    contract = load(name)
+    data = await source.calls([Call(address, contract.call(*call)) for call in calls], at)
+    return [contract.result(call[0], answer) for call, answer in zip(calls, data, strict=True)]
+
+
+def _address(value: str) -> str:
+    return str(to_checksum_address(value))

@@ -1,0 +1,158 @@
+"""Sending transactions from one key: own nonces under a lock, EIP-1559 fees, refusals decoded before sending."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.signing import SigningKey
+from oracle.chain.abi import explain_revert
+from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
+from oracle.errors import Retryable, RpcFault
+
+GAS_SLACK = 30_000
+"""Added to every estimate: a precompile given only its estimated gas answers wrongly instead of failing (FACTS)."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A mined transaction. `gas_used` in gas, `gas_price` in wei per gas; `ok` is its status."""
+
+    transaction_hash: bytes
+    block_number: int
+    block_hash: bytes
+    gas_used: int
+    gas_price: int
+    ok: bool
+    contract_address: str | None
+    raw: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SignedTransaction:
+    hash: bytes
+    raw: bytes
+    nonce: int
+
+
+def account_of(key: SigningKey) -> LocalAccount:
+    """The account that sends with `key`."""
+    account: LocalAccount = Account.from_key(key.secret())
+    return account
+
+
+class Sender:
+    """Sends from `wallet`. `max_fee_per_gas` in wei caps what it pays; None lets it follow the base fee."""
+
+    def __init__(
+        self, rpc: Rpc, wallet: LocalAccount, *, max_fee_per_gas: int | None = None, poll: float = 0.02
+    ) -> None:
+        self.rpc, self.address = rpc, wallet.address
+        self._wallet, self._cap, self._poll = wallet, max_fee_per_gas, poll
+        self._lock = asyncio.Lock()
+        self._nonce: int | None = None
+        self._chain_id: int | None = None
+
+    async def transact(self, to: str | None, data: bytes, *, value: int = 0, gas: int | None = None) -> Receipt:
+        """Estimate, sign, send, wait for the receipt. A contract's refusal is raised as `Reverted` before sending."""
+        signed = await self.submit(to, data, value=value, gas=gas)
+        return await self.wait(signed.hash)
+
+    async def submit(self, to: str | None, data: bytes, *, value: int = 0, gas: int | None = None) -> SignedTransaction:
+        """Sign and send without waiting. The nonce is taken only once the transaction is known to be good."""
+        limit = gas if gas is not None else await self.estimate(to, data, value)
+        async with self._lock:
+            signed = await self._sign(to, data, value, limit)
+            try:
+                await self.rpc.call("eth_sendRawTransaction", as_hex(signed.raw))
+            except RpcFault as fault:
+                self._nonce = None  # whatever the node has seen since is read again
+                if "already known" not in str(fault):
+                    raise explain_revert(fault) from None
+            except Retryable:
+                self._nonce = None
+                raise
+            self._nonce = signed.nonce + 1
+            return signed
+
+    async def estimate(self, to: str | None, data: bytes, value: int = 0) -> int:
+        """Gas with slack; raises the contract's refusal, decoded."""
+        call: dict[str, Any] = {"from": self.address, "data": as_hex(data), "value": hex(value)}
+        if to is not None:
+            call["to"] = to
+        try:
+            needed = as_int(await self.rpc.call("eth_estimateGas", call))
+        except RpcFault as fault:
+            raise explain_revert(fault) from None
+        return needed + needed // 8 + GAS_SLACK
+
+    async def wait(self, transaction_hash: bytes, *, patience: float = 300.0) -> Receipt:
+        """The receipt, polled for `patience` seconds. A reverted transaction is a receipt with `ok` false."""
+        deadline = time.monotonic() + patience
+        pause = self._poll
+        while True:
+            receipt = await self.receipt(transaction_hash)
+            if receipt is not None:
+                return receipt
+            if time.monotonic() > deadline:
+                raise Retryable("transaction.unmined", f"transaction 0x{transaction_hash.hex()} is not mined yet")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    async def receipt(self, transaction_hash: bytes) -> Receipt | None:
+        raw = await self.rpc.call("eth_getTransactionReceipt", as_hex(transaction_hash))
+        return None if raw is None else _receipt(raw)
+
+    async def _sign(self, to: str | None, data: bytes, value: int, gas: int) -> SignedTransaction:
+        if self._chain_id is None:
+            self._chain_id = as_int(await self.rpc.call("eth_chainId"))
+        if self._nonce is None:
+            self._nonce = as_int(await self.rpc.call("eth_getTransactionCount", self.address, "pending"))
+        tip, fee = await self._fees()
+        transaction: dict[str, Any] = {
+            "type": 2,
+            "chainId": self._chain_id,
+            "nonce": self._nonce,
+            "to": to or b"",
+            "data": data,
+            "value": value,
+            "gas": gas,
+            "maxFeePerGas": fee,
+            "maxPriorityFeePerGas": tip,
+        }
+        signed = self._wallet.sign_transaction(transaction)
+        return SignedTransaction(bytes(signed.hash), bytes(signed.raw_transaction), self._nonce)
+
+    async def _fees(self) -> tuple[int, int]:
+        block, tip_answer = await self.rpc.batch(
+            [("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])]
+        )
+        if isinstance(block, RpcFault) or not isinstance(block, dict):
+            raise Retryable("rpc.block", "an RPC endpoint does not say its latest block")
+        tip = 10**9 if isinstance(tip_answer, RpcFault) else as_int(tip_answer)
+        fee = 2 * as_int(block.get("baseFeePerGas", "0x0")) + tip
+        if self._cap is not None and fee > self._cap:
+            if as_int(block.get("baseFeePerGas", "0x0")) > self._cap:
+                raise Retryable("transaction.fee_cap", "the base fee is above the configured cap", expected=self._cap)
+            fee = self._cap
+        return min(tip, fee), fee
+
+
+def _receipt(raw: dict[str, Any]) -> Receipt:
+    created = raw.get("contractAddress")
+    return Receipt(
+        transaction_hash=as_bytes(raw.get("transactionHash"), 32),
+        block_number=as_int(raw.get("blockNumber")),
+        block_hash=as_bytes(raw.get("blockHash"), 32),
+        gas_used=as_int(raw.get("gasUsed")),
+        gas_price=as_int(raw.get("effectiveGasPrice", "0x0")),
+        ok=as_int(raw.get("status")) == 1,
+        contract_address=created if isinstance(created, str) and created != ZERO_ADDRESS else None,
+        raw=raw,
+    )

@@ -1,0 +1,144 @@
+"""`oracle enclave`: which programs and which running enclaves there are, and putting one on chain."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from enclave_app.protocol.errors import Permanent, Refused
+from oracle.cli.common import ConfigFile, Json, make_client, read_config, run
+from oracle.cli.screen import Screen, grid, when
+
+if TYPE_CHECKING:
+    from oracle.chain.enclaves import RegisteredEnclave
+    from oracle.worker.register import Enrolled
+
+app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
+
+WorkerConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
+]
+
+
+@app.command("measure")
+def measure(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="The enclave's own configuration.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the measurement of the enclave program on this machine: what agreements list."""
+    Screen(as_json).answer({"measurement": run(_measure(config))})
+
+
+@app.command("register")
+def register(config: WorkerConfigFile, as_json: Json = False) -> None:
+    """Register a running enclave on chain, or renew its registration, as its worker would."""
+    from oracle.worker.config import WorkerConfig
+
+    settings = WorkerConfig.read(config)
+
+    async def enrol() -> Enrolled:
+        from oracle.worker.enrol import enrol_once
+
+        return await enrol_once(settings)
+
+    screen = Screen(as_json)
+    with screen.busy("waiting for the enclave and the chain"):
+        enrolled = run(enrol())
+    if enrolled.identity.simulated:
+        screen.warn("SIMULATED enclave: its root of trust is a development root. It protects nothing from its host.")
+    record = enrolled.record
+    screen.answer(
+        {
+            "signer": enrolled.signer,
+            "anchor": enrolled.anchor,
+            "measurement": record.measurement,
+            "operator": record.operator,
+            "platform": record.platform,
+            "simulated": enrolled.identity.simulated,
+            "valid_until": record.valid_until,
+        }
+    )
+
+
+@app.command("list")
+def list_enclaves(
+    every: Annotated[bool, typer.Option("--all", "-a", help="Those that are retired or expired, too.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """List the enclaves that the registry knows."""
+    settings = read_config(config)
+
+    async def read() -> tuple[RegisteredEnclave, ...]:
+        async with make_client(settings) as client:
+            return await client.enclaves()
+
+    found = [enclave for enclave in run(read()) if every or enclave.valid]
+    rows = [
+        (e.signer, e.record.measurement, _anchor_name(e.anchor), e.record.operator, _state(e), when(e.record.valid_until))
+        for e in found
+    ]
+    columns = ("signer", "measurement", "anchor", "operator", "state", "valid until")
+    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, grid(columns, rows))
+
+
+async def _measure(config: Path | None) -> bytes:
+    """The digest, computed by the enclave program about itself: this side imports nothing of it."""
+    import sys
+
+    from enclave_app.protocol.digests import parse_digest
+
+    command = [sys.executable, "-m", "enclave_app.measure", *(["--config", str(config)] if config else [])]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    if process.returncode != 0:
+        last = (err.decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1]
+        raise Permanent("enclave.measure", "the enclave program cannot be measured", found=last[:500])
+    try:
+        return parse_digest(out.decode("ascii", "replace").split()[-1])
+    except (Refused, IndexError):
+        raise Permanent("enclave.measure", "the enclave program printed no measurement", found=repr(out[:80])) from None
+
+
+def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
+    from enclave_app.protocol.structs import Tee
+    from oracle.attestation.types import TcbStatus
+
+    record = enclave.record
+    return {
+        "signer": enclave.signer,
+        "anchor": enclave.anchor,
+        "maker": _maker(enclave.anchor),
+        "measurement": record.measurement,
+        "tee": Tee(record.tee),
+        "tcb_status": TcbStatus(record.tcb_status),
+        "evaluation": record.evaluation,
+        "operator": record.operator,
+        "platform": record.platform,
+        "state": _state(enclave),
+        "evidence_at": record.evidence_at,
+        "valid_until": record.valid_until,
+    }
+
+
+def _state(enclave: RegisteredEnclave) -> str:
+    if enclave.record.retired:
+        return "retired"
+    return "valid" if enclave.valid else "expired"
+
+
+def _maker(anchor: bytes) -> str | None:
+    from oracle.agreement.anchors import maker_of
+
+    return maker_of(anchor)
+
+
+def _anchor_name(anchor: bytes) -> str:
+    return _maker(anchor) or f"DEVELOPMENT 0x{anchor.hex()[:16]}…"

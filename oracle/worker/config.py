@@ -1,0 +1,136 @@
+"""The worker's configuration: one YAML file, read once. Relative paths are relative to the file, times in seconds.
+
+rpc: ["http://127.0.0.1:8545"]                            # the first that answers is used
+deployment: deployment.json
+journal: worker.sqlite
+enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
+storage: {read: ["file:///srv/blobs"], write: "file:///srv/blobs"}
+brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens, a hint
+wallet: {keystore: wallet.json, passwordFile: wallet.password}
+payee: "0x…20 bytes"
+attestation: {root: root.der, collateral: collateral.json}
+development: {appraiser: {keyFile: appraiser.key}}        # development chains only (R4)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import BaseModel, Field, model_validator
+
+from enclave_app.protocol.fields import Address, Bytes32
+from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class KeySource(YamlModel):
+    """A keystore with the file of its password, or a file with the key in hex."""
+
+    keystore: Path | None = None
+    password_file: Path | None = None
+    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.keystore is None) == (self.key_file is None):
+            raise ValueError("give `keystore` with `passwordFile`, or `keyFile`, one of the two")
+        if (self.keystore is None) != (self.password_file is None):
+            raise ValueError("`keystore` and `passwordFile` go together")
+        return self
+
+
+class EnclaveConfig(YamlModel):
+    """Where the enclave listens. `config` is an enclave_app configuration to launch it with, `command` any other way."""
+
+    socket: Path
+    config: Path | None = None
+    command: tuple[str, ...] | None = None
+    start_seconds: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_launch(self) -> Self:
+        if self.config is not None and self.command is not None:
+            raise ValueError("give `config` or `command`, not both")
+        return self
+
+    def launch(self) -> tuple[str, ...] | None:
+        """The command that starts the enclave, or None when someone else starts it."""
+        if self.config is not None:
+            program = (sys.executable, "-m", "enclave_app")
+            return (*program, "--config", str(self.config), "--socket", str(self.socket))
+        return self.command
+
+
+class StorageConfig(YamlModel):
+    """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to."""
+
+    read: tuple[str, ...] = Field(min_length=1, max_length=16)
+    write: str
+
+
+class AttestationConfig(YamlModel):
+    """What this worker appraises its own enclave's evidence with: a root certificate (DER; Intel's when left out) and
+    collateral (QuoteCollateralV3 JSON)."""
+
+    root: Path | None = None
+    collateral: Path
+
+
+class DevelopmentConfig(YamlModel):
+    """The key of a DevelopmentVerifier's appraiser. Whoever holds it can register anything there (R4)."""
+
+    appraiser: KeySource
+
+
+class WorkerConfig(YamlModel):
+    """`concurrency` bounds the tasks worked on at once. Without `development` the enclave has to be registered by others;
+    `verifier` names the deployment's verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers
+    once enough have answered, `drain` how long a stop waits for what runs."""
+
+    rpc: tuple[str, ...] = Field(min_length=1)
+    deployment: Path
+    journal: Path
+    enclave: EnclaveConfig
+    storage: StorageConfig
+    brokers: dict[Bytes32, str]
+    wallet: KeySource
+    payee: Address
+    operator: KeySource | None = None
+    attestation: AttestationConfig | None = None
+    development: DevelopmentConfig | None = None
+    verifier: str = "development"
+    concurrency: int = Field(default=4, ge=1, le=256)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    poll: float = Field(default=0.25, gt=0)
+    release_timeout: float = Field(default=20.0, gt=0)
+    release_grace: float = Field(default=0.05, ge=0)
+    retry_first: float = Field(default=0.5, gt=0)
+    retry_most: float = Field(default=30.0, gt=0)
+    drain: float = Field(default=30.0, ge=0)
+    receipt_patience: float = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _appraisable(self) -> Self:
+        if self.development is not None and self.attestation is None:
+            raise ValueError("`development` needs `attestation`, with which the evidence is appraised")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> WorkerConfig:
+        """Raises Refused `file.read`, `yaml.*`; the message names the wrong places and never quotes a value."""
+        return _beside(validate_yaml(cls, read_yaml(path)), path.absolute().parent)
+
+
+def _beside(model: M, directory: Path) -> M:
+    """The same with every relative path taken from `directory`."""
+    changes: dict[str, object] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, Path):
+            changes[name] = directory / value
+        elif isinstance(value, BaseModel):
+            changes[name] = _beside(value, directory)
+    return model.model_copy(update=changes)

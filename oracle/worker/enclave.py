@@ -1,0 +1,170 @@
+"""The enclave's HTTP API on its Unix socket, from the host's side, and the enclave's process when it is ours to launch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+
+from enclave_app.protocol.canonical import Document, parse
+from enclave_app.protocol.release import ErrorBody
+from enclave_app.protocol.wire import (
+    EvidenceAnswer,
+    EvidenceBody,
+    Identity,
+    RunBody,
+    TaskBody,
+    TaskDone,
+    TaskStarted,
+)
+from oracle.errors import OracleError, Permanent, Refused, Retryable
+from oracle.logs import Log
+
+D = TypeVar("D", bound=Document)
+MAX_ANSWER = 256 << 20
+QUICK = 30.0
+"""Seconds for everything but a run and a file."""
+UNREACHABLE = "enclave.unreachable"
+
+
+class Enclave:
+    """Errors are what the enclave says, Retryable or Permanent with its own code, and Retryable `enclave.unreachable` or
+    `enclave.timeout`. Use it as an async context manager, or close it."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Enclave:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def identity(self) -> Identity:
+        return await self._ask(Identity, "GET", "/v1/identity", None, QUICK)
+
+    async def evidence(self, body: EvidenceBody) -> EvidenceAnswer:
+        return await self._ask(EvidenceAnswer, "POST", "/v1/evidence", body, QUICK)
+
+    async def start(self, body: TaskBody) -> TaskStarted:
+        """Hand a task over; the enclave fetches and checks what the task names, hence `QUICK` is generous."""
+        return await self._ask(TaskStarted, "POST", "/v1/tasks", body, QUICK)
+
+    async def run(self, task_id: bytes, body: RunBody, seconds: float) -> TaskDone:
+        """`seconds` bounds the wait: the agreed time limit and what loading takes."""
+        return await self._ask(TaskDone, "POST", f"/v1/tasks/0x{task_id.hex()}/run", body, seconds)
+
+    async def file(self, task_id: bytes, digest: bytes, seconds: float = 300.0) -> bytes:
+        """A ciphertext file of an output; the caller checks its digest."""
+        return await self._send("GET", f"/v1/tasks/0x{task_id.hex()}/files/0x{digest.hex()}", None, seconds)
+
+    async def forget(self, task_id: bytes) -> None:
+        """Let the enclave free what it holds for a task."""
+        await self._send("DELETE", f"/v1/tasks/0x{task_id.hex()}", None, QUICK)
+
+    async def _ask(self, model: type[D], method: str, path: str, body: Document | None, seconds: float) -> D:
+        raw = await self._send(method, path, None if body is None else body.canonical(), seconds)
+        return parse(model, raw, limit=MAX_ANSWER, canonical=False)
+
+    async def _send(self, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=0))
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            async with self._session.request(
+                method,
+                f"http://enclave{path}",
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as answer:
+                raw = await answer.read()
+                if answer.status >= 400:
+                    raise error_of(raw, answer.status, "the enclave")
+                return raw
+        except TimeoutError:
+            raise Retryable("enclave.timeout", f"the enclave did not answer within {seconds:.0f} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Retryable(
+                UNREACHABLE,
+                f"no enclave answers on {self.socket} ({type(error).__name__})",
+                hint="Is it running? `oracle doctor` tells",
+            ) from None
+
+
+def error_of(raw: bytes, status: int, who: str) -> OracleError:
+    """What a service of ours meant by an error answer (protocol/release.py, ErrorBody)."""
+    try:
+        body = parse(ErrorBody, raw, limit=1 << 16, canonical=False)
+    except Refused:
+        kind = Retryable if status >= 500 or status in (408, 425, 429) else Permanent
+        return kind(f"http.{status}", f"{who} answered with status {status} and no reason")
+    return (Retryable if body.retry else Permanent)(body.code, f"{who}: {body.message}")
+
+
+class EnclaveProcess:
+    """The enclave as a child process, restarted by whoever watches `running`. It gets no environment of ours."""
+
+    def __init__(self, command: tuple[str, ...], socket: Path, start_seconds: float) -> None:
+        self._command, self._socket, self._start_seconds = command, socket, start_seconds
+        self._process: asyncio.subprocess.Process | None = None
+        self._log = Log("worker.enclave")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Launch, and wait until the socket answers. Raises Retryable `enclave.start` when it does not."""
+        if await self._answers():
+            # Left behind by a worker that crashed; its identity is registered and it may still hold outputs.
+            self._log.warning("an enclave already listens; using it", socket=self._socket)
+            return
+        self._socket.unlink(missing_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            env={"PATH": os.defpath},
+            # A Ctrl-C in a terminal goes to the whole group, and a drain needs the enclave alive.
+            start_new_session=True,
+        )
+        self._process = process
+        deadline = asyncio.get_running_loop().time() + self._start_seconds
+        while asyncio.get_running_loop().time() < deadline:
+            if process.returncode is not None:
+                found = f"status {process.returncode}"
+                raise Retryable("enclave.start", "the enclave's process ended at once", found=found)
+            if await self._answers():
+                self._log.info("enclave launched", pid=process.pid)
+                return
+            await asyncio.sleep(0.05)
+        await self.stop()
+        raise Retryable("enclave.start", f"the enclave did not answer within {self._start_seconds:.0f} s")
+
+    async def stop(self, seconds: float = 5.0) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), seconds)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _answers(self) -> bool:
+        async with Enclave(self._socket) as enclave:
+            try:
+                await enclave.identity()
+            except Retryable:
+                return False
+            return True

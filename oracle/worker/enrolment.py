@@ -1,0 +1,153 @@
+"""Keeps the enclave registered: who it is now, with evidence young enough for the agreements it serves.
+
+Each boot of an enclave is a new identity (R1), so whenever it may have restarted its identity is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.structs import Confirmation
+from oracle.chain.deploy import Deployment
+from oracle.chain.reader import IdentityRecord
+from oracle.chain.sender import Sender
+from oracle.chain.source import SingleSource
+from oracle.errors import Permanent, Retryable
+from oracle.logs import Log
+from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
+from oracle.worker.plan import MIN_MAX_AGE
+from oracle.worker.register import Appraiser, Enrolled, make_evidence, read_record, register_enclave
+
+RENEW_BEFORE = 24 * 3600
+"""A registration is renewed when it has less than this many seconds to live, or less than half of a shorter life."""
+DEFAULT_MAX_AGE = 24 * 3600
+
+
+class Enrolment:
+    """`appraiser` is None where others register the enclave. `on_change` is called when the enclave is another one."""
+
+    def __init__(
+        self,
+        enclave: Enclave,
+        process: EnclaveProcess | None,
+        sender: Sender,
+        source: SingleSource,
+        deployment: Deployment,
+        anchor: bytes,
+        appraiser: Appraiser | None,
+        operator: SigningKey | None,
+        on_change: Callable[[], None],
+        chain_time: Callable[[], int],
+    ) -> None:
+        self.enclave, self._process = enclave, process
+        self._sender, self._source, self._deployment = sender, source, deployment
+        self._anchor, self._appraiser, self._operator = anchor, appraiser, operator
+        self._on_change, self._chain_time = on_change, chain_time
+        self._lock = asyncio.Lock()
+        self._enrolled: Enrolled | None = None
+        self._made_at = 0
+        self._wanted_age = DEFAULT_MAX_AGE
+        self._doubted = True
+        self._log = Log("worker.enrolment")
+
+    def doubt(self) -> None:
+        """The enclave may have restarted: ask who it is before the next use."""
+        self._doubted = True
+
+    async def current(self, max_age: int = DEFAULT_MAX_AGE) -> Enrolled:
+        """The registered enclave, with evidence and registration younger than half of `max_age` seconds.
+
+        Raises Retryable while the enclave is down or not registered: whatever is wrong with it, no task fails for it (R19).
+        """
+        max_age = max(max_age, MIN_MAX_AGE)
+        self._wanted_age = min(self._wanted_age, max_age)
+        enrolled = self._enrolled
+        if enrolled is not None and not self._doubted and self._is_young(enrolled, max_age):
+            return enrolled
+        async with self._lock:
+            try:
+                return await self._refreshed(max_age)
+            except Permanent as error:
+                self._log.error("the enclave cannot be registered", code=error.code, message=error.message)
+                raise Retryable("enclave.unusable", f"the enclave cannot be registered: {error.message}") from error
+
+    async def _refreshed(self, max_age: int) -> Enrolled:
+        if self._doubted:
+            await self._identify()
+        enrolled = self._enrolled
+        if enrolled is None or not self._is_young(enrolled, max_age):
+            enrolled = await self._renew(max_age)
+            self._enrolled = enrolled
+        return enrolled
+
+    async def watch(self, interval: float) -> None:
+        """Until cancelled: notice a restarted enclave, relaunch ours when it died, renew before anything expires."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                self.doubt()
+                await self.current(self._wanted_age)
+            except Retryable as error:
+                self._log.warning("the enclave cannot be used now", code=error.code, message=error.message)
+
+    async def _identify(self) -> None:
+        try:
+            identity = await self.enclave.identity()
+        except Retryable as error:
+            if error.code != UNREACHABLE or self._process is None or self._process.running:
+                raise
+            self._log.warning("the enclave is gone; launching it")
+            await self._process.start()
+            identity = await self.enclave.identity()
+        known = self._enrolled
+        if known is not None and known.identity.signer != identity.signer:
+            self._log.warning("the enclave restarted", was=known.identity.signer, signer=identity.signer)
+            self._enrolled = None
+            self._on_change()
+        elif known is not None:
+            self._enrolled = replace(known, identity=identity)
+        self._doubted = False
+
+    async def _renew(self, max_age: int) -> Enrolled:
+        identity = await self.enclave.identity()
+        record = await read_record(self._source, self._deployment, self._anchor, identity.signer)
+        head = await self._source.confirmed(Confirmation.LATEST)
+        if record is not None and not record.retired and self._is_record_young(record, max_age, head.timestamp):
+            # Brokers want younger evidence than this one, or it is from before this start; that costs no transaction.
+            evidence, _ = await make_evidence(self.enclave, identity, self._deployment, head, self._operator)
+            enrolled = Enrolled(identity, self._anchor, evidence, record)
+        elif self._appraiser is None:
+            raise Retryable(
+                "enclave.unregistered",
+                "the enclave is not registered, or not for much longer, and this worker has no key to register it",
+                found=identity.signer,
+                hint="Run `oracle enclave register`",
+            )
+        else:
+            enrolled = await register_enclave(
+                self.enclave, self._sender, self._source, self._deployment, self._appraiser, self._operator
+            )
+            self._log.info(
+                "enclave registered",
+                signer=enrolled.signer,
+                measurement=enrolled.record.measurement.hex(),
+                anchor=self._anchor.hex(),
+                valid_until=enrolled.record.valid_until,
+                simulated=identity.simulated,
+            )
+        self._made_at = head.timestamp
+        return enrolled
+
+    def _is_young(self, enrolled: Enrolled, max_age: int) -> bool:
+        now = self._chain_time()
+        return now - self._made_at <= max_age // 2 and self._is_record_young(enrolled.record, max_age, now)
+
+    def _is_record_young(self, record: IdentityRecord, max_age: int, chain_time: int) -> bool:
+        # Age goes by the chain's time, which stands still on an idle devnet; the next block may be as late as our clock.
+        left = record.valid_until - max(chain_time, int(time.time()))
+        life = record.valid_until - record.evidence_at
+        return chain_time - record.evidence_at <= max_age // 2 and left > min(RENEW_BEFORE, life // 2)

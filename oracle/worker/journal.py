@@ -1,0 +1,366 @@
+"""The journal: what the worker knows, in SQLite, so that a restart resumes at the right step.
+
+One writer: a lock file keeps a second worker out. Write-ahead log. Two grades of durability, both safe against a crash of
+this process: what the chain can say again (events and cursor) is written with `synchronous=NORMAL`, which a power cut may
+take back by some transactions, cursor and events together; what only we know (a signed result, a sent transaction) with
+`FULL`, because to make it again costs a release, and brokers cap those (R13).
+
+Methods are synchronous and quick; `JournalThread` runs them off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from enclave_app.protocol.canonical import parse
+from enclave_app.protocol.release import TaskRecord
+from enclave_app.protocol.structs import Agreement, TaskRequest
+from oracle.chain.events import AgreementActivated, Event, TaskEnded, TaskRequested, TaskSettled
+from oracle.chain.source import Block
+from oracle.errors import Permanent
+from oracle.worker.schema import migrate
+from oracle.worker.states import OPEN, Mover, State, check_move
+
+P = ParamSpec("P")
+T = TypeVar("T")
+KEPT_BLOCKS = 4096
+_RECORD_LIMIT = 256 << 20
+
+
+@dataclass(frozen=True)
+class StoredAgreement:
+    """`signatures` align with the parties; empty where the chain recorded a consent without one."""
+
+    id: bytes
+    agreement: Agreement
+    signatures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row. `next_try` in unix seconds; `settlement` is the hash of the transaction that was sent."""
+
+    id: bytes
+    agreement_id: bytes
+    request: TaskRequest
+    uri: str
+    state: State
+    attempts: int
+    next_try: float
+    code: str | None
+    reason: str | None
+    record: TaskRecord | None
+    settlement: bytes | None
+    block_number: int
+
+
+class Overtaken(Exception):
+    """The follower moved the task meanwhile: it ended, or a reorganisation took its request. No error; work on it stops."""
+
+
+class Journal:
+    """Raises Permanent `journal.locked` when another process has it open."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.with_name(path.name + ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise Permanent("journal.locked", f"another worker has {path} open") from None
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        migrate(self._db)
+
+    def close(self) -> None:
+        self._db.close()
+        self._lock.close()
+
+    # The chain's side.
+
+    def cursor(self) -> tuple[int, bytes] | None:
+        row = self._db.execute("SELECT number, hash FROM cursor").fetchone()
+        return None if row is None else (row["number"], row["hash"])
+
+    def block_at_most(self, number: int) -> tuple[int, bytes] | None:
+        """The highest block kept, of those up to `number`."""
+        row = self._db.execute(
+            "SELECT number, hash FROM blocks WHERE number <= ? ORDER BY number DESC LIMIT 1", (number,)
+        ).fetchone()
+        return None if row is None else (row["number"], row["hash"])
+
+    def take_in(self, events: Sequence[Event], upto: Block) -> int:
+        """Events of the blocks after the cursor and the cursor itself, in one transaction; returns how many were new."""
+        new = 0
+        with self._transaction():
+            for event in events:
+                new += self._apply(event)
+            self._db.execute(
+                "INSERT INTO blocks VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hash = excluded.hash, parent = excluded.parent",
+                (upto.number, upto.hash, upto.parent),
+            )
+            self._db.execute("DELETE FROM blocks WHERE number <= ?", (upto.number - KEPT_BLOCKS,))
+            self._set_cursor(upto.number, upto.hash)
+        return new
+
+    def rewind(self, number: int, block_hash: bytes) -> None:
+        """Forget everything above block `number`, in one transaction. What was computed is kept: the same request makes
+        the same task in the new chain (R14)."""
+        with self._transaction():
+            self._db.execute("DELETE FROM events WHERE block_number > ?", (number,))
+            self._db.execute("DELETE FROM blocks WHERE number > ?", (number,))
+            self._db.execute("DELETE FROM agreements WHERE block_number > ?", (number,))
+            for row in self._db.execute("SELECT * FROM tasks WHERE block_number > ?", (number,)).fetchall():
+                self._chain_move(row, State.ORPHANED, None)
+            ended = self._db.execute(
+                "SELECT * FROM tasks WHERE ended_block > ? AND block_number <= ?", (number, number)
+            ).fetchall()
+            for row in ended:
+                self._chain_move(row, _resumes_at(row), None)
+            self._set_cursor(number, block_hash)
+
+    def _apply(self, event: Event) -> int:
+        log = event.log
+        fresh = self._db.execute(
+            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?)",
+            (log.transaction_hash, log.block_hash, log.index, log.block_number),
+        ).rowcount
+        if not fresh:
+            return 0
+        if isinstance(event, AgreementActivated):
+            self._db.execute(
+                "INSERT OR REPLACE INTO agreements VALUES (?, ?, ?, ?, ?)",
+                (
+                    event.agreement_id,
+                    event.agreement.canonical().decode(),
+                    json.dumps([s.hex() for s in event.signatures]),
+                    log.block_number,
+                    log.block_hash,
+                ),
+            )
+        elif isinstance(event, TaskRequested):
+            self._requested(event)
+        elif isinstance(event, TaskSettled | TaskEnded):
+            row = self._row(event.task_id)
+            if row is not None:
+                self._chain_move(row, _end(event), log.block_number)
+        return 1
+
+    def _requested(self, event: TaskRequested) -> None:
+        log = event.log
+        place = (log.block_number, log.block_hash, log.transaction_hash, log.index)
+        row = self._row(event.task_id)
+        if row is None:
+            self._db.execute(
+                "INSERT INTO tasks (id, agreement_id, request, uri, state, block_number, block_hash, transaction_hash,"
+                " log_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    event.task_id,
+                    event.agreement_id,
+                    event.request.canonical().decode(),
+                    event.uri,
+                    State.SEEN,
+                    *place,
+                ),
+            )
+            return
+        self._db.execute(
+            "UPDATE tasks SET block_number = ?, block_hash = ?, transaction_hash = ?, log_index = ? WHERE id = ?",
+            (*place, event.task_id),
+        )
+        if row["state"] == State.ORPHANED:
+            self._chain_move(row, _resumes_at(row), None)
+
+    def _chain_move(self, row: sqlite3.Row, target: State, ended_block: int | None) -> None:
+        source = State(row["state"])
+        if source is not target:
+            check_move(source, target, Mover.CHAIN)
+        self._db.execute(
+            "UPDATE tasks SET state = ?, ended_block = ?, settlement = CASE WHEN ? THEN NULL ELSE settlement END,"
+            " attempts = 0, next_try = 0, code = NULL, reason = NULL WHERE id = ?",
+            (target, ended_block, ended_block is None, row["id"]),
+        )
+
+    def _set_cursor(self, number: int, block_hash: bytes) -> None:
+        self._db.execute(
+            "INSERT INTO cursor VALUES (1, ?, ?) ON CONFLICT DO UPDATE SET number = excluded.number, hash = excluded.hash",
+            (number, block_hash),
+        )
+
+    # The worker's side.
+
+    def agreement(self, agreement_id: bytes) -> StoredAgreement | None:
+        row = self._db.execute("SELECT * FROM agreements WHERE id = ?", (agreement_id,)).fetchone()
+        return None if row is None else _agreement(row)
+
+    def agreements(self) -> list[StoredAgreement]:
+        return [_agreement(row) for row in self._db.execute("SELECT * FROM agreements").fetchall()]
+
+    def task(self, task_id: bytes) -> Task | None:
+        row = self._row(task_id)
+        return None if row is None else _task(row)
+
+    def tasks(self, states: Sequence[State] = tuple(State)) -> list[Task]:
+        marks = ", ".join("?" * len(states))
+        query = f"SELECT * FROM tasks WHERE state IN ({marks}) ORDER BY block_number, log_index"  # noqa: S608 (marks)
+        return [_task(row) for row in self._db.execute(query, tuple(states)).fetchall()]
+
+    def due(self, now: float, limit: int) -> list[bytes]:
+        """Ids of open tasks whose time has come, oldest request first."""
+        rows = self._db.execute(
+            "SELECT id FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try <= ? ORDER BY block_number, log_index LIMIT ?",
+            (*OPEN, now, limit),
+        ).fetchall()
+        return [row["id"] for row in rows]
+
+    def next_try(self, after: float) -> float | None:
+        """When the next open task comes due after `after`, in unix seconds."""
+        (value,) = self._db.execute(
+            "SELECT min(next_try) FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try > ?", (*OPEN, after)
+        ).fetchone()
+        return None if value is None else float(value)
+
+    def ran(self, task: Task, record: TaskRecord) -> Task:
+        """SEEN → RAN, with everything that storing and settling need."""
+        moved = self._move(task, State.RAN, durable=True, record=record.canonical().decode(), stored=0, attempts=0)
+        return replace(moved, record=record)
+
+    def stored(self, task: Task) -> Task:
+        """RAN → STORED, or SETTLING → STORED when what was sent came to nothing."""
+        return self._move(task, State.STORED, stored=1, settlement=None, attempts=0)
+
+    def settling(self, task: Task, transaction_hash: bytes) -> Task:
+        moved = self._move(task, State.SETTLING, durable=True, settlement=transaction_hash)
+        return replace(moved, settlement=transaction_hash)
+
+    def start_over(self, task: Task) -> Task:
+        """Back to SEEN; the result is of no use any more."""
+        return replace(self._move(task, State.SEEN, record=None, stored=0, settlement=None), record=None)
+
+    def ended(self, task: Task, state: State, block_number: int | None = None) -> Task:
+        return self._move(task, state, ended_block=block_number, code=None, reason=None)
+
+    def give_up(self, task: Task, state: State, code: str, reason: str) -> Task:
+        """SKIPPED, FAILED or PARKED, with why."""
+        return self._move(task, state, code=code, reason=reason[:2000])
+
+    def retry(self, task_id: bytes, next_try: float, code: str, reason: str, *, counts: bool = True) -> None:
+        """The task stays where it is until `next_try`; `counts` says whether this was a failed attempt."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE tasks SET attempts = attempts + ?, next_try = ?, code = ?, reason = ?"
+                " WHERE id = ? AND state IN (?, ?, ?, ?)",
+                (int(counts), next_try, code, reason[:2000], task_id, *OPEN),
+            )
+
+    def try_again(self, states: Sequence[State]) -> int:
+        """Take tasks that were given up in one of `states` up again, from what is left of them; returns how many."""
+        tasks = self.tasks(states)
+        with self._transaction():
+            for task in tasks:
+                row = self._row(task.id)
+                if row is not None:
+                    target = _resumes_at(row)
+                    check_move(State(row["state"]), target, Mover.OPERATOR)
+                    self._db.execute(
+                        "UPDATE tasks SET state = ?, attempts = 0, next_try = 0, code = NULL, reason = NULL WHERE id = ?",
+                        (target, task.id),
+                    )
+        return len(tasks)
+
+    def _move(self, task: Task, target: State, *, durable: bool = False, **changes: object) -> Task:
+        """Raises `Overtaken` when the row is no longer in `task.state`."""
+        check_move(task.state, target, Mover.WORKER)
+        columns = {"state": target, **changes}
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        with self._transaction(durable=durable):
+            changed = self._db.execute(
+                f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",  # noqa: S608 (names are ours)
+                (*columns.values(), task.id, task.state),
+            ).rowcount
+            if not changed:
+                raise Overtaken
+        return replace(task, state=target)
+
+    def _row(self, task_id: bytes) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._db.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
+        return row
+
+    @contextmanager
+    def _transaction(self, *, durable: bool = False) -> Iterator[None]:
+        if durable:
+            self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        finally:
+            if durable:
+                self._db.execute("PRAGMA synchronous = NORMAL")
+
+
+class JournalThread:
+    """Runs a journal's methods one after the other on a thread of their own: a sync to disk takes milliseconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._executor = ThreadPoolExecutor(1, "journal")
+        self.journal = Journal(path)
+
+    async def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: method(*args, **kwargs))
+        # A cancelled caller must not leave a write behind it that it does not know of.
+        return await asyncio.shield(call)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
+        self.journal.close()
+
+
+def _resumes_at(row: sqlite3.Row) -> State:
+    if row["record"] is None:
+        return State.SEEN
+    return State.STORED if row["stored"] else State.RAN
+
+
+def _end(event: TaskSettled | TaskEnded) -> State:
+    if isinstance(event, TaskSettled):
+        return State.SETTLED
+    return State.CANCELLED if event.how == "TaskCancelled" else State.EXPIRED
+
+
+def _agreement(row: sqlite3.Row) -> StoredAgreement:
+    signatures = tuple(bytes.fromhex(s) for s in json.loads(row["signatures"]))
+    return StoredAgreement(row["id"], parse(Agreement, row["agreement"].encode(), canonical=False), signatures)
+
+
+def _task(row: sqlite3.Row) -> Task:
+    record = row["record"]
+    return Task(
+        id=row["id"],
+        agreement_id=row["agreement_id"],
+        request=parse(TaskRequest, row["request"].encode(), canonical=False),
+        uri=row["uri"],
+        state=State(row["state"]),
+        attempts=row["attempts"],
+        next_try=row["next_try"],
+        code=row["code"],
+        reason=row["reason"],
+        record=None if record is None else parse(TaskRecord, record.encode(), limit=_RECORD_LIMIT, canonical=False),
+        settlement=row["settlement"],
+        block_number=row["block_number"],
+    )

@@ -1,0 +1,130 @@
+"""Whether a task is ours: pure, given what the journal, the registry and the configuration say.
+
+The brokers and the contract check all of this again; here it saves releases and gas that would come to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from enclave_app.protocol.rules import check_agreement, check_request
+from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, TaskRequest
+from oracle.chain.deploy import Deployment
+from oracle.errors import Permanent, Refused, Retryable
+from oracle.worker.journal import StoredAgreement, Task
+from oracle.worker.register import Enrolled
+
+MIN_MAX_AGE = 120
+"""Agreements that want younger evidence than this, in seconds, are not served: each renewal costs a transaction."""
+KINDS = frozenset({FunctionKind.SQL})
+"""Function kinds whose runtimes exist in this version."""
+
+
+class NotOurs(Permanent):
+    """This worker does not do the task; another may."""
+
+
+class DeadlinePassed(Permanent):
+    """Nobody can do the task any more."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A task that is ours: what to tell the enclave and the brokers."""
+
+    chain: Chain
+    task: Task
+    agreement: Agreement
+    signatures: tuple[bytes, ...]
+    enrolled: Enrolled
+
+    @property
+    def request(self) -> TaskRequest:
+        return self.task.request
+
+
+def make_plan(
+    task: Task,
+    stored: StoredAgreement | None,
+    enrolled: Enrolled,
+    deployment: Deployment,
+    endpoints: Collection[bytes],
+) -> Plan:
+    """Raises NotOurs, whose code and message say why."""
+    if stored is None:
+        raise NotOurs("plan.agreement", "the agreement's activation was not seen, or cannot be read")
+    agreement = stored.agreement
+    _check_contracts(agreement, deployment)
+    try:
+        check_agreement(agreement)
+        check_request(agreement, task.request)
+    except Refused as error:
+        raise NotOurs(error.code, error.message) from None
+    if agreement.fn.kind not in KINDS:
+        raise NotOurs("plan.kind", "no runtime for this kind of function", found=agreement.fn.kind)
+    check_enclave(agreement.tee, enrolled)
+    if agreement.tee.max_evidence_age < MIN_MAX_AGE:
+        raise NotOurs(
+            "plan.evidence_age",
+            "the agreement wants younger evidence than we renew for",
+            found=agreement.tee.max_evidence_age,
+            expected=f"at least {MIN_MAX_AGE} s",
+        )
+    _check_brokers(agreement, endpoints)
+    chain = Chain(chain_id=deployment.chain_id, agreement_registry=deployment.agreement_registry)
+    return Plan(chain, task, agreement, stored.signatures, enrolled)
+
+
+def check_deadline(request: TaskRequest, now: int) -> None:
+    """Raise DeadlinePassed; `now` is the chain's time in unix seconds."""
+    if request.deadline < now:
+        raise DeadlinePassed("task.deadline", "the deadline has passed", found=now, expected=request.deadline)
+
+
+def check_enclave(tee: Enclaves, enrolled: Enrolled) -> None:
+    """The contract's EnclavePolicy, without ages, which a renewal mends (R3, R4, R5)."""
+    record = enrolled.record
+    if enrolled.anchor not in tee.anchors:
+        raise NotOurs("plan.anchor", "the agreement does not take our trust anchor (R4)", found=enrolled.anchor.hex())
+    if record.measurement not in tee.measurements:
+        found = record.measurement.hex()
+        raise NotOurs("plan.measurement", "the agreement does not take our enclave's measurement (R3)", found=found)
+    if not tee.status_mask >> record.tcb_status & 1:
+        raise NotOurs("plan.status", "the agreement does not take our TCB status", found=record.tcb_status)
+    if record.evaluation < tee.eval_floor:
+        raise NotOurs(
+            "plan.evaluation", "our TCB evaluation is too old", found=record.evaluation, expected=tee.eval_floor
+        )
+    if not tee.any_host and record.operator not in tee.operators and record.platform not in tee.platforms:
+        found = f"operator {record.operator}, platform {record.platform.hex()}"
+        raise NotOurs("plan.host", "the agreement does not take this host (R5)", found=found)
+
+
+def _check_contracts(agreement: Agreement, deployment: Deployment) -> None:
+    if (agreement.oracle, agreement.enclave_registry) != (deployment.oracle, deployment.enclave_registry):
+        raise NotOurs("plan.contracts", "the agreement is on other contracts than this worker serves")
+
+
+def _check_brokers(agreement: Agreement, endpoints: Collection[bytes]) -> None:
+    known = sum(1 for broker in agreement.keys.brokers if broker.hpke_key in endpoints)
+    if known < agreement.keys.threshold:
+        raise NotOurs(
+            "plan.brokers",
+            "too few of the agreement's key brokers are in the configuration",
+            found=known,
+            expected=f"at least {agreement.keys.threshold}",
+        )
+
+
+def check_release_time(agreement: Agreement, request_block: int, confirmed_block: int) -> None:
+    """Raise Retryable `task.delay` while brokers would not release yet (R9): asking early is noise."""
+    delay = agreement.keys.release_delay
+    needed = request_block + delay + 1 if delay else request_block
+    if confirmed_block < needed:
+        raise Retryable(
+            "task.delay",
+            "the request is not confirmed past its release delay yet",
+            found=confirmed_block,
+            expected=needed,
+        )
