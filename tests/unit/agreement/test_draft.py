@@ -126,7 +126,7 @@ def test_an_unset_policy_refuses_and_says_what_to_write(case: Any, path: str, sa
         ("brokers.list.0.key", "broker1.json", "draft.shares", "clinic"),
         ("brokers.list.0.url", "javascript:alert(1)", "yaml.invalid", "brokers.list[0].url"),
         ("outputs.0.name", "other", "draft.outputs", "other"),
-        ("outputs.0.recipients", "public", "agreement.not_yet", "recipients"),
+        ("outputs.0.recipients", "public", "agreement.not_yet", "public"),
         ("outputs.0.recipients", ["nobody"], "draft.reference", "outputs[0].recipients[0]"),
         ("outputs.0.sizeClass", "0 KiB", "agreement.size_class", "size class"),
         ("access.requesters", ["lab", "lab"], "access.requesters", "once"),
