@@ -1,0 +1,26 @@
+"""Enclave Oracle: private computations under signed agreements, with results that a chain accepts.
+
+`oracle.Client` and `oracle.Task` are the Python API. They load on first use, so that `import oracle` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oracle.client import Client, Task
+
+__all__ = ["Client", "Task"]
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562."""
+    if name in __all__:
+        from oracle import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from eth_account import Account
 from eth_utils.address import to_checksum_address
+from eth_utils.exceptions import ValidationError
+from pydantic import ConfigDict
 
 from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.digests import tag
 from enclave_app.protocol.errors import Refused
-from enclave_app.protocol.fields import Bytes
+from enclave_app.protocol.fields import Bytes, Bytes32
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
 from oracle.passwords import MAX_SCRYPT_N, SCRYPT_N, Locked, Password, lock, read_secret, unlock, write_secret
@@ -39,6 +41,15 @@ class HpkePublicFile(Document):
     format: Literal["enclave-oracle/hpke-public-key"] = "enclave-oracle/hpke-public-key"
     v: Literal[1] = 1
     public: Bytes
+
+
+class _BrokerCard(Document):
+    """The part of a broker's card (oracle.keybroker.keys) that says its HPKE key."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    hpke_key: Bytes
+    digest: Bytes32
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
         if "MAC" in str(error):
             raise Refused("keystore.password", f"the password does not open {path}") from None
         raise _bad_keystore(path) from None
-    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError):
+    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError, ValidationError):
         raise _bad_keystore(path) from None
     if key.address != named:
         raise Refused("keystore.address", f"{path} names another address than its key has", found=named)
@@ -91,7 +102,7 @@ def load_raw_key(path: Path) -> SigningKey:
     """A signing key from a file that holds it in hex (the `*_FILE` settings of services)."""
     try:
         return SigningKey(_raw_key(path))
-    except ValueError:
+    except (ValueError, ValidationError):
         raise Refused("key.range", f"{path} does not hold a secp256k1 private key") from None
 
 
@@ -119,8 +130,8 @@ def write_public_key(path: Path, key: PublicKey) -> None:
 
 
 def read_public_key(path: Path) -> PublicKey:
-    """A public key from a file: our JSON (public, or the private key's file, of which only the public half is read),
-    the bytes as they travel, or those in hex."""
+    """A public key from a file: our JSON (public, a broker's card, or the private key's file, of which only the public
+    half is read), the bytes as they travel, or those in hex."""
     data = read_secret(path)
     if len(data) == PUBLIC_KEY_BYTES:
         return PublicKey(data)
@@ -130,7 +141,16 @@ def read_public_key(path: Path) -> PublicKey:
     value = load(data, canonical=False)
     if isinstance(value, dict) and value.get("format") == HpkeKeyFile.model_fields["format"].default:
         return PublicKey(validate(HpkeKeyFile, value).public)
+    if isinstance(value, dict) and value.get("format") == "enclave-oracle/broker":
+        return _card_key(path, validate(_BrokerCard, value))
     return PublicKey(validate(HpkePublicFile, value).public)
+
+
+def _card_key(path: Path, card: _BrokerCard) -> PublicKey:
+    key = PublicKey(card.hpke_key)
+    if key.digest != card.digest:
+        raise Refused("hpke.file", f"the card {path} names another key than it holds", found=key.digest.hex())
+    return key
 
 
 def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> str:
@@ -139,7 +159,7 @@ def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> st
         raise Refused("password.empty", "an empty password protects nothing")
     try:
         address = SigningKey(secret).address
-    except ValueError:
+    except (ValueError, ValidationError):
         raise Refused("key.range", "not a secp256k1 private key") from None
     write_secret(path, json.dumps(Account.encrypt(secret, text, kdf="scrypt", iterations=n)).encode())
     return address
@@ -148,8 +168,10 @@ def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> st
 def _keystore(path: Path) -> tuple[dict[str, Any], str]:
     """The parsed keystore and the address it names, checksummed. Costs are bounded: the file may be a stranger's."""
     try:
-        store = json.loads(read_secret(path))
-    except (ValueError, RecursionError):
+        store = load(read_secret(path), canonical=False)
+    except Refused as refused:
+        if refused.code.startswith("file."):
+            raise
         raise _bad_keystore(path) from None
     match store:
         case {

@@ -1,12 +1,13 @@
 """YAML as people write it here, read strictly: YAML 1.2's plain rules for booleans, decimal integers and null.
 
-An unquoted 0x… stays text (YAML 1.1 makes it a number, and would drop an address's leading zeros); so do dates and numbers
-with a point, which must not pass through a float. Aliases, duplicate keys and deep nesting are refused.
+An unquoted 0x… stays text (YAML 1.1 makes it a number, and would drop an address's leading zeros); so do dates, and
+numbers with a point, which must not pass through a float. Aliases, duplicate keys and deep nesting are refused.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +50,7 @@ def parse_yaml(data: bytes) -> Any:
         raise Refused("yaml.size", "a YAML file is too large", expected=f"at most {MAX_YAML} bytes")
     try:
         node = yaml.compose(data.decode("utf-8"), Loader=_NoAliases)
-        return None if node is None else _value(node, "", 0)
+        return None if node is None else _value(node, "")
     except UnicodeDecodeError:
         raise Refused("yaml.syntax", "a YAML file is not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
@@ -60,15 +61,20 @@ def parse_yaml(data: bytes) -> Any:
         raise Refused("yaml.syntax", f"not YAML ({type(error).__name__})") from None
 
 
-def validate_yaml(model: type[M], value: Any) -> M:
-    """Check a value against a model; the error names each wrong place by its YAML path, and never quotes a value."""
+def validate_yaml(model: type[M], value: Any, hints: Mapping[str, str] | None = None) -> M:
+    """Check a value against a model; the error names each wrong place by its YAML path, and never quotes a value.
+
+    `hints` say what to write where something is missing, by dotted path without list positions.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)[:8]
     except RecursionError:
         raise Refused("yaml.depth", "a YAML file is nested too deeply") from None
-    lines = "; ".join(f"{yaml_path(item['loc'])}: {_say(item['type'], item['msg'])}" for item in found)
+    lines = "; ".join(
+        f"{yaml_path(item['loc'])}: {_say(item['type'], item['msg'], item['loc'], hints)}" for item in found
+    )
     raise Refused("yaml.invalid", lines)
 
 
@@ -81,27 +87,34 @@ def yaml_path(parts: tuple[int | str, ...]) -> str:
 
 
 class _NoAliases(yaml.SafeLoader):
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "an alias (*name)", event.start_mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Refused("yaml.depth", "a YAML file is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
-def _value(node: yaml.Node, path: str, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise Refused("yaml.depth", "a YAML file is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+def _value(node: yaml.Node, path: str) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+        return [_value(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, item in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None or key in result:
-                raise Refused("yaml.key", f"{path.removeprefix('.') or 'the file'} has a key twice, or one that is no text")
-            result[key] = _value(item, f"{path}.{key}", depth + 1)
+                raise Refused(
+                    "yaml.key", f"{path.removeprefix('.') or 'the file'} has a key twice, or one that is no text"
+                )
+            result[key] = _value(item, f"{path}.{key}")
         return result
-    return _scalar(str(node.value), node.style is None)
+    return _scalar(str(node.value), isinstance(node, yaml.ScalarNode) and node.style is None)
 
 
 def _scalar(text: str, plain: bool) -> Any:
@@ -112,5 +125,8 @@ def _scalar(text: str, plain: bool) -> Any:
     return None if plain and text in _NULLS else text
 
 
-def _say(kind: str, message: str) -> str:
-    return "is missing; write it out" if kind == "missing" else message.removeprefix("Value error, ")
+def _say(kind: str, message: str, where: tuple[int | str, ...], hints: Mapping[str, str] | None) -> str:
+    if kind != "missing":
+        return message.removeprefix("Value error, ")
+    hint = (hints or {}).get(".".join(part for part in where if isinstance(part, str)))
+    return f"is not set; write {hint}" if hint else "is not set, and has no default"

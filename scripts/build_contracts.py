@@ -23,6 +23,7 @@ SOURCES = ("contracts/src", "contracts/examples")
 ABI = ROOT / "oracle" / "abi"
 OUT = ROOT / "contracts" / "out" / "release"
 STAMP = OUT / ".inputs"
+MAX_CODE = 24_576  # bytes of a deployed contract (EIP-170)
 
 
 class BuildError(Exception):
@@ -73,6 +74,9 @@ def shipped(artifact: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if artifact["bytecode"].get("linkReferences"):
         raise BuildError(f"{name} links to an external library; expected internal functions only, found: {source}")
+    size = len(artifact["deployedBytecode"]["object"].removeprefix("0x")) // 2
+    if size > MAX_CODE:
+        raise BuildError(f"{name} has {size} bytes of code; expected at most {MAX_CODE} (EIP-170)")
     settings = metadata["settings"]
     return {
         "contractName": name,
@@ -123,7 +127,9 @@ def write(files: dict[str, str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compile the contracts into oracle/abi/*.json.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when oracle/abi differs from the sources")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when oracle/abi differs from the sources"
+    )
     check = parser.parse_args().check
     try:
         compile_sources()

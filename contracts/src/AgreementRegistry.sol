@@ -3,9 +3,9 @@ pragma solidity ^0.8.30;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
-import {Agreement} from "./Types.sol";
+import {AgreementTerms} from "./AgreementTerms.sol";
+import {Agreement, Dataset} from "./Types.sol";
 import {IAgreementRegistry} from "./interfaces/IAgreementRegistry.sol";
-import {AgreementTerms} from "./libraries/AgreementTerms.sol";
 import {ANYONE, ConsentKind, EIP712_NAME, EIP712_VERSION} from "./libraries/Constants.sol";
 import {Hashing} from "./libraries/Hashing.sol";
 import {Signatures} from "./libraries/Signatures.sol";
@@ -26,6 +26,8 @@ contract AgreementRegistry is IAgreementRegistry, EIP712 {
     mapping(bytes32 agreementId => mapping(bytes32 measurementOrHost => bool)) public isDropped;
     mapping(bytes32 agreementId => mapping(address requester => uint64)) public usedBy;
 
+    AgreementTerms private immutable _terms = new AgreementTerms();
+
     constructor() EIP712(EIP712_NAME, EIP712_VERSION) {}
 
     // Consent
@@ -33,9 +35,9 @@ contract AgreementRegistry is IAgreementRegistry, EIP712 {
     function activate(Agreement calldata a, bytes[] calldata signatures) external returns (bytes32 agreementId) {
         agreementId = agreementIdOf(a);
         if (_records[agreementId].status != Status.None) revert AgreementRegistry_AlreadyActivated(agreementId);
-        AgreementTerms.check(a);
+        _terms.check(a);
 
-        address[] memory parties = AgreementTerms.parties(a);
+        address[] memory parties = _partiesOf(a);
         if (signatures.length != parties.length) {
             revert AgreementRegistry_WrongSignatureCount(signatures.length, parties.length);
         }
@@ -56,7 +58,7 @@ contract AgreementRegistry is IAgreementRegistry, EIP712 {
             used: 0,
             fee: uint128(a.price.fee),
             requesters: a.access.requesters,
-            versionsHash: AgreementTerms.versionsHash(a.data),
+            versionsHash: _versionsHash(a.data),
             settlementHash: Hashing.settlementHash(a.tee, a.price)
         });
         emit AgreementActivated(agreementId, a, signatures);
@@ -153,7 +155,7 @@ contract AgreementRegistry is IAgreementRegistry, EIP712 {
     }
 
     function partiesOf(Agreement calldata a) external pure returns (address[] memory) {
-        return AgreementTerms.parties(a);
+        return _partiesOf(a);
     }
 
     function agreement(bytes32 agreementId) external view returns (Record memory) {
@@ -191,6 +193,29 @@ contract AgreementRegistry is IAgreementRegistry, EIP712 {
     }
 
     // Inside
+
+    function _partiesOf(Agreement calldata a) private pure returns (address[] memory list) {
+        list = new address[](a.data.length + 1);
+        list[0] = a.fn.owner;
+        uint256 count = 1;
+        for (uint256 i; i < a.data.length; ++i) {
+            address owner = a.data[i].owner;
+            uint256 j;
+            while (j < count && list[j] != owner) ++j;
+            if (j == count) list[count++] = owner;
+        }
+        assembly ("memory-safe") {
+            mstore(list, count)
+        }
+    }
+
+    function _versionsHash(Dataset[] calldata data) private pure returns (bytes32) {
+        bytes32[] memory ids = new bytes32[](data.length);
+        for (uint256 i; i < data.length; ++i) {
+            ids[i] = data[i].idOrStream;
+        }
+        return keccak256(abi.encodePacked(ids));
+    }
 
     function _recordConsent(bytes32 agreementId, address party, bytes calldata signature) private {
         Standing storage standing = _standings[agreementId][party];

@@ -7,8 +7,12 @@ UTF-8 of x behind its length in 4 bytes, big-endian:
 
     0x01 ‖ lp(path) ‖ SHA-256(content)      each file below the package root, path relative and with "/"
     0x02 ‖ lp(implementation) ‖ lp(version) the Python that runs, e.g. "CPython", "3.11.7"
-    0x03 ‖ lp(name) ‖ lp(version)           each distribution it loads, name normalised as in PEP 503
+    0x03 ‖ lp(name) ‖ lp(version) ‖ files   each distribution it loads, name normalised as in PEP 503; files is the
+                                            SHA-256 over 0x01 records as above of what it installed as code or data
     0x04 ‖ lp(key) ‖ lp(value)              each entry of `extra`
+
+What an installer writes about itself (`*.dist-info`) and scripts outside the library folder are not a distribution's
+files here. The standard library is counted by its version only.
 
 Files, distributions and `extra` are each sorted by the bytes of path, name and key. Bytecode (`*.pyc`, `*.pyo`,
 `__pycache__`) is not counted, so a launcher must keep Python from loading any: `-X pycache_prefix=` with a fresh
@@ -39,6 +43,8 @@ DEPENDENCIES: Final = (
     "duckdb",
     "eth-abi",
     "eth-hash",
+    "eth-keys",
+    "eth-utils",
     "pyarrow",
     "pycryptodome",
     "pydantic",
@@ -60,7 +66,7 @@ def measure_program(package_root: Path, extra: Mapping[str, str], dependencies: 
         digest.update(b"\x01" + _lp(path) + content_digest)
     digest.update(b"\x02" + _lp(platform.python_implementation()) + _lp(platform.python_version()))
     for name, version in sorted(resolved_distributions(dependencies).items()):
-        digest.update(b"\x03" + _lp(name) + _lp(version))
+        digest.update(b"\x03" + _lp(name) + _lp(version) + _distribution_files(name))
     for key in sorted(extra, key=str.encode):
         digest.update(b"\x04" + _lp(key) + _lp(extra[key]))
     return digest.digest()
@@ -94,6 +100,27 @@ def resolved_distributions(names: Iterable[str]) -> dict[str, str]:
         for requirement in distribution.requires or ():
             pending.extend(_requested(requirement, extra))
     return found
+
+
+def _distribution_files(name: str) -> bytes:
+    """The digest of a distribution's files, so that a changed line in a dependency is another enclave too."""
+    digest = hashlib.sha256()
+    distribution = metadata.distribution(name)
+    if distribution.files is None:
+        raise MeasureError(f"{name} does not list its files; install it from a wheel and measure again")
+    for entry in sorted(distribution.files, key=lambda each: each.as_posix().encode()):
+        path = entry.as_posix()
+        outside = path.startswith("..") or ".dist-info/" in path or "__pycache__/" in path
+        if outside or path.endswith((".pyc", ".pyo")):
+            continue
+        try:
+            with Path(str(distribution.locate_file(entry))).open("rb") as content:
+                digest.update(b"\x01" + _lp(path) + hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise MeasureError(
+                f"cannot read {path} of {name} while measuring: {error.strerror}; reinstall it"
+            ) from error
+    return digest.digest()
 
 
 def _requested(requirement: str, extra: str) -> list[tuple[str, str, bool]]:

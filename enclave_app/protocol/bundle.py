@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from .canonical import Document, parse
 from .digests import sha256
 from .errors import Refused
-from .fields import Bytes32, Uint64
+from .fields import Bytes32, Flag, Label, Uint64
 from .params import ParamDomain
 
 MAGIC = b"EOFB\x01"
@@ -28,8 +28,8 @@ class BundleFile(Document):
 
 
 class InputColumn(Document):
-    name: str = Field(min_length=1, max_length=128)
-    type: str = Field(min_length=1, max_length=256)
+    name: Label = Field(min_length=1, max_length=128)
+    type: Label = Field(min_length=1, max_length=256)
 
 
 class InputTable(Document):
@@ -45,10 +45,10 @@ class BundleHeader(Document):
     format: Literal["enclave-oracle/function"] = "enclave-oracle/function"
     v: Literal[1] = 1
     kind: Literal["sql", "python", "onnx", "paddle", "wasm"]
-    name: str = Field(min_length=1, max_length=128)
+    name: Label = Field(min_length=1, max_length=128)
     description: str = Field(max_length=4000)
     entry: str = Field(min_length=1, max_length=128)
-    deterministic: bool
+    deterministic: Flag
     tables: tuple[InputTable, ...] = Field(max_length=16)
     params: ParamDomain
     outputs: tuple[str, ...] = Field(min_length=1, max_length=16)

@@ -10,6 +10,7 @@ so that no digest made for one purpose can serve another, and Solidity computes 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -45,10 +46,9 @@ def commitment(key: bytes) -> bytes:
 
 def parse_digest(text: str) -> bytes:
     """32 bytes from hex, with or without 0x."""
-    try:
-        raw = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        raise Refused("digest.hex", "a digest is not hexadecimal", found=repr(text[:80])) from None
+    if not re.fullmatch(r"(0x)?([0-9a-fA-F]{2})*", text):
+        raise Refused("digest.hex", "a digest is not hexadecimal", found=repr(text[:80]))
+    raw = bytes.fromhex(text.removeprefix("0x"))
     if len(raw) != 32:
         raise Refused("digest.length", "a digest has the wrong length", found=len(raw), expected="32 bytes")
     return raw

@@ -5,13 +5,15 @@ A structure is declared once, as a `Struct`; its EIP-712 type string, hash and A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
-from eth_abi.abi import decode, encode
+from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 from pydantic import ConfigDict
 
+from .abi import AbiType, decode_strict
 from .canonical import Document, validate
 from .errors import Refused
 from .fields import Address, Sol, Uint256
@@ -95,11 +97,8 @@ class Struct(Document):
 
     @classmethod
     def abi_decode(cls, data: bytes) -> Self:
-        try:
-            (value,) = decode([cls.abi_type()], data)
-        except Exception as error:  # eth-abi raises many kinds, and all of them mean the same here
-            raise Refused("abi.decode", f"not an ABI-encoded {cls.type_name()} ({type(error).__name__})") from None
-        return cls.from_abi(value)
+        """The inverse of `abi_encode`; bytes that Solidity's abi.encode would not write are refused."""
+        return cls.from_abi(decode_strict(_abi_shape(cls), data))
 
 
 SolType = str | type[Struct] | tuple["SolType"]
@@ -156,6 +155,15 @@ def _abi_type(kind: SolType) -> str:
 
 
 @cache
+def _abi_shape(kind: SolType) -> AbiType:
+    if isinstance(kind, str):
+        return kind
+    if isinstance(kind, tuple):
+        return [_abi_shape(kind[0])]
+    return tuple(_abi_shape(inner) for _, inner in _fields(kind))
+
+
+@cache
 def _type_hash(struct: type[Struct]) -> bytes:
     return keccak(text=struct.encode_type())
 
@@ -179,13 +187,17 @@ def _to_abi(kind: SolType, value: Any) -> Any:
 
 
 def _from_abi(kind: SolType, value: Any) -> Any:
-    if isinstance(kind, tuple):
-        return tuple(_from_abi(kind[0], item) for item in value)
     if isinstance(kind, str):
-        return bytes(value) if kind.startswith("bytes") else value
-    fields = _fields(kind)
-    if isinstance(value, dict):
-        value = [value[_field_name(name)] for name, _ in fields]
-    if len(value) != len(fields):
-        raise Refused("abi.shape", f"{kind.type_name()} has the wrong number of fields", found=len(value))
-    return {name: _from_abi(inner, item) for (name, inner), item in zip(fields, value, strict=True)}
+        return value
+    if isinstance(kind, tuple):
+        if not isinstance(value, list | tuple):
+            raise Refused("abi.shape", "an array was expected", found=type(value).__name__)
+        return tuple(_from_abi(kind[0], item) for item in value)
+    names = [_field_name(name) for name, _ in _fields(kind)]
+    if isinstance(value, Mapping):
+        if set(value) != set(names):
+            raise Refused("abi.shape", f"{kind.type_name()} has other fields", expected=", ".join(names))
+        value = [value[name] for name in names]
+    if not isinstance(value, list | tuple) or len(value) != len(names):
+        raise Refused("abi.shape", f"{kind.type_name()} has the wrong number of fields", expected=len(names))
+    return {name: _from_abi(inner, item) for name, (_, inner), item in zip(names, _fields(kind), value, strict=True)}

@@ -9,12 +9,15 @@ OracleError
 
 from __future__ import annotations
 
+MAX_MESSAGE = 1000
+
 
 class OracleError(Exception):
     """Base of every error this project raises on purpose.
 
     `code` is a stable dotted name for programs; the message is for people: what was found, what was expected and what to
-    do next. Neither ever holds a key, a share or a plaintext value.
+    do next, in at most `MAX_MESSAGE` characters, since some of it quotes strangers. Neither ever holds a key, a share or a
+    plaintext value.
     """
 
     def __init__(
@@ -28,6 +31,8 @@ class OracleError(Exception):
         text = "; ".join(parts)
         if hint:
             text += f". {hint}"
+        if len(text) > MAX_MESSAGE:
+            text = text[: MAX_MESSAGE - 1] + "…"
         super().__init__(text)
         self.code = code
         self.message = text

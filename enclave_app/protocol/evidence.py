@@ -19,6 +19,11 @@ def report_data(chain_id: int, registry: str, signer: str, sealing_key: bytes, b
     return bound + bytes(32)
 
 
+def development_anchor(chain_id: int, appraiser: str) -> bytes:
+    """The trust anchor of a development appraiser (R4): H("development-anchor", chain, appraiser), as its contract has it."""
+    return hash_abi("development-anchor", ["uint256", "address"], [chain_id, appraiser])
+
+
 class Evidence(Document):
     """Evidence for one enclave identity, with what its report_data binds. Untrusted until appraised."""
 

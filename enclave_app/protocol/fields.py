@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -59,7 +61,7 @@ def _uint(bits: int) -> BeforeValidator:
             raise ValueError(f"must be an integer (uint{bits})")
         if not 0 <= value < 1 << bits:
             raise ValueError(f"does not fit uint{bits}")
-        return value
+        return int(value)
 
     return BeforeValidator(check)
 
@@ -70,6 +72,35 @@ def _strict_bool(value: Any) -> bool:
     return value
 
 
+def _unicode(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("holds half of a surrogate pair, which is not Unicode text")
+    return value
+
+
+def is_label(value: str) -> bool:
+    """Whether two people who see `value` see the same: normalised (NFC), without control or invisible characters."""
+    return value.isprintable() and unicodedata.is_normalized("NFC", value)
+
+
+def _label(value: Any) -> str:
+    text = _unicode(value)
+    if not is_label(text):
+        raise ValueError("must be printable text in Unicode's normal form C")
+    return text
+
+
+def parse_date(value: Any) -> datetime.date:
+    """A date from YYYY-MM-DD, and from nothing else; raises `ValueError`."""
+    if type(value) is datetime.date:
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("a date is written YYYY-MM-DD")
+    return datetime.date.fromisoformat(value)
+
+
 _as_hex = PlainSerializer(lambda value: "0x" + value.hex(), return_type=str, when_used="json")
 _as_lower = PlainSerializer(lambda value: value.lower(), return_type=str, when_used="json")
 _as_text = PlainSerializer(str, return_type=str, when_used="json")
@@ -78,7 +109,10 @@ Bytes = Annotated[bytes, BeforeValidator(_to_bytes), _as_hex, Sol("bytes")]
 Bytes32 = Annotated[bytes, _fixed(32), _as_hex, Sol("bytes32")]
 Address = Annotated[str, BeforeValidator(_to_address), _as_lower, Sol("address")]
 """EIP-55 checksummed in Python, lower case in JSON."""
-Text = Annotated[str, Sol("string")]
+Text = Annotated[str, BeforeValidator(_unicode), Sol("string")]
+Label = Annotated[str, BeforeValidator(_label)]
+"""Text that people compare by eye before they sign."""
+Date = Annotated[datetime.date, BeforeValidator(parse_date)]
 Flag = Annotated[bool, BeforeValidator(_strict_bool), Sol("bool")]
 Uint8 = Annotated[int, _uint(8), Sol("uint8")]
 Uint16 = Annotated[int, _uint(16), Sol("uint16")]

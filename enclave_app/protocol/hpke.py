@@ -25,6 +25,7 @@ PUBLIC_KEY_BYTES = 1 + 1184 + 32
 OVERHEAD = 1 + 1120 + 16
 MAX_MESSAGE = 4 << 20
 
+_PROBE = x25519.X25519PrivateKey.from_private_bytes(bytes(range(32)))
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 
@@ -40,10 +41,10 @@ class PublicKey:
                 expected=f"version byte {VERSION} and {PUBLIC_KEY_BYTES - 1} bytes",
             )
         try:
-            self._key = hpke.MLKEM768X25519PublicKey(
-                mlkem.MLKEM768PublicKey.from_public_bytes(wire[1:1185]),
-                x25519.X25519PublicKey.from_public_bytes(wire[1185:]),
-            )
+            curve = x25519.X25519PublicKey.from_public_bytes(wire[1185:])
+            # A point of low order passes as a key and fails at its first use, in a sender who did nothing wrong.
+            _PROBE.exchange(curve)
+            self._key = hpke.MLKEM768X25519PublicKey(mlkem.MLKEM768PublicKey.from_public_bytes(wire[1:1185]), curve)
         except ValueError:
             raise Refused("hpke.public_key", "not a valid ML-KEM-768 and X25519 public key") from None
         self.wire = bytes(wire)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from .canonical import Document, parse
 from .digests import sha256
 from .errors import Refused
-from .fields import Bytes32, Uint64
+from .fields import Bytes32, Label, Uint64
 
 MAX_MANIFEST = 4 << 20
 MAX_COLUMNS = 4096
@@ -26,9 +26,9 @@ class File(Document):
 class Column(Document):
     """A column, its Arrow type as pyarrow prints it, and the index of its key in `Manifest.keys`."""
 
-    name: str = Field(min_length=1, max_length=128)
-    type: str = Field(min_length=1, max_length=256)
-    key: int = Field(ge=0, lt=MAX_COLUMNS + 1)
+    name: Label = Field(min_length=1, max_length=128)
+    type: Label = Field(min_length=1, max_length=256)
+    key: StrictInt = Field(ge=0, lt=MAX_COLUMNS + 1)
 
 
 class Manifest(Document):
@@ -71,7 +71,7 @@ class Manifest(Document):
         by_name = {column.name: column.key for column in self.columns}
         missing = [name for name in columns if name not in by_name]
         if missing:
-            raise Refused("manifest.column", "the dataset has no such column", found=missing[0])
+            raise Refused("manifest.column", "the dataset has no such column", found=repr(missing[0][:128]))
         return tuple(sorted({0, *(by_name[name] for name in columns)}))
 
 

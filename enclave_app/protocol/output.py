@@ -12,6 +12,7 @@ from . import streaming
 from .digests import commitment, hash_abi, sha256, tag
 from .errors import Refused
 from .manifest import File, Manifest
+from .shamir import KEY_BYTES
 
 PADDED_VERSION = 1
 _LENGTH_BYTES = 8
@@ -25,8 +26,9 @@ class TaskSecret:
     """
 
     def __init__(self, keys: Sequence[bytes], agreement_id: bytes, task_id: bytes) -> None:
-        if not keys:
-            raise Refused("task.keys", "a task without keys has no secret")
+        # Of one length, so that their concatenation reads in one way only.
+        if not keys or any(len(key) != KEY_BYTES for key in keys):
+            raise Refused("task.keys", "a task's secret takes at least one key, and keys of 32 bytes only")
         self.agreement_id, self.task_id = agreement_id, task_id
         self._secret = HKDF(SHA256(), 32, task_id, tag("task-secret") + agreement_id).derive(b"".join(keys))
 

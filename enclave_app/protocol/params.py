@@ -8,24 +8,44 @@ from __future__ import annotations
 import datetime
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from .canonical import Document, load, parse
 from .digests import sha256
 from .errors import Refused
+from .fields import Date, Label, parse_date
 
 MAX_PARAMS = 4096
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,18})?")
 
 
+def _decimal(text: str) -> str:
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError("a decimal is digits, with at most 18 after the point")
+    return text
+
+
+DecimalText = Annotated[str, AfterValidator(_decimal)]
+
+
+def _ordered(in_order: bool) -> None:
+    if not in_order:
+        raise ValueError("the least value is above the greatest")
+
+
 class IntegerParam(Document):
     type: Literal["integer"]
     name: str = Field(pattern=_NAME)
-    min: int
-    max: int
+    min: StrictInt
+    max: StrictInt
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        _ordered(self.min <= self.max)
+        return self
 
     def read(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not self.min <= value <= self.max:
@@ -36,8 +56,13 @@ class IntegerParam(Document):
 class DecimalParam(Document):
     type: Literal["decimal"]
     name: str = Field(pattern=_NAME)
-    min: str = Field(pattern=_DECIMAL.pattern)
-    max: str = Field(pattern=_DECIMAL.pattern)
+    min: DecimalText
+    max: DecimalText
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        _ordered(Decimal(self.min) <= Decimal(self.max))
+        return self
 
     def read(self, value: Any) -> Decimal:
         if (
@@ -52,24 +77,28 @@ class DecimalParam(Document):
 class DateParam(Document):
     type: Literal["date"]
     name: str = Field(pattern=_NAME)
-    min: datetime.date
-    max: datetime.date
+    min: Date
+    max: Date
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        _ordered(self.min <= self.max)
+        return self
 
     def read(self, value: Any) -> datetime.date:
-        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-            try:
-                date = datetime.date.fromisoformat(value)
-            except ValueError:
-                raise _outside(self.name, "a date") from None
-            if self.min <= date <= self.max:
-                return date
+        try:
+            date = parse_date(value)
+        except ValueError:
+            raise _outside(self.name, "a date, written YYYY-MM-DD") from None
+        if self.min <= date <= self.max:
+            return date
         raise _outside(self.name, f"a date from {self.min} to {self.max}")
 
 
 class ChoiceParam(Document):
     type: Literal["choice"]
     name: str = Field(pattern=_NAME)
-    values: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    values: tuple[Label, ...] = Field(min_length=1, max_length=1000)
 
     def read(self, value: Any) -> str:
         if isinstance(value, str) and value in self.values:
@@ -97,6 +126,12 @@ class ParamDomain(Document):
     v: Literal[1] = 1
     params: tuple[Param, ...] = Field(default=(), max_length=64)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len({param.name for param in self.params}) != len(self.params):
+            raise ValueError("two parameters have one name")
+        return self
+
     @property
     def id(self) -> bytes:
         return sha256(self.canonical())
@@ -118,10 +153,7 @@ def read_domain(data: bytes, expected: bytes) -> ParamDomain:
         raise Refused(
             "params.domain", "not the agreed parameter domain", found=sha256(data).hex(), expected=expected.hex()
         )
-    domain = parse(ParamDomain, data, limit=1 << 20)
-    if len({param.name for param in domain.params}) != len(domain.params):
-        raise Refused("params.domain", "a parameter domain names a parameter twice")
-    return domain
+    return parse(ParamDomain, data, limit=1 << 20)
 
 
 def _outside(name: str, expected: str) -> Refused:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from . import signing
 from .canonical import Document
 from .digests import hash_abi, sha256
 from .errors import Refused
 from .evidence import Evidence
-from .fields import Address, Bytes, Bytes32
+from .fields import Address, Bytes, Bytes32, Flag
 from .hpke import SUITE_IDS, PublicKey, SealingKey
 from .shamir import KEY_BYTES
+from .shares import key_ids_digest
 from .structs import Agreement, Chain, OutputShares, ReleaseRequest, ReleaseStatement, Result, TaskRequest
 
 ANSWER_VERSION = 1
@@ -59,7 +60,7 @@ class OutputBody(Document):
     agreement: Agreement
     request: TaskRequest
     result: Result
-    output: int = Field(ge=0, lt=16)
+    output: StrictInt = Field(ge=0, lt=16)
     manifest: Bytes
     share_list: Bytes
     shares: OutputShares
@@ -77,7 +78,7 @@ class ErrorBody(Document):
 
     code: str = Field(max_length=100)
     message: str = Field(max_length=2000)
-    retry: bool
+    retry: Flag
 
 
 def answer_info(
@@ -120,6 +121,7 @@ def pack_answer(x: int, shares: Mapping[tuple[int, int], bytes]) -> bytes:
 
 
 def unpack_answer(plaintext: bytes) -> tuple[int, dict[tuple[int, int], bytes]]:
+    """The inverse of `pack_answer`: x and the shares by (dataset index, key index)."""
     if len(plaintext) < 4 or plaintext[0] != ANSWER_VERSION:
         raise Refused("release.answer", "not a release answer of this version")
     count = int.from_bytes(plaintext[2:4], "big")
@@ -129,8 +131,8 @@ def unpack_answer(plaintext: bytes) -> tuple[int, dict[tuple[int, int], bytes]]:
     for start in range(4, len(plaintext), _ENTRY):
         entry = plaintext[start : start + _ENTRY]
         shares[int.from_bytes(entry[:2], "big"), int.from_bytes(entry[2:4], "big")] = entry[4:]
-    if len(shares) != count:
-        raise Refused("release.answer", "a release answer names a key twice")
+    if len(shares) != count or list(shares) != sorted(shares):
+        raise Refused("release.answer", "a release answer names a key twice, or its keys out of order")
     return plaintext[1], shares
 
 
@@ -161,7 +163,11 @@ def open_answer(
     signing.check(
         statement.typed_digest(chain.oracle_domain(agreement)), answer.signature, broker_signer, "a release statement"
     )
-    return unpack_answer(key.open(answer.sealed, answer_info(chain, agreement, request, datasets, signer)))
+    x, shares = unpack_answer(key.open(answer.sealed, answer_info(chain, agreement, request, datasets, signer)))
+    # Receipts keep the statement and not the answer, so this is the only place where the two are compared.
+    if statement.keys != key_ids_digest(shares):
+        raise Refused("release.statement", "a broker's statement names other keys than it sealed")
+    return x, shares
 
 
 def output_info(chain: Chain, agreement: Agreement, shares: OutputShares, broker: bytes, recipient: bytes) -> bytes:
@@ -212,7 +218,7 @@ def recipients_digest(recipients: Sequence[bytes], result_key: bytes) -> bytes:
 class SignedShares(Document):
     """An output's share list and `signer`'s word for it."""
 
-    output: int = Field(ge=0, lt=16)
+    output: StrictInt = Field(ge=0, lt=16)
     manifest: Bytes
     share_list: Bytes
     shares: OutputShares
@@ -220,7 +226,7 @@ class SignedShares(Document):
 
 
 class TaskRecord(Document):
-    """What a worker leaves in storage at `tasks/<task id>`: all that recipients need, each part checked by them."""
+    """What a worker leaves in storage under `storage.record_name`: all that recipients need, each part checked by them."""
 
     v: Literal[1] = 1
     chain: Chain

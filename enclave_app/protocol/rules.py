@@ -6,10 +6,11 @@ A field whose behaviour is not built yet must hold its off value (`agreement.not
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from .eip712 import Struct
 from .errors import Refused
-from .fields import ZERO32, ZERO_ADDRESS
+from .fields import ZERO32, ZERO_ADDRESS, is_label
 from .structs import (
     Agreement,
     Confirmation,
@@ -24,25 +25,45 @@ from .structs import (
     TcbStatus,
 )
 
-MAX_DATASETS = MAX_BROKERS = MAX_OUTPUTS = 16
+MAX_DATASETS = MAX_BROKERS = MAX_OUTPUTS = MAX_PAYEES = 16
+MAX_COLUMNS = 1024
+MAX_RECIPIENTS = 64
+MAX_OWNERS = MAX_DATASETS + 1
+MAX_POLICY_LIST = 64
+"""`fulfil` searches measurements, anchors, operators and platforms, so their number is a cost of every task."""
+MAX_NOT_AFTER = (1 << 40) - 1
 KNOWN_STATUSES = sum(1 << s for s in TcbStatus if s is not TcbStatus.REVOKED)
 AS_OF_WINDOW = 3600
 """How far a request's `asOf` may lie before the block's time, in seconds; it never lies after it (R14)."""
 MAX_DEADLINE = 30 * 86400
 MAX_PARAMS = 4096
 MAX_CALLBACK_GAS = 1_000_000
+AGREEMENT_OFF: Mapping[str, object] = {
+    "fn.sealedId": ZERO32,
+    "fn.sharesDigest": ZERO32,
+    "fn.kind": FunctionKind.SQL,
+    "fn.deterministic": True,
+    "data.policy": DatasetPolicy.FIXED,
+    "data.minVersion": 0,
+    "data.budget": 0,
+    "tee.graceDays": 0,
+    "outputs.kind": OutputKind.ARROW_TABLE,
+    "price.token": ZERO_ADDRESS,
+    "price.minFee": 0,
+    "supersedes": ZERO32,
+    "auditors": ZERO32,
+}
+"""The only value that this version takes, by field; docs/protocol.md and the contracts have the same table."""
+REQUEST_OFF: Mapping[str, object] = {"inputsId": ZERO32, "inputShares": ZERO32, "spend": 0}
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def check_agreement(agreement: Agreement) -> None:
     """Raise `Refused` for the first rule that an agreement breaks."""
+    _check_off(agreement, AGREEMENT_OFF)
     fn = agreement.fn
     _set("fn.id", fn.id)
     _address("fn.owner", fn.owner)
-    _not_yet("fn.kind", fn.kind == FunctionKind.SQL)
-    _not_yet("fn.deterministic", fn.deterministic)
-    _not_yet("fn.sealedId", fn.sealed_id == ZERO32)
-    _not_yet("fn.sharesDigest", fn.shares_digest == ZERO32)
     limits = fn.limits
     if min(limits.memory_mib, limits.time_seconds, limits.output_bytes, limits.output_rows) < 1:
         raise Refused("agreement.limits", "a limit of the function is zero")
@@ -64,11 +85,10 @@ def check_agreement(agreement: Agreement) -> None:
             ("sharesDigest", data.shares_digest),
         ):
             _set(f"data.{data.name}.{label}", value)
-        _count(f"data.{data.name}.columns", data.columns, 4096)
+        _count(f"data.{data.name}.columns", data.columns, MAX_COLUMNS)
         _distinct(f"data.{data.name}.columns", data.columns)
-        _not_yet(f"data.{data.name}.policy", data.policy == DatasetPolicy.FIXED)
-        _not_yet(f"data.{data.name}.minVersion", data.min_version == 0)
-        _not_yet(f"data.{data.name}.budget", data.budget == 0)
+        if not all(column and is_label(column) for column in data.columns):
+            raise Refused("agreement.name", "a column's name is empty, or does not read as what it is", found=data.name)
     _check_enclaves(agreement.tee)
     _check_keys(agreement.keys)
     _count("outputs", agreement.outputs, MAX_OUTPUTS)
@@ -83,32 +103,31 @@ def check_agreement(agreement: Agreement) -> None:
     _check_price(agreement.price)
     if not agreement.not_before < agreement.not_after:
         raise Refused("agreement.validity", "an agreement ends before it begins")
-    _not_yet("supersedes", agreement.supersedes == ZERO32)
-    _not_yet("auditors", agreement.auditors == ZERO32)
+    if agreement.not_after > MAX_NOT_AFTER:
+        raise Refused("agreement.validity", "an agreement ends too late", expected=f"at most {MAX_NOT_AFTER}")
 
 
 def check_request(agreement: Agreement, request: TaskRequest) -> None:
     """Raise `Refused` where a request does not fit its agreement; time and quota are the contract's."""
     if request.versions != tuple(d.id_or_stream for d in agreement.data):
         raise Refused("request.versions", "a request names other dataset versions than its agreement takes (R7b)")
-    _not_yet("request.inputsId", request.inputs_id == ZERO32)
-    _not_yet("request.inputShares", request.input_shares == ZERO32)
-    _not_yet("request.spend", request.spend == 0)
+    _check_off(request, REQUEST_OFF)
     _set("request.resultKey", request.result_key)
     if len(request.params) > MAX_PARAMS:
         raise Refused("request.params", "the parameters are too long", found=len(request.params), expected=MAX_PARAMS)
 
 
 def _check_enclaves(tee: Enclaves) -> None:
-    _count("tee.measurements", tee.measurements, 64)
-    _count("tee.anchors", tee.anchors, 16)
+    _count("tee.measurements", tee.measurements, MAX_POLICY_LIST)
+    _count("tee.anchors", tee.anchors, MAX_POLICY_LIST)
+    _count("tee.operators", tee.operators, MAX_POLICY_LIST, least=0)
+    _count("tee.platforms", tee.platforms, MAX_POLICY_LIST, least=0)
     for value in (*tee.measurements, *tee.anchors, *tee.platforms):
         _set("tee", value)
     if not tee.status_mask or tee.status_mask & ~KNOWN_STATUSES:
         raise Refused("agreement.statuses", "the TCB statuses taken are none, unknown, or include Revoked (R21)")
     if tee.eval_floor < 1 or tee.max_evidence_age < 1:
         raise Refused("agreement.evidence", "the evaluation floor and the oldest evidence must be set (R21)")
-    _not_yet("tee.graceDays", tee.grace_days == 0)
     if tee.any_host == bool(tee.operators or tee.platforms):
         raise Refused("agreement.hosts", "an agreement names its hosts or writes anyHost out, one of the two (R5)")
     if ZERO_ADDRESS in tee.operators:
@@ -135,17 +154,19 @@ def _check_keys(keys: KeyRelease) -> None:
 def _check_output(output: Output) -> None:
     if not _IDENTIFIER.fullmatch(output.name):
         raise Refused("agreement.name", "an output's name is not a lower-case identifier", found=repr(output.name[:80]))
-    _not_yet(f"outputs.{output.name}.kind", output.kind == OutputKind.ARROW_TABLE)
-    _not_yet(f"outputs.{output.name}.recipients", bool(output.recipients))
+    if not output.recipients:
+        raise Refused("agreement.not_yet", f"outputs.{output.name} is public, which this version does not support yet")
+    _count(f"outputs.{output.name}.recipients", output.recipients, MAX_RECIPIENTS)
     _distinct(f"outputs.{output.name}.recipients", output.recipients)
-    _count(f"outputs.{output.name}.owners", output.owners, 16)
+    _count(f"outputs.{output.name}.owners", output.owners, MAX_OWNERS)
+    for owner in output.owners:
+        _address(f"outputs.{output.name}.owners", owner)
     if output.size_class < 1:
         raise Refused("agreement.size_class", "an output has no size class (R18)")
 
 
 def _check_price(price: Price) -> None:
-    _not_yet("price.token", price.token == ZERO_ADDRESS)
-    _not_yet("price.minFee", price.min_fee == 0)
+    _count("price.to", price.to, MAX_PAYEES, least=0)
     if price.fee >= 1 << 128 or price.failed_fee > price.fee:
         raise Refused("agreement.price", "the fee is too large, or the fee for a failure is above it")
     if len(price.to) != len(price.bps) or sum(price.bps) > 10_000 or ZERO_ADDRESS in price.to:
@@ -164,10 +185,13 @@ def _address(label: str, value: str) -> None:
         raise Refused("agreement.empty", f"{label} is the zero address")
 
 
-def _count(label: str, values: Sequence[object], limit: int) -> None:
-    if not 1 <= len(values) <= limit:
+def _count(label: str, values: Sequence[object], limit: int, *, least: int = 1) -> None:
+    if not least <= len(values) <= limit:
         raise Refused(
-            "agreement.count", f"{label} has the wrong number of entries", found=len(values), expected=f"1 to {limit}"
+            "agreement.count",
+            f"{label} has the wrong number of entries",
+            found=len(values),
+            expected=f"{least} to {limit}",
         )
 
 
@@ -176,6 +200,17 @@ def _distinct(label: str, values: Sequence[object]) -> None:
         raise Refused("agreement.duplicate", f"{label} names something twice")
 
 
-def _not_yet(label: str, off: bool) -> None:
-    if not off:
-        raise Refused("agreement.not_yet", f"{label} has a value that this version does not support yet")
+def _check_off(struct: Struct, table: Mapping[str, object]) -> None:
+    """A request's code is `agreement.not_yet` too: what is missing is the same thing."""
+    for path, off in table.items():
+        if any(value != off for value in field_values(struct, path)):
+            raise Refused("agreement.not_yet", f"{path} has a value that this version does not support yet")
+
+
+def field_values(struct: Struct, path: str) -> Iterator[object]:
+    """Every value at a dotted path of EIP-712 field names; an array on the way stands for all its entries."""
+    alias, _, rest = path.partition(".")
+    name = next(name for name, field in type(struct).model_fields.items() if field.alias == alias)
+    value = getattr(struct, name)
+    for item in value if isinstance(value, tuple) else (value,):
+        yield from field_values(item, rest) if rest else (item,)

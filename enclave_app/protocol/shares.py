@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from . import shamir
 from .canonical import Document, parse
@@ -33,7 +33,7 @@ class ShareList(Document):
     format: Literal["enclave-oracle/shares"] = "enclave-oracle/shares"
     v: Literal[1] = 1
     dataset: Bytes32
-    threshold: int = Field(ge=1, le=16)
+    threshold: StrictInt = Field(ge=1, le=16)
     brokers: tuple[BrokerShares, ...] = Field(min_length=1, max_length=16)
 
     @model_validator(mode="after")

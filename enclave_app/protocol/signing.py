@@ -17,7 +17,11 @@ class SigningKey:
     """A secp256k1 private key; its repr never shows it."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = PrivateKey(secret)
+        try:
+            self._key = PrivateKey(secret)
+            self._key.public_key  # noqa: B018 - zero and numbers above the group's order fail only here
+        except (ValidationError, ValueError):
+            raise Refused("signature.key", "not a secp256k1 private key", expected="32 bytes below the order") from None
         self.address: str = self._key.public_key.to_checksum_address()
 
     @classmethod
@@ -27,6 +31,10 @@ class SigningKey:
     def sign(self, digest: bytes) -> bytes:
         signature = self._key.sign_msg_hash(digest)
         return bytes(signature.r.to_bytes(32, "big") + signature.s.to_bytes(32, "big") + bytes([27 + signature.v]))
+
+    def secret(self) -> bytes:
+        """The 32 private bytes, for a library that signs by itself."""
+        return bytes(self._key.to_bytes())
 
     def __repr__(self) -> str:
         return f"SigningKey({self.address})"

@@ -61,16 +61,14 @@ def decrypt(key: bytes, ciphertext: bytes | bytearray | memoryview, associated: 
     cipher = AESGCM(_segment_key(key, salt, associated))
     body = data[HEADER:]
     segments = 1 + max(0, -(-(len(body) - (SEGMENT - HEADER)) // SEGMENT))
-    length = len(body) - segments * TAG
-    if length < 0:
-        raise Refused("stream.truncated", "a ciphertext is cut short")
-    out = bytearray(length)
+    rest = len(body) if segments == 1 else (len(body) - (SEGMENT - HEADER) - 1) % SEGMENT + 1
+    if rest < TAG:
+        raise Refused("stream.truncated", "a ciphertext is cut short", found=f"{rest} bytes in the last segment")
+    out = bytearray(len(body) - segments * TAG)
     view, read, written = memoryview(out), 0, 0
     for index in range(segments):
         take = min(SEGMENT - (HEADER if index == 0 else 0), len(body) - read)
         last = index == segments - 1
-        if take < TAG:
-            raise Refused("stream.truncated", "a ciphertext is cut short")
         try:
             cipher.decrypt_into(
                 _nonce(prefix, index, last), body[read : read + take], None, view[written : written + take - TAG]

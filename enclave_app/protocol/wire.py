@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from .canonical import Document
-from .fields import Address, Bytes, Bytes32, Uint8, Uint64, Uint256
+from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
 from .release import ReleaseAnswer, SignedRelease, SignedShares
 from .structs import Agreement, Chain, Result, TaskRequest
 
@@ -30,7 +30,7 @@ class Identity(Document):
     attester: str
     measurement: Bytes32
     sandbox: tuple[str, ...]
-    simulated: bool
+    simulated: Flag
 
 
 class EvidenceBody(Document):

@@ -1,7 +1,7 @@
 """Who may request: a Merkle tree over addresses, as OpenZeppelin's StandardMerkleTree builds it.
 
-Source: https://github.com/OpenZeppelin/merkle-tree. A leaf is keccak256(keccak256(abi.encode(address))); leaves are sorted
-and laid from the end of a complete binary tree; an inner node is keccak256 of its two children, the smaller one first.
+Source: https://github.com/OpenZeppelin/merkle-tree. A leaf is keccak256(keccak256(abi.encode(address))); leaves are
+sorted and laid from the end of a complete binary tree; an inner node is keccak256 of its children, the smaller first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def requesters_root(addresses: Sequence[str]) -> bytes:
 
 
 def requester_proof(addresses: Sequence[str], requester: str) -> tuple[bytes, ...]:
-    """What ComputeOracle takes as the proof that `requester` is among `addresses`; Refused `access.requester` if it is not."""
+    """What ComputeOracle takes as proof that `requester` is among `addresses`; Refused `access.requester` otherwise."""
     listed = _checked(addresses)
     if requester not in listed:
         raise Refused("access.requester", "this address may not request under the agreement", found=requester)
@@ -38,8 +38,6 @@ def requester_proof(addresses: Sequence[str], requester: str) -> tuple[bytes, ..
         proof.append(tree[index - 1 if index % 2 == 0 else index + 1])
         index = (index - 1) // 2
     return tuple(proof)
-
-
 
 
 def merkle_tree(leaves: Sequence[bytes]) -> list[bytes]:

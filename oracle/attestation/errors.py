@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from enclave_app.protocol.errors import Refused
+
 
 class Code(StrEnum):
     """Stable names for programs to match on; messages are for people and may change."""
@@ -58,12 +60,11 @@ RETRYABLE = frozenset({Code.COLLATERAL_EXPIRED, Code.COLLATERAL_NOT_YET_VALID})
 """What fetching newer collateral, or waiting, can mend; everything else is permanent for this evidence."""
 
 
-class AttestationError(Exception):
+class AttestationError(Refused):
     """`code` for programs; `found`, `expected` and `action` make up the message."""
 
     def __init__(self, code: Code, *, found: str, expected: str, action: str) -> None:
-        super().__init__(f"{code}: found {found}, expected {expected}; {action}")
-        self.code = code
+        super().__init__(code, str(code), found=found, expected=expected, hint=action)
         self.found = found
         self.expected = expected
         self.action = action

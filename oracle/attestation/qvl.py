@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import dcap_qvl  # type: ignore[import-untyped]
+import dcap_qvl
 
 from oracle.attestation.collateral import Collateral
 

@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.signing import SigningKey
 from oracle.chain.abi import explain_revert
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.errors import Retryable, RpcFault
@@ -37,6 +39,12 @@ class SignedTransaction:
     hash: bytes
     raw: bytes
     nonce: int
+
+
+def account_of(key: SigningKey) -> LocalAccount:
+    """The account that sends with `key`."""
+    account: LocalAccount = Account.from_key(key.secret())
+    return account
 
 
 class Sender:

@@ -8,7 +8,7 @@ out/keys.json      SECRET, 0600; may be put elsewhere
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,11 +58,13 @@ def seal(
     file_bytes: int = FILE_BYTES,
     row_group_rows: int = ROW_GROUP_ROWS,
     scrypt_n: int = SCRYPT_N,
+    progress: Callable[[int], None] | None = None,
 ) -> Sealed:
     """Seal a table into a directory that holds no dataset yet.
 
     `lineage` is 32 bytes; give a former version's, so that budgets carry over (R9), or none for new data. Memory stays
-    near twice `file_bytes`. Raises Refused `seal.exists`, `dataset.*`, `keys.protection`.
+    near twice `file_bytes`. `progress` is told of each batch of rows that was read. Raises Refused `seal.exists`,
+    `dataset.*`, `keys.protection`.
     """
     check_protection(password, dangerous_plaintext_keys)
     keys_path = keys_path or directory / KEYS_NAME
@@ -72,6 +74,8 @@ def seal(
     if lineage is not None and len(lineage) != 32:
         raise Refused("dataset.lineage", "a lineage has the wrong length", found=len(lineage), expected="32 bytes")
     table = open_source(source)
+    if progress is not None:
+        table = Table(table.schema, _counted(table.batches, progress))
     columns = tuple(Column(name=f.name, type=str(f.type), key=i) for i, f in enumerate(table.schema, start=1))
     keys = tuple(secrets.token_bytes(32) for _ in range(len(columns) + 1))
     try:
@@ -140,6 +144,12 @@ def _parts(batches: Iterator[pa.RecordBatch], schema: pa.Schema, file_bytes: int
             held, size = [], 0
     if held:
         yield pa.Table.from_batches(held, schema)
+
+
+def _counted(batches: Iterator[pa.RecordBatch], progress: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        progress(batch.num_rows)
 
 
 def _write_blob(directory: Path, data: bytes, rows: int) -> File:

@@ -14,13 +14,9 @@ import pyarrow.parquet as pq
 from enclave_app.protocol import pme
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.manifest import MAX_COLUMNS, Column
+from oracle.dataset.types import EXPECTED, parse_type
 
 BATCH_ROWS = 1 << 16
-
-_NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float", "double")
-_BYTES = ("string", "large_string", "binary", "large_binary")
-_TIMES = ("date32[day]", "time32[ms]", "time64[us]", "time64[ns]")
-_SAME = frozenset(("bool", *_NUMBERS, *_BYTES, *_TIMES))
 
 
 @dataclass(frozen=True)
@@ -84,13 +80,13 @@ def _storable_type(field: pa.Field) -> pa.DataType:
         kind = kind.value_type
     if pa.types.is_timestamp(kind):
         return pa.timestamp("ms", kind.tz) if kind.unit == "s" else kind
-    if str(kind) in _SAME or (pa.types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision):
+    if parse_type(str(kind)) is not None:
         return kind
     raise Refused(
         "dataset.type",
         f"column {field.name[:80]!r} has a type that does not reach a query unchanged",
         found=str(kind)[:200],
-        expected="a boolean, number, decimal of at most 38 digits, string, binary, date, time or timestamp",
+        expected=EXPECTED,
         hint="Cast it, or flatten a nested column into several",
     )
 

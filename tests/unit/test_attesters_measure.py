@@ -68,20 +68,25 @@ def test_extra_settings_and_dependencies_change_the_digest(package: Path) -> Non
     assert len(digests) == 5
 
 
-def test_a_new_version_of_a_transitive_dependency_changes_the_digest(
+def test_a_new_version_or_a_changed_line_of_a_transitive_dependency_changes_the_digest(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def install(name: str, version: str, requires: str = "") -> None:
+    def install(name: str, version: str, requires: str = "", code: str = "") -> None:
         info = tmp_path / "site" / f"{name}-1.dist-info"
         info.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / f"{name}.py").write_text(code)
+        (info / "RECORD").write_text(f"{name}.py,,\n{info.name}/METADATA,,\n")
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
 
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     install("measured_top", "1", 'Requires-Dist: measured.leaf>=1 ; python_version > "3"\n')
     install("measured_leaf", "1")
     before = measure_program(package, {}, dependencies=("measured-top",))
+    install("measured_leaf", "1", code="changed = 1")
+    changed = measure_program(package, {}, dependencies=("measured-top",))
     install("measured_leaf", "2")
-    assert measure_program(package, {}, dependencies=("measured-top",)) != before
+    newer = measure_program(package, {}, dependencies=("measured-top",))
+    assert len({before, changed, newer}) == 3
 
 
 def test_links_are_refused(package: Path, tmp_path: Path) -> None:
@@ -104,12 +109,17 @@ def test_layout_is_the_documented_one(tmp_path: Path) -> None:
     def lp(text: str) -> bytes:
         return len(text.encode()).to_bytes(4, "big") + text.encode()
 
+    installed = metadata.distribution("iniconfig")
+    files = hashlib.sha256()
+    for path in sorted(str(f) for f in installed.files or [] if str(f).startswith("iniconfig/") and f.suffix != ".pyc"):
+        content = Path(str(installed.locate_file(path))).read_bytes()
+        files.update(b"\x01" + lp(path) + hashlib.sha256(content).digest())
     expected = hashlib.sha256(
         hashlib.sha256(b"enclave-oracle/program/1").digest()
         + b"\x01" + lp("a/z.txt") + hashlib.sha256(b"one").digest()
         + b"\x01" + lp("b.py") + hashlib.sha256(b"two").digest()
         + b"\x02" + lp(platform.python_implementation()) + lp(platform.python_version())
-        + b"\x03" + lp("iniconfig") + lp(metadata.version("iniconfig"))
+        + b"\x03" + lp("iniconfig") + lp(metadata.version("iniconfig")) + files.digest()
         + b"\x04" + lp("k") + lp("v")
     ).digest()  # fmt: skip
     assert measure_program(tmp_path, {"k": "v"}, dependencies=("iniconfig",)) == expected

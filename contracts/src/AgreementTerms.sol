@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {Access, Agreement, Broker, Dataset, Enclaves, Function, KeyRelease, Output, Price} from "../Types.sol";
-import {IAgreementRegistry} from "../interfaces/IAgreementRegistry.sol";
-import {BPS, Confirmation, DatasetPolicy, FunctionKind, OutputKind, TcbStatus} from "./Constants.sol";
+import {Access, Agreement, Broker, Dataset, Enclaves, Function, KeyRelease, Output, Price} from "./Types.sol";
+import {IAgreementRegistry} from "./interfaces/IAgreementRegistry.sol";
+import {BPS, Confirmation, DatasetPolicy, FunctionKind, OutputKind, TcbStatus} from "./libraries/Constants.sol";
 
 /// @title What an agreement must look like to become active
 /// @notice An empty policy refuses (R21), and so does each field whose behaviour this version does not have.
-library AgreementTerms {
-    uint256 internal constant MAX_DATASETS = 16;
-    uint256 internal constant MAX_COLUMNS = 1024;
-    uint256 internal constant MAX_BROKERS = 16;
-    uint256 internal constant MAX_OUTPUTS = 16;
-    uint256 internal constant MAX_RECIPIENTS = 64;
-    uint256 internal constant MAX_SHARES = 16;
+/// @dev Stateless, and a contract of its own because the registry's code would pass EIP-170's limit with it. The registry's
+/// constructor makes it, so nobody chooses it. Its errors are the registry's.
+contract AgreementTerms {
+    uint256 private constant MAX_DATASETS = 16;
+    uint256 private constant MAX_COLUMNS = 1024;
+    uint256 private constant MAX_BROKERS = 16;
+    uint256 private constant MAX_OUTPUTS = 16;
+    uint256 private constant MAX_RECIPIENTS = 64;
+    uint256 private constant MAX_SHARES = 16;
     /// @dev `fulfil` searches these lists, so their length is a cost of every task.
-    uint256 internal constant MAX_POLICY_LIST = 64;
+    uint256 private constant MAX_POLICY_LIST = 64;
 
-    function check(Agreement calldata a) internal view {
+    /// @notice Reverts with the first thing that is wrong.
+    function check(Agreement calldata a) external view {
         _contract("oracle", a.oracle);
         _contract("enclaveRegistry", a.enclaveRegistry);
         _times(a);
@@ -28,34 +31,10 @@ library AgreementTerms {
         _outputs(a.outputs);
         _access(a.access);
         _price(a.price);
+        _nonZero("paramDomain", a.paramDomain);
         _off("supersedes", a.supersedes == 0);
         _off("auditors", a.auditors == 0);
         _nonZero("salt", a.salt);
-    }
-
-    /// @notice `[fn.owner, data[0].owner, ...]` without repeats.
-    function parties(Agreement calldata a) internal pure returns (address[] memory list) {
-        list = new address[](a.data.length + 1);
-        list[0] = a.fn.owner;
-        uint256 count = 1;
-        for (uint256 i; i < a.data.length; ++i) {
-            address owner = a.data[i].owner;
-            uint256 j;
-            while (j < count && list[j] != owner) ++j;
-            if (j == count) list[count++] = owner;
-        }
-        assembly ("memory-safe") {
-            mstore(list, count)
-        }
-    }
-
-    /// @notice keccak256 of the fixed dataset ids, as a request's `versions` must hash to (R7b).
-    function versionsHash(Dataset[] calldata data) internal pure returns (bytes32) {
-        bytes32[] memory ids = new bytes32[](data.length);
-        for (uint256 i; i < data.length; ++i) {
-            ids[i] = data[i].idOrStream;
-        }
-        return keccak256(abi.encodePacked(ids));
     }
 
     function _times(Agreement calldata a) private view {
@@ -88,6 +67,7 @@ library AgreementTerms {
             names[i] = _name("data.name", d.name);
             _nonZero("data.owner", d.owner);
             _nonZero("data.idOrStream", d.idOrStream);
+            _nonZero("data.lineage", d.lineage);
             _nonZero("data.sharesDigest", d.sharesDigest);
             _off("data.policy", d.policy == DatasetPolicy.FIXED);
             _off("data.minVersion", d.minVersion == 0);
@@ -185,46 +165,58 @@ library AgreementTerms {
         if (bps > BPS) revert IAgreementRegistry.AgreementRegistry_SharesExceedFee(bps);
     }
 
-    function _off(string memory field, bool supported) private pure {
-        if (!supported) revert IAgreementRegistry.AgreementRegistry_NotYetSupported(field);
+    function _off(bytes32 field, bool supported) private pure {
+        if (!supported) revert IAgreementRegistry.AgreementRegistry_NotYetSupported(_text(field));
     }
 
-    function _contract(string memory field, address value) private view {
-        if (value.code.length == 0) revert IAgreementRegistry.AgreementRegistry_NotAContract(field, value);
+    function _contract(bytes32 field, address value) private view {
+        if (value.code.length == 0) revert IAgreementRegistry.AgreementRegistry_NotAContract(_text(field), value);
     }
 
-    function _nonZero(string memory field, address value) private pure {
-        if (value == address(0)) revert IAgreementRegistry.AgreementRegistry_Zero(field);
+    function _nonZero(bytes32 field, address value) private pure {
+        if (value == address(0)) revert IAgreementRegistry.AgreementRegistry_Zero(_text(field));
     }
 
-    function _nonZero(string memory field, bytes32 value) private pure {
-        if (value == 0) revert IAgreementRegistry.AgreementRegistry_Zero(field);
+    function _nonZero(bytes32 field, bytes32 value) private pure {
+        if (value == 0) revert IAgreementRegistry.AgreementRegistry_Zero(_text(field));
     }
 
-    function _nonZero(string memory field, bytes32[] calldata values) private pure {
+    function _nonZero(bytes32 field, bytes32[] calldata values) private pure {
         for (uint256 i; i < values.length; ++i) {
             _nonZero(field, values[i]);
         }
     }
 
-    function _count(string memory field, uint256 got, uint256 min, uint256 max) private pure {
-        if (got < min || got > max) revert IAgreementRegistry.AgreementRegistry_BadCount(field, got, min, max);
+    function _count(bytes32 field, uint256 got, uint256 min, uint256 max) private pure {
+        if (got < min || got > max) revert IAgreementRegistry.AgreementRegistry_BadCount(_text(field), got, min, max);
     }
 
-    function _range(string memory field, uint256 got, uint256 min, uint256 max) private pure {
-        if (got < min || got > max) revert IAgreementRegistry.AgreementRegistry_OutOfRange(field, got, min, max);
+    function _range(bytes32 field, uint256 got, uint256 min, uint256 max) private pure {
+        if (got < min || got > max) {
+            revert IAgreementRegistry.AgreementRegistry_OutOfRange(_text(field), got, min, max);
+        }
     }
 
-    function _name(string memory field, string calldata name) private pure returns (bytes32) {
-        if (bytes(name).length == 0) revert IAgreementRegistry.AgreementRegistry_Zero(field);
+    function _name(bytes32 field, string calldata name) private pure returns (bytes32) {
+        if (bytes(name).length == 0) revert IAgreementRegistry.AgreementRegistry_Zero(_text(field));
         return keccak256(bytes(name));
     }
 
-    function _distinct(string memory field, bytes32[] memory values) private pure {
+    function _distinct(bytes32 field, bytes32[] memory values) private pure {
         for (uint256 i = 1; i < values.length; ++i) {
             for (uint256 j; j < i; ++j) {
-                if (values[i] == values[j]) revert IAgreementRegistry.AgreementRegistry_Duplicate(field, i);
+                if (values[i] == values[j]) revert IAgreementRegistry.AgreementRegistry_Duplicate(_text(field), i);
             }
+        }
+    }
+
+    /// @dev Field names travel as one word: only a revert pays for a string.
+    function _text(bytes32 field) private pure returns (string memory text) {
+        uint256 length;
+        while (length < 32 && field[length] != 0) ++length;
+        text = new string(length);
+        assembly ("memory-safe") {
+            mstore(add(text, 0x20), field)
         }
     }
 }

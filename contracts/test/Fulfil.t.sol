@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+import {Agreement, Out, Result, TaskRequest, VerifierStatement} from "../src/Types.sol";
+import {IComputeOracle as I} from "../src/interfaces/IComputeOracle.sol";
+import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
+import {Outcome, TaskState, TcbStatus} from "../src/libraries/Constants.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
+import {Fixture} from "./Fixture.sol";
+
+contract FulfilTest is Fixture {
+    Agreement private a;
+    bytes32 private anchor;
+
+    function setUp() public override {
+        super.setUp();
+        a = _agreement();
+        anchor = _register();
+    }
+
+    // Success and failure
+
+    function test_anyoneSettlesASuccess() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        Result memory result = _result(r);
+        bytes32 digest = oracle.resultDigestOf(result);
+        bytes memory signature = _sign(result);
+        vm.expectEmit(address(oracle));
+        emit I.TaskFulfilled(taskId, r.agreementId, enclave, digest, result, signature);
+        vm.prank(stranger);
+        oracle.fulfil(r, a.tee, a.price, result, signature);
+
+        I.Task memory t = oracle.task(taskId);
+        assertEq(t.state, TaskState.FULFILLED);
+        assertEq(bytes32(t.resultDigest), bytes32(bytes31(digest)));
+        assertEq(t.escrow, 0);
+        assertEq(t.requestBlock, 0);
+        assertEq(oracle.balanceOf(hospitalA), FEE * 30 / 100);
+        assertEq(oracle.balanceOf(hospitalB), FEE * 25 / 100);
+        assertEq(oracle.balanceOf(payee), FEE * 45 / 100);
+        assertEq(oracle.balanceOf(requester), 0);
+    }
+
+    function test_aSignedFailureGivesTheRestBack() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        _fulfil(a, r, _failure(r));
+        assertEq(_state(taskId), TaskState.FAILED);
+        assertEq(oracle.balanceOf(payee), FAILED_FEE);
+        assertEq(oracle.balanceOf(requester), FEE - FAILED_FEE);
+        assertEq(oracle.balanceOf(hospitalA), 0);
+        assertEq(registry.agreement(r.agreementId).used, 1);
+    }
+
+    function testFuzz_feeSharesConserveMoney(uint128 fee, uint16 shareA, uint16 shareB, uint128 failedFee, bool success)
+        public
+    {
+        a.price.fee = fee;
+        a.price.failedFee = bound(failedFee, 0, fee);
+        a.price.bps[0] = uint16(bound(shareA, 0, 10_000));
+        a.price.bps[1] = uint16(bound(shareB, 0, 10_000 - a.price.bps[0]));
+        TaskRequest memory r = _taskRequest(_activate(a));
+        r.maxFee = fee;
+        vm.deal(requester, fee);
+        vm.prank(requester);
+        oracle.request{value: fee}(r, _noProof(), "");
+        _fulfil(a, r, success ? _result(r) : _failure(r));
+
+        uint256 paid = oracle.balanceOf(hospitalA) + oracle.balanceOf(hospitalB) + oracle.balanceOf(payee);
+        assertEq(paid + oracle.balanceOf(requester), fee);
+        if (success) {
+            assertEq(oracle.balanceOf(requester), 0);
+            assertEq(oracle.balanceOf(hospitalA), uint256(fee) * a.price.bps[0] / 10_000);
+        } else {
+            assertEq(paid, a.price.failedFee);
+        }
+    }
+
+    function test_settlesUntilTheDeadline() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        vm.warp(r.deadline);
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function test_refusesPastTheDeadline() public {
+        (TaskRequest memory r,) = _requested();
+        vm.warp(uint256(r.deadline) + 1);
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_DeadlinePassed.selector, r.deadline + 1, r.deadline));
+    }
+
+    function test_refusesTwice() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        _fulfil(a, r, _result(r));
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, taskId, TaskState.FULFILLED));
+    }
+
+    function test_refusesUnknownTask() public {
+        TaskRequest memory r = _taskRequest(_activate(a));
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, oracle.taskIdOf(r), TaskState.NONE));
+    }
+
+    function test_refusesExpiredTask() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        vm.warp(uint256(r.deadline) + 1);
+        oracle.expire(r);
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, taskId, TaskState.EXPIRED));
+    }
+
+    // The result
+
+    function test_digestIsInTheOraclesDomain() public view {
+        Result memory result = _result(_taskRequest(keccak256("agreement")));
+        assertEq(
+            oracle.resultDigestOf(result),
+            MessageHashUtils.toTypedDataHash(oracle.domainSeparator(), hashing.result(result))
+        );
+    }
+
+    function test_refusesResultOfAnotherAgreement() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        result.agreementId = keccak256("another");
+        _refuses(
+            r,
+            result,
+            abi.encodeWithSelector(I.ComputeOracle_WrongAgreement.selector, result.agreementId, r.agreementId)
+        );
+    }
+
+    function test_refusesResultOfAnotherTask() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        Result memory result = _result(r);
+        result.taskId = keccak256("another");
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_WrongTask.selector, result.taskId, taskId));
+    }
+
+    function testFuzz_refusesUnknownOutcomes(uint8 outcome) public {
+        vm.assume(outcome != Outcome.SUCCEEDED && outcome != Outcome.FAILED);
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        result.outcome = outcome;
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_BadOutcome.selector, outcome));
+    }
+
+    function test_refusesSuccessWithoutOutputs() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        result.outputs = new Out[](0);
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_WrongOutputs.selector, 1, 0));
+    }
+
+    function test_refusesFailureWithOutputs() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        result.outcome = Outcome.FAILED;
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_WrongOutputs.selector, 2, 1));
+    }
+
+    function test_refusesZeroPayee() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        result.payee = address(0);
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_ZeroPayee.selector));
+    }
+
+    // The signature
+
+    function test_refusesAResultChangedAfterSigning() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        bytes memory signature = _sign(result);
+        result.payee = stranger;
+        vm.expectPartialRevert(I.ComputeOracle_UnknownEnclave.selector);
+        oracle.fulfil(r, a.tee, a.price, result, signature);
+    }
+
+    function test_refusesSignatureByAnother() public {
+        (TaskRequest memory r,) = _requested();
+        enclaveKey = operatorKey;
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_UnknownEnclave.selector, anchor, operator));
+    }
+
+    function test_refusesMalformedAndMalleatedSignatures() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        bytes32 digest = oracle.resultDigestOf(result);
+        bytes memory bad = abi.encodeWithSelector(I.ComputeOracle_BadSignature.selector, digest);
+        vm.expectRevert(bad);
+        oracle.fulfil(r, a.tee, a.price, result, "");
+        (uint8 v, bytes32 x, bytes32 s) = vm.sign(enclaveKey, digest);
+        uint256 n = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
+        vm.expectRevert(bad);
+        oracle.fulfil(r, a.tee, a.price, result, abi.encodePacked(x, n - uint256(s), v == 27 ? uint8(28) : uint8(27)));
+    }
+
+    // What the caller supplies again
+
+    function test_refusesAnotherEnclavePolicy() public {
+        (TaskRequest memory r,) = _requested();
+        bytes32 expected = hashing.settlementHash(a.tee, a.price);
+        a.tee.evalFloor -= 1;
+        _refuses(
+            r,
+            abi.encodeWithSelector(
+                I.ComputeOracle_WrongSettlement.selector, hashing.settlementHash(a.tee, a.price), expected
+            )
+        );
+    }
+
+    function test_refusesAnotherPrice() public {
+        (TaskRequest memory r,) = _requested();
+        bytes32 expected = hashing.settlementHash(a.tee, a.price);
+        a.price.to[0] = stranger;
+        _refuses(
+            r,
+            abi.encodeWithSelector(
+                I.ComputeOracle_WrongSettlement.selector, hashing.settlementHash(a.tee, a.price), expected
+            )
+        );
+    }
+
+    // The enclave, as the agreement wants it
+
+    function test_refusesAnchorUnderWhichNobodyRegistered() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        result.anchor = keccak256("another anchor");
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_UnknownEnclave.selector, result.anchor, enclave));
+    }
+
+    function test_refusesAnchorThatIsNotAgreed() public {
+        a.tee.anchors = _one(keccak256("another anchor"));
+        (TaskRequest memory r,) = _requested();
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_AnchorNotAgreed.selector, anchor));
+    }
+
+    function test_refusesMeasurementThatIsNotAgreed() public {
+        a.tee.measurements = _one(keccak256("another measurement"));
+        (TaskRequest memory r,) = _requested();
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_MeasurementNotAgreed.selector, MEASUREMENT));
+    }
+
+    function test_takesAnyOfTheListedMeasurementsAndAnchors() public {
+        a.tee.measurements = new bytes32[](2);
+        a.tee.measurements[0] = keccak256("another measurement");
+        a.tee.measurements[1] = MEASUREMENT;
+        a.tee.anchors = new bytes32[](2);
+        a.tee.anchors[0] = keccak256("another anchor");
+        a.tee.anchors[1] = anchor;
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function testFuzz_takesExactlyTheAgreedStatuses(uint8 status, uint32 mask) public {
+        status = uint8(bound(status, 1, 9));
+        mask = uint32(bound(mask, 1, 0x3FF)) & TcbStatus.ACCEPTABLE_MASK;
+        vm.assume(status != TcbStatus.REVOKED && mask != 0);
+        a.tee.statusMask = mask;
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        _renew(status, 17);
+        if (mask & (1 << status) != 0) {
+            _fulfil(a, r, _result(r));
+            assertEq(_state(taskId), TaskState.FULFILLED);
+        } else {
+            _refuses(r, abi.encodeWithSelector(I.ComputeOracle_TcbStatusNotAgreed.selector, status, mask));
+        }
+    }
+
+    function test_refusesAnEvaluationBelowTheFloor() public {
+        a.tee.evalFloor = 18;
+        (TaskRequest memory r,) = _requested();
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_EvaluationTooLow.selector, 17, 18));
+    }
+
+    function test_refusesOldEvidence() public {
+        a.tee.maxEvidenceAge = 600;
+        (TaskRequest memory r,) = _requested();
+        skip(601);
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_EvidenceTooOld.selector, 601, 600));
+    }
+
+    function test_takesEvidenceOfTheOldestAge() public {
+        a.tee.maxEvidenceAge = 600;
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        skip(600);
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function test_refusesAnExpiredEnclave() public {
+        a.tee.maxEvidenceAge = 30 days;
+        uint64 validUntil = enclaves.identity(anchor, enclave).validUntil;
+        TaskRequest memory r = _taskRequest(_activate(a));
+        r.deadline = uint64(vm.getBlockTimestamp() + 30 days);
+        _request(r);
+        vm.warp(uint256(validUntil) + 1);
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_EnclaveExpired.selector, validUntil, validUntil + 1));
+    }
+
+    function test_refusesARetiredEnclave() public {
+        (TaskRequest memory r,) = _requested();
+        vm.prank(enclave);
+        enclaves.retire(anchor, enclave, "");
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_EnclaveRetired.selector, anchor, enclave));
+    }
+
+    // Hosts (R5)
+
+    function test_refusesAHostThatIsNotNamed() public {
+        a.tee.operators[0] = stranger;
+        (TaskRequest memory r,) = _requested();
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_HostNotAgreed.selector, operator, PLATFORM));
+    }
+
+    function test_takesANamedPlatform() public {
+        a.tee.operators = new address[](0);
+        a.tee.platforms = _one(PLATFORM);
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function test_refusesAPlatformThatIsNotNamed() public {
+        a.tee.operators = new address[](0);
+        a.tee.platforms = _one(keccak256("another platform"));
+        (TaskRequest memory r,) = _requested();
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_HostNotAgreed.selector, operator, PLATFORM));
+    }
+
+    function test_takesAnyHostWhereThatIsWrittenOut() public {
+        a.tee.operators = new address[](0);
+        a.tee.anyHost = true;
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    // R8: nobody censors by outcome
+
+    function test_settlesWhateverWasNarrowedSinceTheRequest() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        vm.startPrank(hospitalA);
+        registry.dropMeasurement(r.agreementId, MEASUREMENT);
+        registry.dropHost(r.agreementId, bytes32(uint256(uint160(operator))));
+        registry.suspend(r.agreementId);
+        registry.revoke(r.agreementId);
+        vm.stopPrank();
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function test_settlesAfterTheAgreementsWindow() public {
+        vm.warp(uint256(a.notAfter) - 1);
+        a.activateBefore = a.notAfter;
+        _nextBlockKeepingTime();
+        _renew(TcbStatus.UP_TO_DATE, 17);
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        skip(60);
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function _requested() private returns (TaskRequest memory r, bytes32 taskId) {
+        r = _taskRequest(_activate(a));
+        taskId = _request(r);
+    }
+
+    function _renew(uint8 status, uint32 evaluation) private {
+        _nextBlockKeepingTime();
+        IEnclaveRegistry.Registration memory registration = _registration();
+        VerifierStatement memory s = _statement(registration.blockHash);
+        s.tcbStatus = status;
+        s.evaluation = evaluation;
+        registration.evidence = _evidence(s);
+        enclaves.register(registration);
+    }
+
+    function _nextBlockKeepingTime() private {
+        uint256 time = vm.getBlockTimestamp();
+        _nextBlock();
+        vm.warp(time);
+    }
+
+    function _refuses(TaskRequest memory r, bytes memory err) private {
+        _refuses(r, _result(r), err);
+    }
+
+    function _refuses(TaskRequest memory r, Result memory result, bytes memory err) private {
+        bytes memory signature = _sign(result);
+        vm.expectRevert(err);
+        oracle.fulfil(r, a.tee, a.price, result, signature);
+    }
+}

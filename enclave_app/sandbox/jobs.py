@@ -1,0 +1,94 @@
+"""The jobs that run in sandboxed children: decode a dataset, run an SQL function. Imported by the zygote only."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import sys
+from collections.abc import Sequence
+from io import FileIO
+from typing import Any, Final
+
+# pyarrow and DuckDB take numpy and pandas when they are there; then a process has more threads, and the enclave more
+# code that no measurement names.
+for _absent in ("numpy", "pandas"):
+    sys.modules.setdefault(_absent, None)  # type: ignore[arg-type]
+
+import pyarrow as pa  # noqa: E402
+
+from enclave_app import tables  # noqa: E402
+from enclave_app.protocol import pme  # noqa: E402
+from enclave_app.protocol.canonical import validate  # noqa: E402
+from enclave_app.protocol.digests import commitment  # noqa: E402
+from enclave_app.protocol.manifest import Column, File, Manifest  # noqa: E402
+from enclave_app.protocol.params import ParamDomain  # noqa: E402
+from enclave_app.runtimes.arrow_output import encode_table  # noqa: E402
+from enclave_app.runtimes.base import FunctionSource, RunLimits  # noqa: E402
+from enclave_app.runtimes.sql import SqlRuntime  # noqa: E402
+from enclave_app.sandbox.memory import MemoryFile, map_read_only  # noqa: E402
+from enclave_app.sandbox.zygote import Handlers  # noqa: E402
+
+Answer = tuple[dict[str, Any], Sequence[bytes | memoryview]]
+
+DECODE: Final = "decode"
+SQL: Final = "sql"
+
+
+def decode(job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
+    """{"datasets": [{"manifest", "wanted": [columns], "keys": {index: hex}}]}; two descriptors for each dataset, its
+    ciphertext and the file for its table.
+
+    One child for all of a task's datasets, because a child costs more than decoding a small table does.
+    """
+    rows = []
+    for position, dataset in enumerate(job["datasets"]):
+        manifest = tables.manifest_of(dataset["manifest"])
+        keys = {int(index): bytes.fromhex(key) for index, key in dataset["keys"].items()}
+        ciphertext, target = descriptors[2 * position : 2 * position + 2]
+        with FileIO(target, "w") as sink:
+            rows.append(tables.decode_dataset(manifest, dataset["wanted"], keys, map_read_only(ciphertext), sink))
+    return {"rows": rows}, ()
+
+
+class SqlJob:
+    """{"entry", "tables", "outputs", "domain", "params": hex, "asOf", "limits"}; one descriptor per table, in order."""
+
+    def __init__(self, runtime: SqlRuntime) -> None:
+        self._runtime = runtime
+
+    def __call__(self, job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
+        domain = validate(ParamDomain, job["domain"])
+        params = domain.read(bytes.fromhex(job["params"]))
+        source = FunctionSource(job["entry"], tuple(job["tables"]), tuple(params), tuple(job["outputs"]))
+        inputs = {
+            name: tables.read_stream(map_read_only(descriptor))
+            for name, descriptor in zip(source.tables, descriptors, strict=True)
+        }
+        found = self._runtime.run(source, inputs, params, job["asOf"], RunLimits(**job["limits"]))
+        return {}, [encode_table(found[name]) for name in source.outputs]
+
+
+def warm() -> Handlers:
+    """The handlers, each run once on made-up rows, so that no child pays for first use or needs a file later."""
+    pa.set_memory_pool(pa.system_memory_pool())
+    runtime = SqlRuntime()
+    _warm_decode()
+    runtime.warm(pa.table({"id": [1, 2, 3], "x": [0.5, None, 1.5], "d": [datetime.date(2020, 1, 1)] * 3}))
+    return {DECODE: decode, SQL: SqlJob(runtime)}
+
+
+def _warm_decode() -> None:
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    columns = [Column(name=f.name, type=str(f.type), key=i) for i, f in enumerate(table.schema, 1)]
+    keys = [secrets.token_bytes(32) for _ in range(3)]
+    data = pme.encrypt_table(table, keys, columns)
+    manifest = Manifest(
+        encryption="parquet-aes-gcm-v1",
+        lineage=bytes(32),
+        files=(File(sha256=bytes(32), size=len(data), rows=2),),
+        columns=tuple(columns),
+        keys=tuple(commitment(key) for key in keys),
+    )
+    with MemoryFile("warm") as target, FileIO(target.fd, "w", closefd=False) as sink:
+        tables.decode_dataset(manifest, ["a", "b"], dict(enumerate(keys)), memoryview(data), sink)
+        encode_table(tables.read_stream(map_read_only(target.fd)))

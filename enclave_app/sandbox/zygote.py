@@ -1,0 +1,189 @@
+"""The zygote: forked before any key exists, it imports and warms what jobs need, and forks one child for each job (R6).
+
+It talks with the enclave in datagrams of JSON, and passes on one socket per job without reading it.
+
+    enclave → zygote  {"fork": job, "memory": …, "cpuSeconds": …, "fileBytes": …} and a socket, or {"kill": job}
+    zygote → enclave  {"ready": features} once, then {"exit": job, "status": …} for each
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn, Protocol
+
+from enclave_app.protocol.errors import OracleError
+from enclave_app.sandbox.channel import receive_job, send_answer
+from enclave_app.sandbox.errors import SandboxError
+from enclave_app.sandbox.lockdown import (
+    Allowance,
+    die_with_parent,
+    forbid_dumps,
+    load_libc,
+    lock,
+    separate_namespaces,
+)
+
+MAX_DATAGRAM: Final = 65_536
+PROBE: Final = Allowance(memory=1 << 28, cpu_seconds=10, file_bytes=0)
+
+
+class Handler(Protocol):
+    """Runs one job in its child: the job and its descriptors to an answer and its parts."""
+
+    def __call__(
+        self, job: dict[str, Any], descriptors: Sequence[int]
+    ) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]: ...
+
+
+Handlers = Mapping[str, Handler]
+"""Handlers by the job's "kind"."""
+Warm = Callable[[], Handlers]
+"""Imports and warms; runs in the zygote, so that the enclave's own process never loads what it does not need."""
+
+
+def run_zygote(control: socket.socket, warm: Warm) -> NoReturn:
+    """The life of the zygote's process; never returns."""
+    status = 1
+    try:
+        libc = load_libc()
+        die_with_parent(libc)
+        forbid_dumps(libc)
+        _silence(control.fileno())
+        features = separate_namespaces(libc)
+        handlers = warm()
+        # Objects made so far are never collected, so that a child does not copy their pages.
+        gc.freeze()
+        zygote = _Zygote(control, handlers)
+        features += zygote.probe()
+        control.send(json.dumps({"ready": features}).encode())
+        zygote.serve()
+        status = 0
+    except OracleError as error:
+        with contextlib.suppress(OSError):
+            control.send(json.dumps({"failed": error.code, "message": error.message}).encode())
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            control.send(json.dumps({"failed": "sandbox.start", "message": type(error).__name__}).encode())
+    finally:
+        os._exit(status)
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, handlers: Handlers) -> None:
+        self._control, self._handlers = control, handlers
+        self._children: dict[int, tuple[str, int]] = {}
+        self._wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_writer = wake_writer
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+
+    def probe(self) -> list[str]:
+        """Lock a child down as every job's will be; returns what it gave up. Raises SandboxError where it cannot."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                found = " ".join(lock(load_libc(), 0, PROBE))
+            except Exception as error:
+                found = f"!{error.code if isinstance(error, OracleError) else type(error).__name__}"
+            os.write(writer, found.encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read().decode()
+        os.waitpid(pid, 0)
+        if not answer or answer.startswith("!"):
+            raise SandboxError(
+                "sandbox.unavailable",
+                "this machine does not allow the sandbox",
+                found=answer or "a killed probe",
+                hint="The enclave needs seccomp filters, as Docker and Linux give them by default",
+            )
+        return answer.split()
+
+    def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+                self._reap()
+            if self._control.fileno() in ready and not self._command():
+                return
+
+    def _command(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_DATAGRAM, 1)
+        if not data:
+            return False
+        command = json.loads(data)
+        if "kill" in command:
+            for pid, (job, _) in self._children.items():
+                if job == command["kill"]:
+                    # Not reaped yet, so the number is still its own.
+                    os.kill(pid, signal.SIGKILL)
+            return True
+        slot = next(n for n in range(len(self._children) + 1) if n not in {s for _, s in self._children.values()})
+        allowance = Allowance(command["memory"], command["cpuSeconds"], command["fileBytes"])
+        pid = os.fork()
+        if pid == 0:
+            self._child(descriptors[0], slot, allowance)
+        os.close(descriptors[0])
+        self._children[pid] = (command["fork"], slot)
+        return True
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            job, _ = self._children.pop(pid, ("", 0))
+            self._control.send(json.dumps({"exit": job, "status": status}).encode())
+
+    def _child(self, descriptor: int, slot: int, allowance: Allowance) -> NoReturn:
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            connection = socket.socket(fileno=os.dup2(descriptor, 3, inheritable=False))
+            os.closerange(4, 4096)
+            # Before the first foreign byte is read.
+            lock(load_libc(), slot, allowance)
+            job, descriptors = receive_job(connection)
+            answer, parts = self._run(job, descriptors)
+            send_answer(connection, answer, parts)
+            status = 0
+        except BaseException:
+            # Nothing is printed: an exception's text may hold values. The enclave sees a child without an answer.
+            status = 1
+        finally:
+            os._exit(status)
+
+    def _run(
+        self, job: dict[str, Any], descriptors: Sequence[int]
+    ) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]:
+        try:
+            answer, parts = self._handlers[job["kind"]](job, descriptors)
+            return {"ok": True, **answer}, parts
+        except OracleError as error:
+            return {"ok": False, "error": type(error).__name__, "code": error.code, "message": error.message}, ()
+
+
+def _silence(keep: int) -> None:
+    """Standard streams to nowhere: a C++ abort prints what it was at. All other descriptors but `keep` are closed."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
+    sys.stdin = sys.stdout = sys.stderr = open(os.devnull, "r+")  # noqa: SIM115, PTH123
+    for low, high in ((3, keep), (keep + 1, 4096)):
+        os.closerange(low, high)

@@ -1,0 +1,119 @@
+"""What a draft refers to: parties by name; files or digests of bundles, manifests, keys, measurements and anchors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import TypeAdapter, ValidationError
+
+from enclave_app.protocol.bundle import Bundle, read_bundle
+from enclave_app.protocol.canonical import load
+from enclave_app.protocol.digests import parse_digest, sha256
+from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.fields import Address
+from enclave_app.protocol.manifest import Manifest
+from enclave_app.protocol.shares import ShareList, read_share_list
+from oracle.agreement.anchors import MAKERS
+from oracle.dataset.seal import load_manifest
+from oracle.keys import read_public_key
+
+MAX_FILE = 64 << 20
+_DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
+_ADDRESS = TypeAdapter(Address)
+T = TypeVar("T")
+
+
+class References:
+    """Looks up what a draft names. Every refusal begins with the place in the draft (`draft.*`)."""
+
+    def __init__(self, base: Path, parties: Mapping[str, str]) -> None:
+        self._base, self._parties = base, parties
+
+    def party(self, text: str, at: str) -> str:
+        """The checksummed address of a party's name, or of an address."""
+        if text in self._parties:
+            return self._parties[text]
+        try:
+            return _ADDRESS.validate_python(text)
+        except ValidationError:
+            known = ", ".join(self._parties)
+            raise Refused(
+                "draft.party",
+                f"{at}: neither a party nor an address",
+                found=repr(text[:80]),
+                expected=f"{known}, or 0x…",
+            ) from None
+
+    def digest(self, text: str, at: str) -> bytes:
+        return self._try(at, lambda: parse_digest(text))
+
+    def bundle(self, text: str, at: str) -> Bundle:
+        return self._try(at, lambda: read_bundle(self._read(text), None))
+
+    def manifest(self, text: str, at: str) -> Manifest:
+        return self._try(at, lambda: load_manifest(self._base / text))
+
+    def shares(self, text: str, dataset: bytes, at: str) -> tuple[bytes, ShareList | None]:
+        """The digest of a share list, and the list itself where a file was named."""
+        if _DIGEST.fullmatch(text):
+            return parse_digest(text), None
+        data = self._try(at, lambda: self._read(text))
+        return sha256(data), self._try(at, lambda: read_share_list(data, dataset, None))
+
+    def hpke_key(self, text: str, at: str) -> bytes:
+        """The digest of an HPKE public key."""
+        if _DIGEST.fullmatch(text):
+            return parse_digest(text)
+        return self._try(at, lambda: read_public_key(self._base / text).digest)
+
+    def anchors(self, text: str, at: str) -> tuple[bytes, ...]:
+        """The digests of a maker's roots, of a root certificate in a file, or the one that is written."""
+        if text in MAKERS:
+            return MAKERS[text]
+        if _DIGEST.fullmatch(text):
+            return (parse_digest(text),)
+        return (self._try(at, lambda: _certificate_digest(self._read(text))),)
+
+    def measurement(self, text: str, at: str) -> bytes:
+        """A digest, or a file that holds it: as text, or as JSON with a key `measurement`."""
+        return self._try(at, lambda: parse_digest(text if _DIGEST.fullmatch(text) else _written(self._read(text))))
+
+    def _read(self, text: str) -> bytes:
+        path = self._base / text
+        try:
+            with path.open("rb") as source:
+                data = source.read(MAX_FILE + 1)
+        except (OSError, ValueError) as error:
+            raise Refused("file.read", f"cannot read {path}", found=type(error).__name__) from None
+        if len(data) > MAX_FILE:
+            raise Refused("file.size", f"{path} is too large", expected=f"at most {MAX_FILE} bytes")
+        return data
+
+    def _try(self, at: str, look_up: Callable[[], T]) -> T:
+        try:
+            return look_up()
+        except Refused as refused:
+            raise Refused("draft.reference", f"{at}: {refused.message}") from refused
+        except ValueError:
+            raise Refused("draft.reference", f"{at}: not a file name") from None
+
+
+def _certificate_digest(data: bytes) -> bytes:
+    pem = data.lstrip().startswith(b"-----BEGIN")
+    try:
+        certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+    except ValueError:
+        raise Refused("anchor.certificate", "not a certificate in DER or PEM") from None
+    return sha256(certificate.public_bytes(Encoding.DER))
+
+
+def _written(data: bytes) -> str:
+    text = data[:100_000].decode("utf-8", "replace").strip()
+    if text.startswith("{"):
+        text = str(load(text.encode(), canonical=False).get("measurement", ""))
+    return text

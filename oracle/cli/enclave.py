@@ -1,0 +1,177 @@
+"""`oracle enclave`: which programs and which running enclaves there are, and putting one on chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from enclave_app.protocol.errors import Permanent, Refused
+from oracle.cli.common import ConfigFile, Json, make_client, read_config, run
+from oracle.cli.screen import Screen, grid, when
+
+if TYPE_CHECKING:
+    from oracle.chain.enclaves import RegisteredEnclave
+    from oracle.worker.config import WorkerConfig
+    from oracle.worker.register import Enrolled
+
+app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
+
+_MEASURE = """
+import sys
+from pathlib import Path
+from enclave_app.attesters.software import SoftwareEnclave
+print(SoftwareEnclave.of_program(Path(sys.argv[1]).read_bytes()).measurement.hex())
+"""
+
+WorkerConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
+]
+
+
+@app.command("measure")
+def measure(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", help="The enclave's own configuration, which is measured.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Print the measurement of the enclave program on this machine: what agreements list."""
+    Screen(as_json).answer({"measurement": run(_measure(config))})
+
+
+@app.command("register")
+def register(config: WorkerConfigFile, as_json: Json = False) -> None:
+    """Register a running enclave on chain, or renew its registration, as its worker would."""
+    from oracle.worker.config import WorkerConfig
+
+    settings = WorkerConfig.read(config)
+    screen = Screen(as_json)
+    with screen.busy("waiting for the enclave and the chain"):
+        enrolled = run(_register(settings))
+    if enrolled.identity.simulated:
+        screen.warn("SIMULATED enclave: its root of trust is a development root. It protects nothing from its host.")
+    record = enrolled.record
+    screen.answer(
+        {
+            "signer": enrolled.signer,
+            "anchor": enrolled.anchor,
+            "measurement": record.measurement,
+            "operator": record.operator,
+            "platform": record.platform,
+            "simulated": enrolled.identity.simulated,
+            "valid_until": record.valid_until,
+        }
+    )
+
+
+@app.command("list")
+def list_enclaves(
+    every: Annotated[bool, typer.Option("--all", "-a", help="Those that are retired or expired, too.")] = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """List the enclaves that the registry knows."""
+    settings = read_config(config)
+
+    async def read() -> tuple[RegisteredEnclave, ...]:
+        async with make_client(settings) as client:
+            return await client.enclaves()
+
+    found = [enclave for enclave in run(read()) if every or enclave.valid]
+    rows = [
+        (
+            e.signer,
+            e.record.measurement,
+            _anchor_name(e.anchor),
+            e.record.operator,
+            _state(e),
+            when(e.record.valid_until),
+        )
+        for e in found
+    ]
+    columns = ("signer", "measurement", "anchor", "operator", "state", "valid until")
+    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, grid(columns, rows))
+
+
+async def _measure(config: Path) -> bytes:
+    """The digest, computed by the enclave program about itself: this side imports nothing of it."""
+    import asyncio
+    import sys
+
+    from enclave_app.protocol.digests import parse_digest
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _MEASURE, str(config), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    if process.returncode != 0:
+        last = (err.decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1]
+        raise Permanent("enclave.measure", "the enclave program cannot be measured", found=last[:500])
+    return parse_digest(out.decode("ascii", "replace").strip())
+
+
+async def _register(settings: WorkerConfig) -> Enrolled:
+    from oracle.chain.deploy import Deployment
+    from oracle.chain.sender import Sender
+    from oracle.chain.source import SingleSource
+    from oracle.worker.appraisers import make_appraiser
+    from oracle.worker.enclave import Enclave
+    from oracle.worker.keys import account, signing_key
+    from oracle.worker.register import register_enclave
+    from oracle.worker.rpc import FailoverRpc
+
+    deployment = Deployment.read(settings.deployment)
+    appraiser = make_appraiser(settings, deployment)
+    if appraiser is None:
+        raise Refused(
+            "register.appraiser",
+            "the configuration names nobody who appraises the evidence for the contract",
+            hint="Set `attestation` and `development`",
+        )
+    operator = None if settings.operator is None else signing_key(settings.operator)
+    rpc = FailoverRpc(settings.rpc)
+    try:
+        async with Enclave(settings.enclave.socket) as enclave:
+            sender = Sender(rpc, account(settings.wallet))
+            return await register_enclave(enclave, sender, SingleSource(rpc), deployment, appraiser, operator)
+    finally:
+        await rpc.close()
+
+
+def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
+    from enclave_app.protocol.structs import Tee
+    from oracle.attestation.types import TcbStatus
+
+    record = enclave.record
+    return {
+        "signer": enclave.signer,
+        "anchor": enclave.anchor,
+        "maker": _maker(enclave.anchor),
+        "measurement": record.measurement,
+        "tee": Tee(record.tee),
+        "tcb_status": TcbStatus(record.tcb_status),
+        "evaluation": record.evaluation,
+        "operator": record.operator,
+        "platform": record.platform,
+        "state": _state(enclave),
+        "evidence_at": record.evidence_at,
+        "valid_until": record.valid_until,
+    }
+
+
+def _state(enclave: RegisteredEnclave) -> str:
+    if enclave.record.retired:
+        return "retired"
+    return "valid" if enclave.valid else "expired"
+
+
+def _maker(anchor: bytes) -> str | None:
+    from oracle.agreement.anchors import maker_of
+
+    return maker_of(anchor)
+
+
+def _anchor_name(anchor: bytes) -> str:
+    return _maker(anchor) or f"DEVELOPMENT 0x{anchor.hex()[:16]}…"

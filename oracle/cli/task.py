@@ -1,0 +1,274 @@
+"""`oracle task`: ask for a computation, follow it, open its result; and `oracle withdraw`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from enclave_app.protocol.errors import Refused
+from oracle.cli.common import (
+    ConfigFile,
+    Json,
+    Keystore,
+    PasswordFile,
+    make_client,
+    open_result_key,
+    open_wallet,
+    parse_pairs,
+    read_config,
+    run,
+    typed_params,
+)
+from oracle.cli.screen import Screen, fields, grid, when
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from oracle.chain.sender import Receipt
+    from oracle.client import Task
+
+SHOWN_ROWS = 50
+
+app = typer.Typer(name="task", help="Tasks: request, watch, open the result.", no_args_is_help=True)
+
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+ResultKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--result-key", metavar="FILE", help="The HPKE key that opens results. [default: the configuration's]"
+    ),
+]
+Patience = Annotated[
+    float | None, typer.Option("--patience", metavar="SECONDS", help="How long to wait. [default: until it has ended]")
+]
+
+
+@app.command("request")
+def request(
+    agreement: Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its id, or its file.")],
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter, visible to everyone.")
+    ] = None,
+    seconds: Annotated[int, typer.Option(help="How long it may take; after that the fee can be had back.")] = 3600,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result's settlement.")] = False,
+    patience: Patience = None,
+    keystore: Keystore = None,
+    result_key: ResultKey = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Ask for a computation, and pay its fee. The quota is spent with it, whatever comes of it."""
+    from oracle.agreement.document import read_document
+    from oracle.cli.agreement_chain import find_id, receipt_fields
+
+    settings, agreement_id = read_config(config), find_id(agreement)
+    given = parse_pairs(param or (), "--param")
+    requesters = read_document(Path(agreement)).requesters if Path(agreement).exists() else ()
+    wallet = open_wallet(settings, keystore, password_file)
+    opener = open_result_key(settings, result_key, password_file)
+
+    async def send() -> dict[str, Any]:
+        async with make_client(settings, wallet=wallet, result_key=opener) as client:
+            terms = (await client.agreement(agreement_id)).agreement
+            values = typed_params(given, await client.parameters(terms))
+            task = await client.request(agreement_id, values, seconds=seconds, requesters=requesters)
+            value = {
+                "task_id": task.id,
+                "agreement_id": agreement_id,
+                "fee_wei": str(terms.price.fee),
+                "deadline": task.request.deadline,
+                **(receipt_fields(task.receipt) if task.receipt is not None else {}),
+            }
+            state = await task.wait(patience=patience) if wait else (await task.state()).state
+            return {**value, "state": state}
+
+    screen = Screen(as_json)
+    with screen.busy("waiting for the chain"):
+        value = run(send())
+    screen.answer(value, fields({**value, "deadline": when(value["deadline"])}))
+    screen.say("", f"Its result: oracle task result 0x{value['task_id'].hex()}")
+
+
+@app.command("watch")
+def watch(
+    task: TaskId,
+    patience: Patience = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a task until it has ended."""
+    settings, task_id, screen = read_config(config), _task_id(task), Screen(as_json)
+
+    async def follow() -> dict[str, Any]:
+        async with make_client(settings) as client:
+            found = await client.task(task_id)
+            before = await found.state()
+            if not as_json:
+                screen.say(f"{before.state.name.lower()} since block {before.request_block}")
+            state = await found.wait(patience=patience)
+            return {"task_id": task_id, "agreement_id": found.request.agreement_id, "state": state}
+
+    with screen.busy("waiting for the task to end"):
+        value = run(follow())
+    screen.answer(value)
+
+
+@app.command("result")
+def result(
+    task: TaskId,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="A .csv, .parquet or .arrow file. [default: a table here]"),
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Which output. [default: the only one]")] = None,
+    patience: Patience = None,
+    result_key: ResultKey = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Open a task's result: waits for it, gathers the brokers' shares, checks it against the chain."""
+    settings, task_id = read_config(config), _task_id(task)
+    if out is not None:
+        _writer(out)
+        if out.exists():
+            raise Refused("file.exists", f"{out} is already there", hint="Name a new file")
+    opener = open_result_key(settings, result_key, password_file)
+
+    async def fetch() -> tuple[pa.Table, dict[str, Any]]:
+        async with make_client(settings, result_key=opener) as client:
+            found = await client.task(task_id)
+            table = await found.result(output, patience=patience)
+            settled = await found.settlement()
+            listed = [{"name": o.name, "digest": o.digest} for o in settled.result.outputs]
+            return table, {"signer": settled.signer, "result_digest": settled.result_digest, "outputs": listed}
+
+    screen = Screen(as_json)
+    with screen.busy("opening the result"):
+        table, settled = run(fetch())
+    value: dict[str, Any] = {"task_id": task_id, **settled, "columns": table.column_names, "row_count": table.num_rows}
+    if out is not None:
+        _writer(out)(table)
+        screen.answer({**value, "file": str(out)}, fields({"file": out, "rows": table.num_rows}))
+    else:
+        rows = list(zip(*(column.to_pylist() for column in table.slice(0, SHOWN_ROWS).columns), strict=True))
+        body = {**value, "rows": table.to_pylist()} if as_json else value
+        screen.answer(body, grid(table.column_names, rows))
+        if table.num_rows > SHOWN_ROWS:
+            screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
+
+
+@app.command("cancel")
+def cancel(
+    task: TaskId,
+    keystore: Keystore = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Take a request back, with its fee and quota, while the agreement's release delay lasts."""
+    _end(task, lambda found: found.cancel(), keystore, config, password_file, as_json)
+
+
+@app.command("expire")
+def expire(
+    task: TaskId,
+    keystore: Keystore = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Get the fee of a task back whose deadline has passed. Quota and budget stay spent."""
+    _end(task, lambda found: found.expire(), keystore, config, password_file, as_json)
+
+
+def withdraw(
+    keystore: Keystore = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Collect what the contract holds for your wallet: fees earned, and fees returned."""
+    from oracle.cli.agreement_chain import receipt_fields
+
+    settings = read_config(config)
+    wallet = open_wallet(settings, keystore, password_file)
+
+    async def send() -> tuple[int, Receipt]:
+        async with make_client(settings, wallet=wallet) as client:
+            held = await client.balance()
+            if held == 0:
+                raise Refused("withdraw.nothing", "the contract holds nothing for this wallet", found=wallet.address)
+            return held, await client.withdraw()
+
+    screen = Screen(as_json)
+    with screen.busy("waiting for the chain"):
+        held, receipt = run(send())
+    screen.answer({"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)})
+
+
+def _task_id(text: str) -> bytes:
+    from enclave_app.protocol.digests import parse_digest
+
+    return parse_digest(text)
+
+
+def _end(
+    task: str,
+    act: Callable[[Task], Awaitable[Receipt]],
+    keystore: Path | None,
+    config: Path | None,
+    password_file: Path | None,
+    as_json: bool,
+) -> None:
+    from oracle.cli.agreement_chain import receipt_fields
+
+    settings, task_id = read_config(config), _task_id(task)
+    wallet = open_wallet(settings, keystore, password_file)
+
+    async def send() -> dict[str, Any]:
+        async with make_client(settings, wallet=wallet) as client:
+            found = await client.task(task_id)
+            receipt = await act(found)
+            state = (await found.state()).state
+            return {"task_id": task_id, "state": state, **receipt_fields(receipt)}
+
+    screen = Screen(as_json)
+    with screen.busy("waiting for the chain"):
+        value = run(send())
+    screen.answer(value)
+
+
+def _writer(out: Path) -> Callable[[pa.Table], None]:
+    """How a table goes to a file of that name; the file is for its owner alone, as it holds a result in plaintext."""
+    import os
+
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    def arrow(table: pa.Table, target: Any) -> None:
+        with pa.ipc.new_file(target, table.schema) as writer:
+            writer.write_table(table)
+
+    formats: dict[str, Callable[[pa.Table, Any], None]] = {
+        ".csv": pyarrow.csv.write_csv,
+        ".parquet": pyarrow.parquet.write_table,
+        ".arrow": arrow,
+    }
+    write = formats.get(out.suffix.lower())
+    if write is None:
+        raise Refused(
+            "result.format", "a file's kind is not known by its name", found=out.name, expected=" or ".join(formats)
+        )
+
+    def save(table: pa.Table) -> None:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as target:
+            write(table, target)
+
+    return save

@@ -1,0 +1,426 @@
+"""The Python API for data owners, requesters and dApps: what the CLI does, typed and async.
+
+async with Client(config, wallet=key, result_key=hpke_key) as client:
+    task = await client.request(agreement_id, params={"min_age": 40})
+    table = await task.result()          # a pyarrow.Table, opened here and nowhere else
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import pyarrow as pa
+
+from enclave_app.protocol import output, release, shares, signing
+from enclave_app.protocol.bundle import read_bundle
+from enclave_app.protocol.canonical import dump, load, parse, validate
+from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.manifest import read_manifest
+from enclave_app.protocol.params import ParamDomain, read_domain
+from enclave_app.protocol.release import OutputAnswer, OutputBody, SignedShares, TaskRecord
+from enclave_app.protocol.rules import check_agreement
+from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.storage import record_name
+from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, Outcome, TaskRequest, TaskState
+from oracle.agreement.requesters import requester_proof
+from oracle.chain.abi import load as load_contract
+from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
+from oracle.chain.events import AgreementActivated, TaskRequested, TaskSettled, get_logs, read_event, topic
+from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader, TaskOnChain
+from oracle.chain.rpc import Rpc
+from oracle.chain.sender import Receipt, Sender, account_of
+from oracle.chain.source import Block, SingleSource
+from oracle.config import ClientConfig
+from oracle.errors import OracleError, Permanent, Refused, Retryable
+from oracle.storage import Storage, get_from_any, open_storage
+
+POLL = 0.05
+DEFAULT_DEADLINE = 3600
+MAX_RECORD = 64 << 20
+
+
+@dataclass(frozen=True)
+class ActiveAgreement:
+    """An activated agreement as the chain's log tells it: its terms, signatures, and where it became active."""
+
+    id: bytes
+    agreement: Agreement
+    signatures: tuple[bytes, ...]
+    block_number: int
+
+
+class Client:
+    """Everything a party or a requester does. `wallet` pays and signs; `result_key` opens results."""
+
+    def __init__(
+        self, config: ClientConfig, *, wallet: SigningKey | None = None, result_key: SealingKey | None = None
+    ) -> None:
+        self.config, self.wallet, self.result_key = config, wallet, result_key
+        self.chain = Chain(chain_id=config.deployment.chain_id, agreement_registry=config.deployment.agreement_registry)
+        self.rpc = Rpc(config.rpc)
+        self.source = SingleSource(self.rpc)
+        self.agreements = AgreementReader(self.source, config.deployment.agreement_registry)
+        self.oracle = OracleReader(self.source, config.deployment.oracle)
+        self._sender = Sender(self.rpc, account_of(wallet)) if wallet is not None else None
+        self._stack = AsyncExitStack()
+        self._storages: tuple[Storage, ...] = ()
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        chain_id = await self.source.chain_id()
+        if chain_id != self.config.deployment.chain_id:
+            await self.rpc.close()
+            raise Refused(
+                "chain.id",
+                "the RPC endpoint serves another chain than the deployment file names",
+                found=chain_id,
+                expected=self.config.deployment.chain_id,
+            )
+        self._http = await self._stack.enter_async_context(
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        )
+        opened = [await self._stack.enter_async_context(open_storage(uri)) for uri in self.config.storage]
+        self._storages = tuple(opened)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        await self.rpc.close()
+
+    # --- agreements ---------------------------------------------------------------------------------------------------
+
+    async def activate(self, agreement: Agreement, signatures: Sequence[bytes]) -> tuple[bytes, Receipt]:
+        """Activate with one signature per party, in `agreement.parties()` order; returns the agreement id."""
+        check_agreement(agreement)
+        receipt = await self._transact("AgreementRegistry", "activate", agreement, list(signatures))
+        return self.chain.agreement_id(agreement), receipt
+
+    async def suspend(self, agreement_id: bytes) -> Receipt:
+        return await self._transact("AgreementRegistry", "suspend", agreement_id)
+
+    async def resume(self, agreement_id: bytes) -> Receipt:
+        return await self._transact("AgreementRegistry", "resume", agreement_id)
+
+    async def revoke(self, agreement_id: bytes) -> Receipt:
+        return await self._transact("AgreementRegistry", "revoke", agreement_id)
+
+    async def approve(self, agreement_id: bytes) -> Receipt:
+        """Consent by a transaction of one's own, for accounts that cannot sign off chain."""
+        return await self._transact("AgreementRegistry", "approve", agreement_id)
+
+    async def drop_measurement(self, agreement_id: bytes, measurement: bytes) -> Receipt:
+        return await self._transact("AgreementRegistry", "dropMeasurement", agreement_id, measurement)
+
+    async def drop_host(self, agreement_id: bytes, host: bytes) -> Receipt:
+        return await self._transact("AgreementRegistry", "dropHost", agreement_id, host)
+
+    async def agreement(self, agreement_id: bytes) -> ActiveAgreement:
+        """An activated agreement, from the chain's log, its id recomputed."""
+        for log in await self._logs(self.config.deployment.agreement_registry, "AgreementActivated", agreement_id):
+            event = read_event(log)
+            if isinstance(event, AgreementActivated) and self.chain.agreement_id(event.agreement) == agreement_id:
+                return ActiveAgreement(agreement_id, event.agreement, event.signatures, log.block_number)
+        raise Retryable("agreement.unknown", f"the chain knows no active agreement 0x{agreement_id.hex()}")
+
+    async def parameters(self, agreement: Agreement) -> ParamDomain:
+        """Which parameters a request may give, from storage, checked against the agreement."""
+        try:
+            return read_domain(await self.blob(agreement.param_domain), agreement.param_domain)
+        except Retryable:
+            # Whoever stored the function stored its domain with it.
+            return read_bundle(await self.blob(agreement.fn.id), agreement.fn.id).header.params
+
+    async def enclaves(self) -> tuple[RegisteredEnclave, ...]:
+        """Every enclave that was ever registered here, as it stands now, oldest registration first."""
+        return await registered_enclaves(self.source, self.config.deployment, await self.head())
+
+    async def balance(self) -> int:
+        """Wei that this wallet can withdraw from the oracle contract."""
+        return await self.oracle.balance(self.sender.address, await self.head())
+
+    async def agreement_status(self, agreement_id: bytes) -> AgreementRecord:
+        return await self.agreements.record(agreement_id, await self.head())
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        agreement_id: bytes,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seconds: int = DEFAULT_DEADLINE,
+        requesters: Sequence[str] = (),
+        wait: bool = True,
+    ) -> Task:
+        """Ask for a computation and pay its fee. `requesters` is the agreed list, where the agreement has one.
+
+        The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
+        agreed domain are refused here, before they cost anything (R9): Refused `params.*`.
+        """
+        if self.result_key is None:
+            raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
+        active = await self.agreement(agreement_id)
+        agreement = active.agreement
+        given = dump(dict(params or {}))
+        (await self.parameters(agreement)).read(given)
+        head = await self.head()
+        request = TaskRequest(
+            agreement_id=agreement_id,
+            requester=self.sender.address,
+            nonce=secrets.token_bytes(32),
+            versions=tuple(data.id_or_stream for data in agreement.data),
+            inputs_id=ZERO32,
+            input_shares=ZERO32,
+            params=given,
+            result_key=self.result_key.public.digest,
+            spend=0,
+            max_fee=agreement.price.fee,
+            as_of=head.timestamp,
+            deadline=head.timestamp + seconds,
+            callback=ZERO_ADDRESS,
+            callback_gas=0,
+        )
+        anyone = agreement.access.requesters == ANYONE
+        if not anyone and not requesters:
+            raise Refused(
+                "access.requesters",
+                "the agreement admits a fixed list of requesters, and the list was not given",
+                hint="Give the agreement's file, which holds it",
+            )
+        proof = () if anyone else requester_proof(requesters, self.sender.address)
+        contract = load_contract("ComputeOracle")
+        data = contract.call("request", request, list(proof), "")
+        signed = await self.sender.submit(agreement.oracle, data, value=agreement.price.fee)
+        task = Task(self, request.typed_digest(self.chain.oracle_domain(agreement)), agreement, request)
+        if wait:
+            task.receipt = await self.sender.wait(signed.hash)
+            if not task.receipt.ok:
+                raise Permanent("task.request", "the request was mined but reverted: somebody was faster")
+        return task
+
+    async def task(self, task_id: bytes) -> Task:
+        """A task that is already on the chain."""
+        for log in await self._logs(self.config.deployment.oracle, "TaskRequested", task_id):
+            event = read_event(log)
+            if isinstance(event, TaskRequested):
+                active = await self.agreement(event.agreement_id)
+                if event.request.typed_digest(self.chain.oracle_domain(active.agreement)) == task_id:
+                    return Task(self, task_id, active.agreement, event.request)
+        raise Retryable("task.unknown", f"the chain knows no task 0x{task_id.hex()}")
+
+    async def withdraw(self) -> Receipt:
+        """Collect what the oracle contract holds for this wallet."""
+        return await self._transact("ComputeOracle", "withdraw", self.sender.address)
+
+    # --- plumbing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def sender(self) -> Sender:
+        if self._sender is None:
+            raise Permanent("client.wallet", "this needs a wallet", hint="Give a keystore and its password file")
+        return self._sender
+
+    async def head(self) -> Block:
+        return await self.source.confirmed(Confirmation.LATEST)
+
+    async def blob(self, digest: bytes) -> bytes:
+        return await get_from_any(self._storages, digest)
+
+    async def record(self, task_id: bytes) -> TaskRecord:
+        """What the worker left for a task: untrusted, for the caller to check."""
+        failure: OracleError = Retryable("storage.none", "no storage is configured")
+        for storage in self._storages:
+            try:
+                return parse(TaskRecord, await storage.get_named(record_name(task_id), MAX_RECORD), limit=MAX_RECORD)
+            except OracleError as error:
+                failure = error
+        raise failure
+
+    async def post_output(self, url: str, body: bytes) -> OutputAnswer:
+        """One broker's answer to an output release; raises its refusal."""
+        if self._http is None:
+            raise Permanent("client.closed", "this client is not open", hint="Use `async with Client(...)`")
+        try:
+            async with self._http.post(
+                f"{url.rstrip('/')}/v1/output", data=body, headers={"content-type": "application/json"}
+            ) as response:
+                data = await response.content.read(1 << 20)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Retryable("broker.unreachable", f"{url} cannot be reached ({type(error).__name__})") from None
+        if status != 200:
+            error_body = validate(release.ErrorBody, load(data, canonical=False))
+            kind = Retryable if error_body.retry else Refused
+            raise kind(error_body.code, f"{url}: {error_body.message}")
+        return validate(OutputAnswer, load(data, canonical=False))
+
+    async def _transact(self, contract: str, function: str, *args: Any) -> Receipt:
+        addresses = {
+            "AgreementRegistry": self.config.deployment.agreement_registry,
+            "ComputeOracle": self.config.deployment.oracle,
+        }
+        receipt = await self.sender.transact(addresses[contract], load_contract(contract).call(function, *args))
+        if not receipt.ok:
+            raise Permanent("transaction.reverted", f"{function} was mined but reverted: the state changed meanwhile")
+        return receipt
+
+    async def _logs(self, address: str, event: str, first_topic: bytes) -> list[Any]:
+        head = await self.head()
+        return await get_logs(
+            self.rpc, [address], self.config.deployment.first_block, head.number, [[topic(event)], [first_topic]]
+        )
+
+
+class Task:
+    """One request: wait for it, and open its result."""
+
+    def __init__(self, client: Client, task_id: bytes, agreement: Agreement, request: TaskRequest) -> None:
+        self.client, self.id, self.agreement, self.request = client, task_id, agreement, request
+        self.receipt: Receipt | None = None
+
+    async def state(self) -> TaskOnChain:
+        return await self.client.oracle.task(self.id, await self.client.head())
+
+    async def wait(self, *, patience: float | None = None) -> TaskState:
+        """Until the task has ended (or `patience` seconds passed); returns its final state."""
+        limit = None if patience is None else time.monotonic() + patience
+        while True:
+            state = (await self.state()).state
+            if state not in (TaskState.NONE, TaskState.REQUESTED):
+                return state
+            if limit is not None and time.monotonic() > limit:
+                raise Retryable("task.pending", f"task 0x{self.id.hex()} has not ended yet")
+            head = await self.client.head()
+            if state == TaskState.REQUESTED and head.timestamp > self.request.deadline:
+                raise Permanent(
+                    "task.late",
+                    "the task's deadline passed without a result",
+                    hint="`oracle task expire` returns the fee",
+                )
+            await asyncio.sleep(POLL)
+
+    async def cancel(self) -> Receipt:
+        """Take the request back, within the agreement's release delay (R9)."""
+        return await self.client._transact("ComputeOracle", "cancel", self.request)
+
+    async def expire(self) -> Receipt:
+        """After the deadline: get the fee back."""
+        return await self.client._transact("ComputeOracle", "expire", self.request)
+
+    async def settlement(self) -> TaskSettled:
+        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
+        domain = self.client.chain.oracle_domain(self.agreement)
+        on_chain = await self.state()
+        if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
+            raise Retryable("task.pending", f"task 0x{self.id.hex()} is {on_chain.state.name.lower()}")
+        for log in await self.client._logs(self.agreement.oracle, "TaskFulfilled", self.id):
+            event = read_event(log)
+            if not isinstance(event, TaskSettled):
+                continue
+            digest = event.result.typed_digest(domain)
+            if digest[:31] != on_chain.result_digest:
+                raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
+            signing.check(digest, event.signature, event.signer, "the result")
+            return event
+        raise Retryable("task.no_log", "the settlement's log is not there yet")
+
+    async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
+        """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks."""
+        await self.wait(patience=patience)
+        settled = await self.settlement()
+        if settled.result.outcome != Outcome.SUCCEEDED:
+            raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
+        index = self._output_index(name)
+        record = await self.client.record(self.id)
+        signed = next((s for s in record.outputs if s.output == index), None)
+        if signed is None:
+            raise Retryable("task.record", "storage holds no shares for this output; the worker may still be writing")
+        plaintext = await self._open(settled, index, signed)
+        try:
+            return pa.ipc.open_stream(plaintext).read_all()
+        except pa.ArrowInvalid:
+            raise Refused("output.format", "the output is no Arrow table") from None
+
+    async def _open(self, settled: TaskSettled, index: int, signed: SignedShares) -> bytes:
+        key_pair = self.client.result_key
+        if key_pair is None:
+            raise Permanent("client.result_key", "no key to open the result with")
+        chain, out = self.client.chain, settled.result.outputs[index]
+        manifest = read_manifest(signed.manifest, out.digest)
+        listed = shares.read_share_list(signed.share_list, manifest.id, signed.shares.shares)
+        if (signed.shares.agreement_id, signed.shares.task_id) != (settled.agreement_id, self.id):
+            raise Refused("task.record", "the shares in storage are for another task")
+        body = OutputBody(
+            chain=chain,
+            agreement=self.agreement,
+            request=self.request,
+            result=settled.result,
+            output=index,
+            manifest=signed.manifest,
+            share_list=signed.share_list,
+            shares=signed.shares,
+            shares_signature=signed.signature,
+            recipient=key_pair.public.wire,
+        ).canonical()
+        good = await self._gather_shares(listed, signed, body, key_pair)
+        key = shares.recover_key(good, self.agreement.keys.threshold, manifest.keys[0])
+        ciphertext = await self.client.blob(manifest.files[0].sha256)
+        return output.open_output(manifest, ciphertext, key, settled.agreement_id, self.id, out.name)
+
+    async def _gather_shares(
+        self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
+    ) -> dict[int, bytes]:
+        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
+        chain, threshold = self.client.chain, self.agreement.keys.threshold
+
+        async def ask(broker: bytes) -> tuple[int, bytes]:
+            url = self.client.config.brokers.get(broker)
+            if url is None:
+                raise Permanent("broker.endpoint", f"no endpoint is configured for broker {broker.hex()[:16]}…")
+            answer = await self.client.post_output(url, body)
+            x, share = release.open_output_share(answer.sealed, chain, self.agreement, signed.shares, broker, key_pair)
+            if x != listed.position(broker):
+                raise Refused("shares.wrong", "a broker answered with another's share")
+            shares.check_share(listed, x, 0, share)
+            return x, share
+
+        pending = {asyncio.create_task(ask(entry.broker)) for entry in listed.brokers}
+        good: dict[int, bytes] = {}
+        faults: list[OracleError] = []
+        try:
+            while pending and len(good) < threshold:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for finished in done:
+                    try:
+                        x, share = finished.result()
+                    except OracleError as error:
+                        faults.append(error)
+                    else:
+                        good[x] = share
+        finally:
+            for rest in pending:
+                rest.cancel()
+        if len(good) < threshold:
+            reasons = "; ".join(str(fault) for fault in faults[:3])
+            kind = Retryable if any(isinstance(f, Retryable) for f in faults) else Refused
+            raise kind("output.shares", f"{len(good)} of the {threshold} brokers needed answered: {reasons}")
+        return good
+
+    def _output_index(self, name: str | None) -> int:
+        names = [o.name for o in self.agreement.outputs]
+        if name is None and len(names) == 1:
+            return 0
+        if name is None or name not in names:
+            raise Refused("task.output", "the task has no such output", found=name, expected=" or ".join(names))
+        return names.index(name)

@@ -1,0 +1,116 @@
+"""Trying a function on sample rows, under the limits and in the sandbox that the enclave itself uses."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from enclave_app.protocol.bundle import Bundle, InputTable
+from enclave_app.protocol.canonical import dump, load
+from enclave_app.protocol.errors import Bug, Permanent, Refused, Retryable
+from enclave_app.protocol.structs import Limits
+from oracle.dataset.sources import open_source
+from oracle.dataset.types import parse_type
+
+START_SECONDS = 60
+"""What the sandbox may take to start, beyond the function's own time."""
+
+
+async def try_function(
+    bundle: Bundle,
+    samples: Mapping[str, pa.Table | Path],
+    *,
+    params: Mapping[str, Any] | None = None,
+    limits: Limits,
+    as_of: int,
+) -> dict[str, pa.Table]:
+    """The function's outputs on `samples` (by table name); `as_of` in unix seconds stands for the request's.
+
+    `params` are JSON values as a request gives them. Raises Refused `trial.*` and `params.*` for what is given wrong,
+    Permanent with the function's own code where it would fail in the enclave too, Retryable where the machine failed.
+    """
+    given = dump(dict(params or {}))
+    bundle.header.params.read(given)
+    stray = set(samples) ^ {table.name for table in bundle.header.tables}
+    if stray:
+        raise Refused(
+            "trial.tables",
+            "the samples are not the tables that the function reads",
+            found=sorted(samples),
+            expected=[table.name for table in bundle.header.tables],
+        )
+    tables = [await asyncio.to_thread(_stream, table, samples[table.name]) for table in bundle.header.tables]
+    head = dump(
+        {
+            "bundle": len(bundle.raw),
+            "params": len(given),
+            "tables": [len(table) for table in tables],
+            "asOf": as_of,
+            "limits": limits.model_dump(mode="json", by_alias=True),
+        }
+    )
+    data = b"".join([len(head).to_bytes(4, "big"), head, bundle.raw, given, *tables])
+    answer, parts = _read_answer(await _call(data, limits.time_seconds + START_SECONDS))
+    if answer.get("ok") is not True:
+        code, message = str(answer.get("code")), str(answer.get("message"))
+        raise {"function": Permanent, "host": Retryable}.get(str(answer.get("kind")), Refused)(code, message)
+    outputs = zip(bundle.header.outputs, parts, strict=True)
+    return {name: pa.ipc.open_stream(part).read_all() for name, part in outputs}
+
+
+async def _call(data: bytes, seconds: float) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "enclave_app.trial",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate(data)
+    except TimeoutError:
+        raise Retryable("trial.time", "the trial did not end in time", expected=f"at most {seconds:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        last = err.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1][:300]
+        raise Bug("trial.crashed", "the trial's process failed", found=last or f"exit {process.returncode}")
+    return out
+
+
+def _read_answer(out: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    end = 4 + int.from_bytes(out[:4], "big")
+    answer = load(out[4:end], canonical=False)
+    parts, position = [], end
+    for size in answer["parts"]:
+        parts.append(out[position : position + size])
+        position += size
+    return answer, parts
+
+
+def _stream(declared: InputTable, sample: pa.Table | Path) -> bytes:
+    """The declared columns of a sample, cast to the declared types, as one Arrow IPC stream."""
+    opened = open_source(sample)
+    table = pa.Table.from_batches(opened.batches, opened.schema)
+    missing = [column.name for column in declared.columns if column.name not in table.column_names]
+    if missing:
+        raise Refused("trial.columns", f"the sample of {declared.name} has no column {missing[0]!r}")
+    schema = pa.schema([(column.name, parse_type(column.type)) for column in declared.columns])
+    try:
+        # A CSV's types are guessed from its text, so a sample is brought to the declared ones where that loses nothing.
+        table = table.select(schema.names).cast(schema)
+    except pa.ArrowException:
+        raise Refused("trial.types", f"the sample of {declared.name} does not convert to the declared types") from None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())

@@ -1,0 +1,165 @@
+"""A broker's configuration: one frozen object, read from YAML once, at the edge. What is not set refuses (R21)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from enclave_app.protocol.canonical import validate
+from enclave_app.protocol.fields import Address
+from enclave_app.protocol.release import MAX_BODY
+from enclave_app.protocol.structs import Confirmation
+from oracle.errors import Refused
+
+Rate = Annotated[float, Field(gt=0, le=100_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Listen(_Section):
+    """Where to serve. With `unix` set, host and port are not used. Port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=7460, ge=0, le=65535)
+    unix: Path | None = None
+
+
+class Minimum(_Section):
+    """The least confirmed block that this broker takes, whatever an agreement says."""
+
+    rule: Literal["latest", "safe", "finalized"]
+    blocks: int = Field(default=0, ge=0, le=10_000)
+
+    @property
+    def confirmation(self) -> Confirmation:
+        return Confirmation[self.rule.upper()]
+
+
+class ServedChain(_Section):
+    """A chain this broker serves, and whom it asks about it (R13).
+
+    `quorum` endpoints must agree (default: all of them). `max_block_age` in seconds bounds how old the confirmed block may
+    be by the broker's clock, so that an endpoint that is cut off cannot hide a revocation.
+    """
+
+    chain_id: int = Field(ge=1)
+    agreement_registries: tuple[Address, ...] = Field(min_length=1)
+    rpc: tuple[str, ...] = Field(min_length=1, max_length=16)
+    quorum: int | None = None
+    dangerous_single_rpc: bool = False
+    max_block_age: Annotated[int, Field(ge=1)] | Literal["skip"] = 3600
+    minimum: Minimum | None = None
+    timeout: float = Field(default=10.0, gt=0, le=120)
+
+    @model_validator(mode="after")
+    def _believable(self) -> Self:
+        if len({_endpoint(url) for url in self.rpc}) != len(self.rpc):
+            raise ValueError("an RPC endpoint is listed twice, and would be counted twice")
+        if not 1 <= self.votes <= len(self.rpc):
+            raise ValueError("quorum must be between 1 and the number of RPC endpoints")
+        if self.votes == 1 and not self.dangerous_single_rpc:
+            raise ValueError(
+                "one RPC endpoint would be believed alone (R13); list several, or write dangerous_single_rpc: true"
+            )
+        if self.votes > 1 and 2 * self.votes <= len(self.rpc):
+            raise ValueError("quorum must be more than half of the RPC endpoints, or two answers could both have it")
+        return self
+
+    @property
+    def votes(self) -> int:
+        return len(self.rpc) if self.quorum is None else self.quorum
+
+
+class Anchors(_Section):
+    """Roots under which this broker appraises evidence itself (R4). `development` are DER files of one devnet's roots."""
+
+    intel: bool = True
+    development: tuple[Path, ...] = ()
+    dangerous_development_roots: bool = False
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.intel and not self.development:
+            raise ValueError("no trust anchor is set (R21)")
+        if self.development and not self.dangerous_development_roots:
+            raise ValueError(
+                "a development root vouches for simulated enclaves; write dangerous_development_roots: true to mean it"
+            )
+        return self
+
+
+class RateLimits(_Section):
+    """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`."""
+
+    per_client: Rate = 50
+    per_client_burst: Rate = 200
+    overall: Rate = 500
+    overall_burst: Rate = 1000
+    concurrent: int = Field(default=32, ge=1, le=1024)
+
+
+class KeyBrokerConfig(_Section):
+    """`collateral` is one QuoteCollateralV3 JSON file, or a directory of `sgx-<fmspc>.json` and `tdx-<fmspc>.json`."""
+
+    directory: Path
+    password_file: Path
+    chains: tuple[ServedChain, ...] = Field(min_length=1)
+    anchors: Anchors = Anchors()
+    collateral: Path
+    listen: Listen = Listen()
+    limits: RateLimits = RateLimits()
+    max_body: int = Field(default=MAX_BODY, ge=1024, le=MAX_BODY)
+
+    @field_validator("chains")
+    @classmethod
+    def _once(cls, chains: tuple[ServedChain, ...], _info: ValidationInfo) -> tuple[ServedChain, ...]:
+        if len({c.chain_id for c in chains}) != len(chains):
+            raise ValueError("a chain is listed twice")
+        return chains
+
+    def under(self, base: Path) -> KeyBrokerConfig:
+        """The same with relative paths taken from `base`."""
+        anchors = self.anchors.model_copy(update={"development": tuple(base / p for p in self.anchors.development)})
+        unix = None if self.listen.unix is None else base / self.listen.unix
+        return self.model_copy(
+            update={
+                "directory": base / self.directory,
+                "password_file": base / self.password_file,
+                "collateral": base / self.collateral,
+                "anchors": anchors,
+                "listen": self.listen.model_copy(update={"unix": unix}),
+            }
+        )
+
+
+def read_config(path: Path) -> KeyBrokerConfig:
+    """From a YAML file; relative paths in it are relative to the file. Raises Refused."""
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise Refused("config.unreadable", f"{path} cannot be read as YAML ({type(error).__name__})") from None
+    return validate(KeyBrokerConfig, value).under(path.absolute().parent)
+
+
+def read_password(path: Path) -> str:
+    """A password from a file, without the newline at its end."""
+    try:
+        password = path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused("config.password", f"the password file {path} cannot be read ({type(error).__name__})") from None
+    if not password:
+        raise Refused("config.password", f"the password file {path} is empty")
+    return password
+
+
+def _endpoint(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an RPC endpoint is an http:// or https:// URL")
+    return parts.netloc.lower(), parts.path.rstrip("/") + "?" + parts.query

@@ -1,0 +1,156 @@
+"""POST /v1/output: re-seal this broker's share of a settled output to an agreed recipient (R15, R17).
+
+Whoever asks: the answer opens for the recipient alone, so callers need no authentication, and there is no cap. Narrowing and
+expiry are not looked at: nobody censors by outcome (R8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from enclave_app.protocol import signing
+from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.hpke import PublicKey
+from enclave_app.protocol.manifest import Manifest, read_manifest
+from enclave_app.protocol.release import (
+    OutputAnswer,
+    OutputBody,
+    recipient_digests,
+    recipients_digest,
+    seal_output_share,
+)
+from enclave_app.protocol.shares import OutputBinding, open_shares, read_share_list
+from enclave_app.protocol.structs import Enclaves, Outcome, TaskState
+from oracle.chain.reader import IdentityRecord, TaskOnChain
+from oracle.errors import Refused, Retryable
+from oracle.keybroker import checks
+from oracle.keybroker.chains import Chains
+from oracle.keybroker.keys import BrokerKeys
+from oracle.keybroker.ledger import Ledger
+from oracle.keybroker.log import OutputReleased
+from oracle.keybroker.terms import Identify, Terms, check_share_list, read_terms
+from oracle.keybroker.view import OutputView, read_output
+
+
+class OutputReleaser:
+    def __init__(self, keys: BrokerKeys, chains: Chains, ledger: Ledger, identify: Identify) -> None:
+        self._keys, self._chains, self._ledger, self._identify = keys, chains, ledger, identify
+
+    async def output(self, body: OutputBody) -> OutputAnswer:
+        """This broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
+        access = self._chains.served(body.chain)
+        terms = read_terms(body.chain, body.agreement, body.request, self._keys.card, self._identify)
+        check_result(terms, body)
+        manifest = check_output(terms, body)
+        recipient = check_recipient(terms, body)
+        signer = check_shares_statement(terms, body, manifest)
+        view = await read_output(access, terms, signer)
+        checks.check_activated(terms, view.agreement)
+        check_settled(terms, body, view.task)
+        check_registered(view.identities, terms.agreement.tee)
+        answer = await asyncio.to_thread(self._seal, terms, body, manifest, recipient)
+        await self._ledger.append(self._entry(terms, body, manifest, recipient, signer, answer, view))
+        return answer
+
+    def _seal(self, terms: Terms, body: OutputBody, manifest: Manifest, recipient: PublicKey) -> OutputAnswer:
+        shares = read_share_list(body.share_list, manifest.id, body.shares.shares)
+        check_share_list(shares, terms.agreement, len(manifest.keys))
+        binding = OutputBinding(
+            chain_id=terms.chain.chain_id,
+            oracle=terms.agreement.oracle,
+            agreement_id=terms.agreement_id,
+            task_id=terms.task_id,
+            output=manifest.id,
+        )
+        x, (share,) = open_shares(shares, self._keys.sealing, binding)
+        sealed = seal_output_share(
+            terms.chain, terms.agreement, body.shares, self._keys.card.digest, recipient, x, share
+        )
+        return OutputAnswer(sealed=sealed)
+
+    def _entry(
+        self,
+        terms: Terms,
+        body: OutputBody,
+        manifest: Manifest,
+        recipient: PublicKey,
+        signer: str,
+        answer: OutputAnswer,
+        view: OutputView,
+    ) -> OutputReleased:
+        return OutputReleased(
+            agreement_id=terms.agreement_id,
+            task_id=terms.task_id,
+            output=body.output,
+            output_id=manifest.id,
+            recipient=recipient.digest,
+            signer=signer,
+            answer=sha256(answer.sealed),
+            block_number=view.block.number,
+            block_hash=view.block.hash,
+        )
+
+
+def check_result(terms: Terms, body: OutputBody) -> None:
+    """The result is one of this task, a success, and has the output that is asked for."""
+    if body.result.agreement_id != terms.agreement_id:
+        raise Refused("result.agreement", "a result is for another agreement", found=body.result.agreement_id.hex())
+    if body.result.task_id != terms.task_id:
+        raise Refused("result.task", "a result is for another task", found=body.result.task_id.hex())
+    if body.result.outcome != Outcome.SUCCEEDED:
+        raise Refused("result.outcome", "a task that failed has no outputs", found=body.result.outcome)
+    if not body.output < len(body.result.outputs) == len(terms.agreement.outputs):
+        raise Refused("result.outputs", "the result does not have the agreement's outputs", found=body.output)
+
+
+def check_output(terms: Terms, body: OutputBody) -> Manifest:
+    """R17: the manifest is the one whose digest was settled, for the output that the agreement has at this place."""
+    agreed, settled = terms.agreement.outputs[body.output], body.result.outputs[body.output]
+    if (agreed.name, agreed.kind) != (settled.name, settled.kind):
+        raise Refused(
+            "output.name", "the result has another output here than the agreement", found=repr(settled.name[:80])
+        )
+    manifest = read_manifest(body.manifest, settled.digest)
+    if manifest.encryption != "tink-aes256-gcm-hkdf-1mb":
+        raise Refused("output.encryption", "an output is sealed in another way", found=manifest.encryption)
+    return manifest
+
+
+def check_recipient(terms: Terms, body: OutputBody) -> PublicKey:
+    """R15: the recipient is the agreement's, or the request's where the agreement leaves it to that."""
+    recipient = PublicKey(body.recipient)
+    recipients, result_key = terms.agreement.outputs[body.output].recipients, terms.request.result_key
+    if recipient.digest not in recipient_digests(recipients, result_key):
+        raise Refused("output.recipient", "this key is no agreed recipient of the output", found=recipient.digest.hex())
+    if body.result.outputs[body.output].recipients_digest != recipients_digest(recipients, result_key):
+        raise Refused("output.recipients", "the result names other recipients than the agreement")
+    return recipient
+
+
+def check_shares_statement(terms: Terms, body: OutputBody, manifest: Manifest) -> str:
+    """R17: an enclave signed for this share list of this output; gives the key that did."""
+    said = body.shares
+    if (said.agreement_id, said.task_id) != (terms.agreement_id, terms.task_id):
+        raise Refused("output.shares_task", "a share list's statement is for another task", found=said.task_id.hex())
+    if said.output_id != manifest.id:
+        raise Refused(
+            "output.shares_output", "a share list's statement is for another output", found=said.output_id.hex()
+        )
+    return signing.recover(said.typed_digest(terms.chain.oracle_domain(terms.agreement)), body.shares_signature)
+
+
+def check_settled(terms: Terms, body: OutputBody, task: TaskOnChain) -> None:
+    """R17: nobody reads a sealed result that was not settled."""
+    if task.state in (TaskState.NONE, TaskState.REQUESTED):
+        raise Retryable("output.not_settled", "the task is not settled at the confirmed block", found=task.state.name)
+    if task.state != TaskState.FULFILLED:
+        raise Refused("output.no_result", "the task ended without a result", found=task.state.name)
+    digest = body.result.typed_digest(terms.chain.oracle_domain(terms.agreement))
+    if task.result_digest != digest[: len(task.result_digest)] or len(task.result_digest) != 31:
+        raise Refused("output.result", "the chain settled another result", found=digest.hex()[:62])
+
+
+def check_registered(identities: tuple[IdentityRecord, ...], tee: Enclaves) -> None:
+    """Whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
+    if not any(identity.measurement in tee.measurements for identity in identities):
+        raise Refused("output.signer", "the share list is not signed by an enclave that the agreement takes")

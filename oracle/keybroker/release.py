@@ -1,0 +1,184 @@
+"""POST /v1/release: one enclave, one task, one broker, one answer (R13). `release` is the whole story."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.evidence import report_data
+from enclave_app.protocol.hpke import PublicKey
+from enclave_app.protocol.manifest import read_manifest
+from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, answer_info, pack_answer
+from enclave_app.protocol.shares import DatasetBinding, key_ids_digest, open_shares, read_share_list
+from enclave_app.protocol.structs import ReleaseStatement
+from oracle.attestation import Verified
+from oracle.errors import Refused
+from oracle.keybroker import checks
+from oracle.keybroker.chains import Chains
+from oracle.keybroker.keys import BrokerKeys
+from oracle.keybroker.ledger import Ledger
+from oracle.keybroker.log import Released
+from oracle.keybroker.terms import Identify, Signed, Terms, check_share_list, read_terms
+from oracle.keybroker.trust import Trust, check_policy
+from oracle.keybroker.view import ReleaseView, read_release
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that holds by itself: before anything is read from the chain."""
+
+    terms: Terms
+    sealing: PublicKey
+    verified: Verified
+    signed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """An answer that is ready to leave, and its log entry."""
+
+    answer: ReleaseAnswer
+    entry: Released
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a release spent its time, in milliseconds."""
+
+    own_ms: float
+    chain_ms: float
+    seal_ms: float
+    log_ms: float
+
+
+class Releaser:
+    def __init__(
+        self,
+        keys: BrokerKeys,
+        chains: Chains,
+        trust: Trust,
+        ledger: Ledger,
+        memory: tuple[Identify, Signed],
+        clock: Callable[[], float],
+    ) -> None:
+        self._keys, self._chains, self._trust, self._ledger = keys, chains, trust, ledger
+        self._identify, self._signed = memory
+        self._clock = clock
+
+    async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
+        """Release this broker's shares of a task's keys, or raise the rule that forbids it."""
+        started = time.perf_counter()
+        access = self._chains.served(body.chain)
+        asked = await asyncio.to_thread(self._check_own_words, body)
+        checked = time.perf_counter()
+        parties = asked.terms.agreement.parties()
+        unsigned = [party for party in parties if party not in asked.signed]
+        view = await read_release(
+            access, asked.terms, body.release.request.anchor, body.evidence, asked.verified, unsigned
+        )
+        check_view(asked, body, view)
+        read = time.perf_counter()
+        sealed = await asyncio.to_thread(self._seal, asked, body, view)
+        ready = time.perf_counter()
+        await self._ledger.append_release(sealed.entry, asked.terms.agreement.keys.max_releases)
+        steps = [started, checked, read, ready, time.perf_counter()]
+        own, chain, seal, log = (round(1000 * (b - a), 2) for a, b in pairwise(steps))
+        return sealed.answer, Timing(own, chain, seal, log)
+
+    def _check_own_words(self, body: ReleaseBody) -> Asked:
+        """What needs no chain: ids (R13), consent by ECDSA (R7), who asks, and the broker's own appraisal (R2 to R5)."""
+        terms = read_terms(body.chain, body.agreement, body.request, self._keys.card, self._identify)
+        signed = self._signed(terms.agreement_id, terms.agreement.parties(), body.signatures)
+        sealing = checks.check_asked(terms, body.release, body.evidence, self._keys.card.digest)
+        checks.check_evidence_place(terms, body.evidence)
+        verified = self._trust.verify(body.evidence.tee, body.evidence.quote)
+        expected = report_data(
+            terms.chain.chain_id,
+            terms.agreement.enclave_registry,
+            body.evidence.signer,
+            sealing.digest,
+            body.evidence.block_hash,
+        )
+        check_policy(verified, terms.agreement.tee, expected)
+        checks.check_host(terms, body.evidence, verified)
+        return Asked(terms, sealing, verified, signed)
+
+    def _seal(self, asked: Asked, body: ReleaseBody, view: ReleaseView) -> Sealed:
+        """Open this broker's shares of the agreed columns (R10, R11) and seal them to the enclave, with a statement (R13)."""
+        terms, request = asked.terms, body.release.request
+        x, shares = self._open(terms, body)
+        plaintext = pack_answer(x, shares)
+        info = answer_info(terms.chain, terms.agreement, request, terms.request.versions, body.evidence.signer)
+        sealed = asked.sealing.seal(plaintext, info)
+        statement = ReleaseStatement(
+            agreement_id=terms.agreement_id,
+            task_id=terms.task_id,
+            signer=body.evidence.signer,
+            nonce=request.nonce,
+            broker=self._keys.card.digest,
+            keys=key_ids_digest(sorted(shares)),
+            answer=sha256(sealed),
+            collateral=asked.verified.collateral,
+            time=int(self._clock()),
+            block_number=view.block.number,
+            block_hash=view.block.hash,
+        )
+        signature = self._keys.signing.sign(statement.typed_digest(terms.chain.oracle_domain(terms.agreement)))
+        entry = Released(
+            statement=statement,
+            signature=signature,
+            tee=body.evidence.tee,
+            measurement=asked.verified.measurement,
+            platform=asked.verified.platform,
+            operator=body.evidence.operator,
+            root=asked.verified.root,
+            anchor=request.anchor,
+            evidence_block=body.evidence.block_hash,
+            datasets=terms.request.versions,
+            keys=tuple(tuple(k for d, k in sorted(shares) if d == i) for i in range(len(terms.agreement.data))),
+        )
+        return Sealed(ReleaseAnswer(statement=statement, signature=signature, sealed=sealed), entry)
+
+    def _open(self, terms: Terms, body: ReleaseBody) -> tuple[int, dict[tuple[int, int], bytes]]:
+        """This broker's x, and its shares by (dataset index, key index), of the released columns only."""
+        data = terms.agreement.data
+        if len(body.manifests) != len(data) or len(body.share_lists) != len(data):
+            raise Refused(
+                "release.datasets",
+                "not one manifest and one share list per dataset",
+                found=f"{len(body.manifests)} and {len(body.share_lists)}",
+                expected=len(data),
+            )
+        x, opened = 0, {}
+        for index, (term, version) in enumerate(zip(data, terms.request.versions, strict=True)):
+            manifest = read_manifest(body.manifests[index], version)
+            if manifest.lineage != term.lineage:
+                raise Refused("manifest.lineage", "a dataset is of another lineage than its term (R9)", found=term.name)
+            wanted = manifest.key_indexes(term.columns)
+            shares = read_share_list(body.share_lists[index], version, term.shares_digest)
+            check_share_list(shares, terms.agreement, len(manifest.keys))
+            # R10: the owner is the agreement's, so shares copied from another owner's list do not open.
+            binding = DatasetBinding(
+                chain_id=terms.chain.chain_id,
+                registry=terms.chain.agreement_registry,
+                owner=term.owner,
+                dataset=version,
+            )
+            x, mine = open_shares(shares, self._keys.sealing, binding)
+            opened.update({(index, key): mine[key] for key in wanted})
+        return x, opened
+
+
+def check_view(asked: Asked, body: ReleaseBody, view: ReleaseView) -> None:
+    """What the chain has to say at the confirmed block, rule by rule."""
+    terms, tee = asked.terms, asked.terms.agreement.tee
+    checks.check_consent(terms.agreement.parties(), asked.signed, view.consents)
+    checks.check_standing(terms, view.agreement, view.dropped)
+    checks.check_task(view.task, terms.agreement.keys, view.block)
+    identity = checks.check_identity(view.identity, body.release.request.anchor, asked.sealing.digest, tee, view.block)
+    checks.check_same_enclave(identity, body.evidence, asked.verified)
+    checks.check_freshness(body.evidence, view.evidence_block, tee, view.block)

@@ -1,0 +1,173 @@
+"""The broker's HTTP face: parse, limit, answer, and say what happened in one JSON line. No rule lives here.
+
+POST /v1/release  ReleaseBody → ReleaseAnswer      GET /v1/info  Info
+POST /v1/output   OutputBody → OutputAnswer        GET /healthz
+Errors are an ErrorBody: 403 refused, 503 the same call may succeed later, 500 a bug of ours, whose details stay here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import TypeVar
+
+from aiohttp import web
+
+from enclave_app.protocol.canonical import Document, parse
+from enclave_app.protocol.release import ErrorBody, OutputBody, ReleaseBody
+from oracle.errors import Bug, OracleError, Refused, Retryable
+from oracle.keybroker.broker import KeyBroker, open_broker
+from oracle.keybroker.config import KeyBrokerConfig, Listen
+from oracle.keybroker.limits import Limiter
+
+LOGGER = logging.getLogger("oracle.keybroker")
+SHUTDOWN_SECONDS = 10.0
+READ_SECONDS = 30.0
+
+B = TypeVar("B", ReleaseBody, OutputBody)
+
+
+class Service:
+    def __init__(self, broker: KeyBroker, config: KeyBrokerConfig) -> None:
+        self._broker, self._config = broker, config
+        self._limiter = Limiter(config.limits, time.monotonic)
+        self._slots = asyncio.Semaphore(config.limits.concurrent)
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=self._config.max_body)
+        app.router.add_post("/v1/release", self._release)
+        app.router.add_post("/v1/output", self._output)
+        app.router.add_get("/v1/info", self._info)
+        app.router.add_get("/healthz", self._health)
+        return app
+
+    async def _release(self, request: web.Request) -> web.Response:
+        async def act(body: ReleaseBody, note: dict[str, object]) -> Document:
+            note["task"] = body.release.request.task_id.hex()
+            note["signer"] = body.evidence.signer
+            answer, timing = await self._broker.releases.release(body)
+            note.update(asdict(timing))
+            return answer
+
+        return await self._answer(request, "release", ReleaseBody, act)
+
+    async def _output(self, request: web.Request) -> web.Response:
+        async def act(body: OutputBody, note: dict[str, object]) -> Document:
+            note["task"], note["output"] = body.shares.task_id.hex(), body.output
+            return await self._broker.outputs.output(body)
+
+        return await self._answer(request, "output", OutputBody, act)
+
+    async def _info(self, _request: web.Request) -> web.Response:
+        return _json(self._broker.info)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    async def _answer(
+        self,
+        request: web.Request,
+        what: str,
+        model: type[B],
+        act: Callable[[B, dict[str, object]], Awaitable[Document]],
+    ) -> web.Response:
+        started = time.perf_counter()
+        note: dict[str, object] = {"event": what}
+        try:
+            self._limiter.check(request.remote)
+            async with self._slots:
+                data = await self._body(request)
+                body = await asyncio.to_thread(parse, model, data, limit=self._config.max_body, canonical=False)
+                response = _json(await act(body, note))
+        except Exception as error:
+            response = _error(error)
+            note["code"] = error.code if isinstance(error, OracleError) else "bug"
+            if isinstance(error, OracleError):
+                note["message"] = error.message
+            else:
+                LOGGER.exception("unexpected error")
+        note["status"], note["ms"] = response.status, round(1000 * (time.perf_counter() - started), 2)
+        _say(note, logging.INFO if response.status < 500 else logging.WARNING)
+        return response
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(READ_SECONDS):  # a slow sender must not hold a slot
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Refused(
+                "http.body", "the body is too large", expected=f"at most {self._config.max_body} bytes"
+            ) from None
+        except TimeoutError:
+            raise Retryable("http.slow", "the body did not arrive in time") from None
+
+
+async def serve(config: KeyBrokerConfig, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then let running calls finish. `ready` is told the address once it is served."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    broker = await open_broker(config)
+    try:
+        runner, address = await start(broker, config)
+        try:
+            _say({"event": "serving", "address": address, "broker": broker.info.card.digest.hex()}, logging.INFO)
+            if ready is not None:
+                ready(address)
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+    finally:
+        await broker.close()
+        _say({"event": "stopped"}, logging.INFO)
+
+
+async def start(broker: KeyBroker, config: KeyBrokerConfig) -> tuple[web.AppRunner, str]:
+    """Listen as configured; the runner's `cleanup` stops it. The address is a URL, or `unix:` and a path."""
+    runner = web.AppRunner(Service(broker, config).application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        return runner, await _listen(runner, config.listen)
+    except OSError as error:
+        await runner.cleanup()
+        raise Retryable("broker.listen", f"the broker cannot listen there ({error.strerror})") from None
+
+
+async def _listen(runner: web.AppRunner, listen: Listen) -> str:
+    if listen.unix is not None:
+        listen.unix.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, str(listen.unix)).start()
+        finally:
+            os.umask(mask)
+        return f"unix:{listen.unix}"
+    await web.TCPSite(runner, listen.host, listen.port).start()
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _json(document: Document, status: int = 200) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(
+        text=document.model_dump_json(by_alias=True), status=status, content_type="application/json", headers=headers
+    )
+
+
+def _error(error: Exception) -> web.Response:
+    if isinstance(error, OracleError) and not isinstance(error, Bug):
+        retry = isinstance(error, Retryable)
+        body = ErrorBody(code=error.code, message=error.message[:2000], retry=retry)
+        return _json(body, 503 if retry else 403)
+    return _json(ErrorBody(code="bug", message="the broker failed; its operator's log says how", retry=False), 500)
+
+
+def _say(note: dict[str, object], level: int) -> None:
+    LOGGER.log(level, json.dumps(note, separators=(",", ":"), default=str))
