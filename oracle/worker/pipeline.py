@@ -216,6 +216,8 @@ class Pipeline:
                     self._forget_round(plan.task.id)
                     if error.code == UNREACHABLE:
                         self._p.enrolment.doubt()
+                    if error.code in FORGOTTEN:
+                        raise Retryable("enclave.forgot", f"the enclave forgot the task: {error.message}") from error
                     raise
                 log.warning("the enclave finds too few good answers", code=error.code, answers=len(answers))
                 round_.insufficient = len(answers)
@@ -263,6 +265,8 @@ class Pipeline:
 
 RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
 """Refusals that a renewal of the same signer's registration mends."""
+FORGOTTEN = frozenset({"task.unknown", "task.forgotten"})
+"""What an enclave says that dropped a started task for want of room, or restarted: no fault of the task (R19)."""
 
 
 def _is_about_answers(error: OracleError) -> bool:
