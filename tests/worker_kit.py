@@ -26,6 +26,7 @@ from enclave_app.protocol import evidence as evidence_protocol
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import commitment, sha256
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
+from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest
@@ -96,7 +97,6 @@ from oracle.chain.sender import Receipt, Sender
 from oracle.chain.source import SingleSource
 from oracle.storage import FileStorage
 from oracle.worker.config import WorkerConfig
-from oracle.worker.register import development_anchor
 
 FEE = 10**15
 ANSWER = b"an answer, which is plaintext\n"
@@ -657,7 +657,7 @@ class World:
         (self.directory / "root.der").write_bytes(self.authority.root_der)
         (self.directory / "collateral.json").write_text(json.dumps(self.authority.collateral()))
         (self.directory / "wallet.key").write_text(self.wallet.key.hex())
-        (self.directory / "appraiser.key").write_text(self.appraiser._key.to_bytes().hex())
+        (self.directory / "appraiser.key").write_text(self.appraiser.secret().hex())
         fields: dict[str, Any] = {
             "rpc": [self.rpc.url],
             "deployment": "deployment.json",

@@ -11,7 +11,7 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.eip712 import Domain
-from enclave_app.protocol.evidence import Evidence
+from enclave_app.protocol.evidence import Evidence, development_anchor
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.release import TaskRecord, recipients_digest
 from enclave_app.protocol.signing import SigningKey
@@ -27,7 +27,6 @@ from oracle.worker.register import (
     DevelopmentAppraiser,
     Enrolled,
     anchor_of,
-    development_anchor,
     make_evidence,
     register_enclave,
 )
