@@ -22,6 +22,9 @@ FOLLOWED = ("AgreementActivated", "TaskRequested", "TaskFulfilled", "TaskCancell
 MAX_RANGE = 2000
 """Blocks asked for at once; halved while an endpoint refuses, for each has its own limit."""
 
+CALM_DEPTH = 64
+"""Blocks below the head that a reorganisation seldom reaches."""
+
 
 class Follower:
     """`on_news` is awaited after each transaction that took new events in (False), or rewound (True).
@@ -76,7 +79,10 @@ class Follower:
         first = self._first if cursor is None else cursor[0] + 1
         if head.number < first:
             return False
-        last = min(head.number, first + self._range - 1)
+        # A missed past is taken in up to some way below the head first, so that a reorganisation finds a known block there
+        # instead of sending us back to the beginning.
+        calm = head.number - CALM_DEPTH
+        last = min(head.number if first > calm else calm, first + self._range - 1)
         upto = head if last == head.number else await self._source.block(last)
         if upto is None:
             return False

@@ -224,6 +224,17 @@ async def test_outputs_lost_with_the_enclave_are_computed_again(tmp_path: Path) 
         assert record_name(task_id) in shelf.blobs
 
 
+async def test_a_task_that_the_enclave_dropped_before_its_run_is_started_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.forgets = 1
+        async with running(place):
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+        assert [broker.asked for broker in place.brokers] == [2, 2, 2]
+
+
 async def test_a_stop_lets_what_runs_finish(tmp_path: Path) -> None:
     async with world(tmp_path) as place:
         agreement = await place.agreement()
