@@ -6,37 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
-from web3 import AsyncHTTPProvider
+from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint
 
-from oracle.errors import Refused, Retryable, RpcFault
+from enclave_app.protocol.canonical import check_depth
+from oracle.errors import OracleError, Permanent, Refused, Retryable, RpcFault
+
+MAX_ANSWER = 256 << 20
 
 
 class Rpc:
-    """`timeout` in seconds bounds each request."""
+    """`timeout` in seconds bounds each request. web3 encodes and decodes; the session is ours, because web3's connects anew
+    for each request."""
 
     def __init__(self, url: str, *, timeout: float = 20.0) -> None:
         self.url = url
-        self._provider = AsyncHTTPProvider(
-            url,
-            request_kwargs={"timeout": aiohttp.ClientTimeout(total=timeout)},
-            exception_retry_configuration=None,
-        )
+        self._codec = AsyncJSONBaseProvider()
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def call(self, method: str, *params: Any) -> Any:
         """The `result` of one call; raises Retryable for transport faults and RpcFault for an error answer."""
-        return _result(await self._guard(self._provider.make_request(RPCEndpoint(method), list(params))))
+        return _result(await self._post(self._codec.encode_rpc_request(RPCEndpoint(method), list(params))))
 
     async def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """The results of several calls in one request; an RpcFault stands in the place of a call that failed."""
         if not calls:
             return []
         requests: list[tuple[RPCEndpoint, Any]] = [(RPCEndpoint(method), list(params)) for method, params in calls]
-        answers = await self._guard(self._provider.make_batch_request(requests))
+        answers = await self._post(self._codec.encode_batch_rpc_request(requests))
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise Retryable("rpc.batch", f"{self.url} did not answer a batch as asked")
+        by_id = {a["id"]: a for a in answers if isinstance(a, dict) and isinstance(a.get("id"), int)}
+        if len(by_id) != len(calls):
+            raise Retryable("rpc.batch", f"{self.url} did not number its answers")
         results: list[Any] = []
-        for answer in answers:
+        for _, answer in sorted(by_id.items()):
             try:
                 results.append(_result(answer))
             except RpcFault as fault:
@@ -44,19 +50,39 @@ class Rpc:
         return results
 
     async def close(self) -> None:
-        await self._provider.disconnect()
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
-    async def _guard(self, request: Any) -> Any:
+    async def _post(self, body: bytes) -> Any:
+        if self._closed:
+            raise Permanent("rpc.closed", "this connection to the chain is closed", hint="Stay inside the `async with`")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout, connector=aiohttp.TCPConnector(limit=64))
         try:
-            return await request
+            async with self._session.post(
+                self.url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+            ) as answer:
+                if answer.status != 200:
+                    code = "rpc.rate_limited" if answer.status == 429 else "rpc.status"
+                    raise Retryable(code, f"{self.url} answered with HTTP status {answer.status}")
+                raw = bytearray()
+                async for chunk in answer.content.iter_chunked(1 << 20):
+                    raw += chunk
+                    if len(raw) > MAX_ANSWER:
+                        raise Retryable("rpc.size", f"{self.url} answered with more than {MAX_ANSWER} bytes")
         except TimeoutError:
             raise Retryable("rpc.timeout", f"{self.url} did not answer in time") from None
-        except aiohttp.ClientResponseError as error:
-            code = "rpc.rate_limited" if error.status == 429 else "rpc.status"
-            raise Retryable(code, f"{self.url} answered with HTTP status {error.status}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable("rpc.unreachable", f"{self.url} cannot be reached ({type(error).__name__})") from None
-        except ValueError as error:
+        return self._decode(bytes(raw))
+
+    def _decode(self, raw: bytes) -> Any:
+        try:
+            check_depth(raw)
+            return self._codec.decode_rpc_response(raw)
+        except (ValueError, RecursionError, OracleError) as error:
             raise Retryable("rpc.answer", f"{self.url} did not answer with JSON-RPC ({type(error).__name__})") from None
 
 

@@ -14,8 +14,9 @@ from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from oracle.chain.abi import explain_revert
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
-from oracle.errors import Retryable, RpcFault
+from oracle.errors import Bug, Retryable, RpcFault
 
+NONCE_ATTEMPTS = 5
 GAS_SLACK = 30_000
 """Added to every estimate: a precompile given only its estimated gas answers wrongly instead of failing (FACTS)."""
 
@@ -68,18 +69,22 @@ class Sender:
         """Sign and send without waiting. The nonce is taken only once the transaction is known to be good."""
         limit = gas if gas is not None else await self.estimate(to, data, value)
         async with self._lock:
-            signed = await self._sign(to, data, value, limit)
-            try:
-                await self.rpc.call("eth_sendRawTransaction", as_hex(signed.raw))
-            except RpcFault as fault:
-                self._nonce = None  # whatever the node has seen since is read again
-                if "already known" not in str(fault):
-                    raise explain_revert(fault) from None
-            except Retryable:
-                self._nonce = None
-                raise
-            self._nonce = signed.nonce + 1
-            return signed
+            for attempt in range(NONCE_ATTEMPTS):
+                signed = await self._sign(to, data, value, limit)
+                try:
+                    await self.rpc.call("eth_sendRawTransaction", as_hex(signed.raw))
+                except RpcFault as fault:
+                    self._nonce = None  # whatever the node has seen since is read again
+                    if _nonce_taken(fault) and attempt < NONCE_ATTEMPTS - 1:
+                        continue  # another program sends from this key; this transaction was never accepted
+                    if "already known" not in str(fault):
+                        raise explain_revert(fault) from None
+                except Retryable:
+                    self._nonce = None
+                    raise
+                self._nonce = signed.nonce + 1
+                return signed
+        raise Bug("sender.attempts", "a transaction was neither sent nor refused")
 
     def forget_nonce(self) -> None:
         """Read the nonce from the chain before the next transaction: a reorganisation may have dropped one of ours, and
@@ -147,6 +152,10 @@ class Sender:
                 raise Retryable("transaction.fee_cap", "the base fee is above the configured cap", expected=self._cap)
             fee = self._cap
         return min(tip, fee), fee
+
+
+def _nonce_taken(fault: RpcFault) -> bool:
+    return any(text in str(fault) for text in ("nonce too low", "replacement transaction underpriced"))
 
 
 def _receipt(raw: dict[str, Any]) -> Receipt:

@@ -15,11 +15,12 @@ from oracle.devnet.scenario import OwnedTable, activate, prepare
 MARKER = "MARKER-7f3a9c51"
 """In a column that the query reads and does not output: it may be in memory, and nowhere else."""
 QUERY = """
-SELECT a.grp, count(*) AS n, sum(b.amount) AS total
+SELECT a.grp, count(*) AS n, sum(b.amount * CASE WHEN $least = 1000 THEN 9223372036854775807 ELSE 1 END) AS total
 FROM a JOIN b ON a.id = b.id
-WHERE a.note <> 'nothing' AND b.amount >= $least
+WHERE a.note <> 'nothing' AND (b.amount >= $least OR $least = 1000)
 GROUP BY a.grp ORDER BY a.grp
 """
+"""With least = 1000 its product overflows: a deterministic error of the function (R19)."""
 PARAMS = [{"type": "integer", "name": "least", "min": 0, "max": 1000}]
 ROWS = 200
 

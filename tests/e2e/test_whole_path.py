@@ -31,11 +31,12 @@ def files_before() -> set[Path]:
 async def test_the_result_equals_the_plaintext_query(
     files_before: set[Path], devnet: Devnet, agreement_id: bytes
 ) -> None:
-    task, rows = await _ask(devnet, agreement_id, 100)
-    assert rows == expected(100)
-    settled = await task.settlement()
-    assert settled.result.outcome == Outcome.SUCCEEDED
-    assert (await task.state()).state is TaskState.FULFILLED
+    async with devnet.client("requester") as client:
+        task = await client.request(agreement_id, {"least": 100})
+        assert (await task.result(patience=40)).to_pylist() == expected(100)
+        settled = await task.settlement()
+        assert settled.result.outcome == Outcome.SUCCEEDED
+        assert (await task.state()).state is TaskState.FULFILLED
 
 
 async def test_the_same_question_twice_is_two_tasks_with_one_answer(devnet: Devnet, agreement_id: bytes) -> None:
@@ -46,11 +47,11 @@ async def test_the_same_question_twice_is_two_tasks_with_one_answer(devnet: Devn
     assert rows == again == expected(20)
 
 
-async def test_a_parameter_outside_the_agreed_domain_settles_as_a_signed_failure(
+async def test_a_deterministic_error_of_the_function_settles_as_a_signed_failure(
     devnet: Devnet, agreement_id: bytes
 ) -> None:
     async with devnet.client("requester") as client:
-        task = await client.request(agreement_id, {"least": 1001})
+        task = await client.request(agreement_id, {"least": 1000})
         assert await task.wait(patience=30) is TaskState.FAILED
         with pytest.raises(Permanent, match="the function failed"):
             await task.result()
@@ -127,13 +128,15 @@ async def test_a_killed_worker_resumes_and_settles_once(devnet: Devnet, agreemen
 
 
 async def test_a_killed_enclave_comes_back_as_another_identity(devnet: Devnet, agreement_id: bytes) -> None:
-    before, _ = await _ask(devnet, agreement_id, 80)
-    pid = devnet.enclave_pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    after, rows = await _ask(devnet, agreement_id, 80)
-    assert rows == expected(80)
-    assert (await before.settlement()).signer != (await after.settlement()).signer
+    async with devnet.client("requester") as client:
+        before = await client.request(agreement_id, {"least": 80})
+        await before.wait(patience=40)
+        pid = devnet.enclave_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        after = await client.request(agreement_id, {"least": 80})
+        assert (await after.result(patience=40)).to_pylist() == expected(80)
+        assert (await before.settlement()).signer != (await after.settlement()).signer
 
 
 async def test_a_stopped_worker_drains_and_the_next_one_goes_on(devnet: Devnet, agreement_id: bytes) -> None:
