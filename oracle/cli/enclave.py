@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
 
-_MEASURE = """
-import sys
-from pathlib import Path
-from enclave_app.attesters.software import SoftwareEnclave
-print(SoftwareEnclave.of_program(Path(sys.argv[1]).read_bytes()).measurement.hex())
-"""
-
 WorkerConfigFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
 ]
@@ -103,7 +96,13 @@ async def _measure(config: Path) -> bytes:
     from enclave_app.protocol.digests import parse_digest
 
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _MEASURE, str(config), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "enclave_app.measure",
+        "--config",
+        str(config),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate()
     if process.returncode != 0:
