@@ -13,7 +13,7 @@ from oracle.cli.screen import plain, show, to_json
 from tests.cli_kit import oracle, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = "doctor devnet keys dataset function agreement task withdraw enclave keybroker worker".split()
+GROUPS = ["doctor", "devnet", "keys", "dataset", "function", "agreement", "task", "withdraw", "enclave", "keybroker", "worker"]
 
 
 def python(text: str) -> str:
@@ -29,7 +29,7 @@ def test_help_names_every_command_in_order() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    heavy = "pyarrow web3 eth_account cryptography duckdb aiohttp pydantic rich asyncio".split()
+    heavy = ["pyarrow", "web3", "eth_account", "cryptography", "duckdb", "aiohttp", "pydantic", "rich", "asyncio"]
     loaded = python(f"import sys, oracle.cli.app; print(*[name for name in {heavy} if name in sys.modules])")
     assert loaded.split() == []
 

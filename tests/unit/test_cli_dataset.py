@@ -32,7 +32,9 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sealed(table: Path, tmp_path: Path) -> Path:
-    answer("dataset", "seal", table, "--out", tmp_path / "ds", "--keys", tmp_path / "k", "--dangerous-plaintext-keys", "-y")
+    answer(
+        "dataset", "seal", table, "--out", tmp_path / "ds", "--keys", tmp_path / "k", "--dangerous-plaintext-keys", "-y"
+    )
     return tmp_path / "ds"
 
 
@@ -62,7 +64,10 @@ def test_sealing_says_what_becomes_public_before_it_starts(table: Path, tmp_path
 
 
 def test_a_question_that_nobody_answers_is_a_no(table: Path, tmp_path: Path) -> None:
-    assert refusal("dataset", "seal", table, "--out", tmp_path / "ds", "--keys", tmp_path / "k")["code"] == "confirm.missing"
+    assert (
+        refusal("dataset", "seal", table, "--out", tmp_path / "ds", "--keys", tmp_path / "k")["code"]
+        == "confirm.missing"
+    )
 
 
 def test_a_sealed_dataset_opens_with_its_keys(table: Path, tmp_path: Path) -> None:
@@ -93,7 +98,10 @@ def test_a_lineage_goes_on(sealed: Path, table: Path, tmp_path: Path) -> None:
 def test_inspect_shows_what_anyone_sees(sealed: Path) -> None:
     shown = answer("dataset", "inspect", sealed)
     assert (shown["rows"], shown["keys"], shown["shares"]) == (3, 3, None)
-    assert shown["columns"] == [{"name": "patient", "type": "int64", "key": 1}, {"name": "note", "type": "string", "key": 2}]
+    assert shown["columns"] == [
+        {"name": "patient", "type": "int64", "key": 1},
+        {"name": "note", "type": "string", "key": 2},
+    ]
     ran = oracle("dataset", "inspect", sealed / "manifest.json")
     assert ran.code == 0
     assert shown["dataset_id"] in ran.stdout
@@ -116,7 +124,9 @@ def test_brokers_recover_the_keys_that_were_shared(sealed: Path, deployment: Pat
     brokers = [SealingKey.generate() for _ in range(3)]
     made = answer(*share(sealed, deployment, brokers, "--threshold", 2, "--yes"))
     manifest = load_manifest(sealed)
-    listed = read_share_list((sealed / "shares.json").read_bytes(), manifest.id, bytes.fromhex(made["shares_digest"][2:]))
+    listed = read_share_list(
+        (sealed / "shares.json").read_bytes(), manifest.id, bytes.fromhex(made["shares_digest"][2:])
+    )
     binding = DatasetBinding(chain_id=31337, registry=REGISTRY, owner=OWNER, dataset=manifest.id)
     opened = dict(open_shares(listed, broker, binding) for broker in brokers[1:])
     for index, commitment in enumerate(manifest.keys):
@@ -136,9 +146,7 @@ def test_sharing_says_who_could_collude(sealed: Path, deployment: Path) -> None:
     ("more", "code"),
     [(("--threshold", 4), "share.threshold"), (("--threshold", 1, "--owner", "0x12"), "address")],
 )
-def test_impossible_shares_are_refused(
-    sealed: Path, deployment: Path, more: tuple[object, ...], code: str
-) -> None:
+def test_impossible_shares_are_refused(sealed: Path, deployment: Path, more: tuple[object, ...], code: str) -> None:
     brokers = [SealingKey.generate() for _ in range(3)]
     assert refusal(*share(sealed, deployment, brokers, *more, "--yes"))["code"] == code
     assert not (sealed / "shares.json").exists()
