@@ -1,14 +1,14 @@
 """From encrypted Parquet to Arrow, in a process of its own.
 
 pyarrow parses what a data owner made, and aborts its process where a key is missing: so this runs in a sandboxed child
-that holds the released column keys of one dataset and nothing else, apart from the function's child (R6).
+that holds the released column keys of one task and nothing else, apart from the function's child (R6).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from io import RawIOBase
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,9 +26,9 @@ def decode_dataset(
     ciphertext: memoryview,
     sink: RawIOBase,
 ) -> int:
-    """Write the `wanted` columns of every file, in the manifest's order, to `sink` as one Arrow IPC stream; returns rows.
+    """Write the `wanted` columns of every file, in order, to `sink` as one Arrow IPC stream; returns the rows.
 
-    `ciphertext` is the files, one behind the other. Raises `Refused` (table.…) where a file is not what the manifest says.
+    `ciphertext` is the files, one behind the other. Raises `Refused` (table.…) for what is not as the manifest says.
     """
     if manifest.encryption != "parquet-aes-gcm-v1":
         raise Refused("table.encryption", "a dataset is not a table", found=manifest.encryption)
@@ -95,4 +95,4 @@ def _check_schema(parquet: pq.ParquetFile, file: File, columns: Sequence[Column]
 
 
 def manifest_of(value: Any) -> Manifest:
-    return cast(Manifest, validate(Manifest, value))
+    return validate(Manifest, value)

@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO, Any, Final
 
+from enclave_app.function_job import function_allowance, function_job, most_output
 from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import load, validate
 from enclave_app.protocol.errors import Bug, OracleError, Refused, Retryable
 from enclave_app.protocol.structs import FunctionKind, Limits
 from enclave_app.sandbox.host import JobFailed, Sandbox
-from enclave_app.sandbox.lockdown import Allowance
 from enclave_app.sandbox.memory import MemoryFile
 from enclave_app.sandbox.zygote import Handlers
 
 MAX_HEAD: Final = 1 << 20
-_IPC_OVERHEAD: Final = 1 << 20
 
 
 def main() -> int:
@@ -56,16 +54,7 @@ async def _run(sandbox: Sandbox, source: IO[bytes]) -> tuple[dict[str, Any], Seq
     if FunctionKind[header.kind.upper()] is not FunctionKind.SQL:
         raise Refused("function.kind", "this version runs only SQL functions", found=header.kind)
     header.params.read(params)
-    job = {
-        "kind": "sql",
-        "entry": bundle.entry_text(),
-        "tables": [table.name for table in header.tables],
-        "outputs": list(header.outputs),
-        "domain": header.params.model_dump(mode="json", by_alias=True),
-        "params": params.hex(),
-        "asOf": head["asOf"],
-        "limits": limits.model_dump(mode="python"),
-    }
+    job = function_job(bundle, params, head["asOf"], limits)
     sandbox.attach(lambda: None)
     with ExitStack() as stack:
         descriptors = []
@@ -74,13 +63,9 @@ async def _run(sandbox: Sandbox, source: IO[bytes]) -> tuple[dict[str, Any], Seq
             file.write_at(_exactly(source, size), 0)
             file.seal()
             descriptors.append(file.fd)
-        allowance = Allowance(limits.memory_mib << 20, math.ceil(limits.time_seconds), 0)
+        allowance = function_allowance(limits, sum(head["tables"]))
         _, parts = await sandbox.run(
-            job,
-            descriptors,
-            allowance,
-            seconds=limits.time_seconds,
-            limit=limits.output_bytes + _IPC_OVERHEAD,
+            job, descriptors, allowance, seconds=limits.time_seconds, limit=most_output(limits)
         )
     return {"ok": True}, parts
 

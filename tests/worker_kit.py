@@ -161,7 +161,7 @@ class TinyBroker:
     async def start(self) -> None:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/v1/release", self._release)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -244,7 +244,7 @@ class TinyEnclave:
         app.router.add_post("/v1/tasks/{id}/run", self._run)
         app.router.add_get("/v1/tasks/{id}/files/{digest}", self._file)
         app.router.add_delete("/v1/tasks/{id}", self._forget)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.socket)).start()
 
@@ -434,9 +434,7 @@ class TinyEnclave:
         return read_share_list(raw, version, agreement.data[index].shares_digest)
 
     def _commitments(self, held: Held) -> list[tuple[bytes, ...]]:
-        return [
-            parse(Manifest, _blob(held.body.storage[0], version)).keys for version in held.body.request.versions
-        ]
+        return [parse(Manifest, _blob(held.body.storage[0], version)).keys for version in held.body.request.versions]
 
     async def _file(self, request: web.Request) -> web.Response:
         digest = bytes.fromhex(request.match_info["digest"].removeprefix("0x"))
@@ -480,9 +478,7 @@ def _blob(base: str, digest: bytes) -> bytes:
 
 
 def _binding(chain: Chain, owner: str, dataset: bytes) -> DatasetBinding:
-    return DatasetBinding(
-        chain_id=chain.chain_id, registry=chain.agreement_registry, owner=owner, dataset=dataset
-    )
+    return DatasetBinding(chain_id=chain.chain_id, registry=chain.agreement_registry, owner=owner, dataset=dataset)
 
 
 @dataclass
@@ -579,7 +575,9 @@ class World:
                 release_delay=0,
             ),
             "param_domain": ParamDomain().id,
-            "outputs": (Output(name="result", kind=1, recipients=(ZERO32,), owners=(self.owner.address,), size_class=4096),),
+            "outputs": (
+                Output(name="result", kind=1, recipients=(ZERO32,), owners=(self.owner.address,), size_class=4096),
+            ),
             "access": Access(requesters=ANYONE, quota=1000, quota_per_requester=1000),
             "price": Price(token=ZERO_ADDRESS, fee=FEE, min_fee=0, failed_fee=0, to=(), bps=()),
             "not_before": now - 1000,
@@ -626,7 +624,9 @@ class World:
 
     async def on_chain(self, task_id: bytes) -> TaskOnChain:
         source = SingleSource(self.rpc)
-        return await OracleReader(source, self.deployment.oracle).task(task_id, await source.confirmed(Confirmation.LATEST))
+        return await OracleReader(source, self.deployment.oracle).task(
+            task_id, await source.confirmed(Confirmation.LATEST)
+        )
 
     def config(self, **changes: Any) -> WorkerConfig:
         """The worker's configuration, read from a file as a user would have it."""

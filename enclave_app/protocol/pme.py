@@ -1,8 +1,8 @@
-"""Tables at rest: Parquet modular encryption as this protocol uses it; the sealing and the opening side share this file.
+"""Tables at rest: Parquet modular encryption as this protocol uses it, for the side that seals and the one that opens.
 
 Source: https://github.com/apache/parquet-format/blob/master/Encryption.md. Algorithm AES_GCM_V1 and encrypted footers
-only: AES_GCM_CTR_V1 lets changed bytes through as wrong values. The master key of key index i (`Manifest.keys`) has the id
-"k<i>"; 0 is the footer's, every column has its own. Data keys are 256-bit and singly wrapped, kept inside the file:
+only: AES_GCM_CTR_V1 lets changed bytes through as wrong values. The master key of key index i (`Manifest.keys`) has the
+id "k<i>"; 0 is the footer's, every column has its own. Data keys are 256-bit and singly wrapped, kept inside the file:
 
     wrapped = base64( nonce (12) ‖ AES-256-GCM( master key, nonce, data key, aad = "enclave-oracle/pme/1|" ‖ key id ) )
 """
@@ -31,7 +31,7 @@ _AAD = b"enclave-oracle/pme/1|"
 _NO_CACHE = datetime.timedelta(milliseconds=1)
 _MAGIC = b"PARE"
 _FOOTER_TAIL = 8
-# Thrift compact protocol: FileCryptoMetaData field 1 is a struct, the union EncryptionAlgorithm, whose field 1 is AES_GCM_V1.
+# Thrift compact: FileCryptoMetaData's field 1 is a struct, the union EncryptionAlgorithm; its field 1 is AES_GCM_V1.
 _GCM_V1 = b"\x1c\x1c"
 _SEPARATORS = frozenset(",:;")
 
@@ -83,7 +83,7 @@ def encrypt_table(
 ) -> bytes:
     """One encrypted Parquet file; `keys` by key index, `columns` as the manifest has them, in the table's order.
 
-    `row_group_size` in rows. Raises `Refused` where a column would be written in plaintext or under another column's key.
+    `row_group_size` in rows. Raises `Refused` where a column would be in plaintext or under another column's key.
     """
     check_columns(columns)
     if [(c.name, c.type) for c in columns] != [(f.name, str(f.type)) for f in table.schema]:
@@ -130,7 +130,7 @@ def check_container(data: memoryview) -> None:
 
 
 def check_columns(columns: Sequence[Column]) -> None:
-    """Refuse columns that share a key, which would release one with the other, or names that pyarrow cannot map to keys."""
+    """Refuse columns that share a key, which would release one with the other, and names that no key can be mapped to."""
     if len({column.key for column in columns}) != len(columns):
         raise Refused("table.shared_key", "two columns of a table share one key")
     for column in columns:

@@ -1,1 +1,1 @@
-"""Runtimes: one per function kind, one interface (`base.py`). They run inside the sandbox, never beside the keys (R6)."""
+"""Runtimes: one per function kind, one interface (`base.py`). They run in the sandbox, never beside keys (R6)."""

@@ -1,7 +1,8 @@
 """The `sql` runtime: one SELECT in DuckDB, locked down, in memory, on one thread, with its rows ordered (R16).
 
 Measured: DuckDB's own spill files held plaintext, so there is no temporary directory; `random()` runs even in a locked
-database, so the statement is walked first (`sql_policy.py`); `sum(DOUBLE)` differs between runs unless there is one thread.
+database, so the statement is walked first (`sql_policy.py`); `sum(DOUBLE)` differs between runs unless there is one
+thread.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class SqlRuntime:
         return {name: values[name] for name in _single(self._connection, text).named_parameters}
 
     def _ordered(self, source: FunctionSource, values: Mapping[str, Any], rows: int) -> str:
-        """The text that runs: the function's statement, checked, every output column a last tie-breaker, and bounded."""
+        """The text that runs: the function's statement, checked, bounded, all output columns its last tie-breakers."""
         if len(source.entry) > MAX_TEXT:
             raise Refused("sql.size", "a function's SQL is too long", found=len(source.entry), expected=MAX_TEXT)
         _single(self._connection, source.entry)

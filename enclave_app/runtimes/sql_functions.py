@@ -29,8 +29,9 @@ _TEXT = _names(
     jaro_similarity jaro_winkler_similarity lcase left left_grapheme len length length_grapheme levenshtein like_escape
     lower lpad ltrim md5 mismatches nfc_normalize not_ilike_escape not_like_escape octet_length ord overlay position
     prefix printf regexp_escape regexp_extract regexp_extract_all regexp_full_match regexp_matches regexp_replace
-    regexp_split_to_array repeat replace reverse right right_grapheme rpad rtrim sha1 sha256 split split_part starts_with
-    str_split str_split_regex string_split string_split_regex string_to_array strip_accents strlen strpos substr
+    regexp_split_to_array repeat replace reverse right right_grapheme rpad rtrim sha1 sha256 split split_part
+    starts_with str_split
+    str_split_regex string_split string_split_regex string_to_array strip_accents strlen strpos substr
     substring substring_grapheme suffix to_base64 to_binary to_hex translate trim ucase unbin unhex unicode upper"""
 )
 
@@ -54,8 +55,8 @@ _NESTED = _names(
 )
 
 _AGGREGATE = _names(
-    """any_value arbitrary arg_max arg_min argmax argmin array_agg avg bit_and bit_or bit_xor bool_and bool_or corr count
-    count_if count_star countif covar_pop covar_samp entropy favg first fsum geomean geometric_mean group_concat
+    """any_value arbitrary arg_max arg_min argmax argmin array_agg avg bit_and bit_or bit_xor bool_and bool_or corr
+    count count_if count_star countif covar_pop covar_samp entropy favg first fsum geomean geometric_mean group_concat
     histogram kahan_sum kurtosis kurtosis_pop last list listagg mad max max_by mean median min min_by mode product
     quantile quantile_cont quantile_disc regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx
     regr_sxy regr_syy sem skewness stddev stddev_pop stddev_samp string_agg sum sumkahan var_pop var_samp variance"""

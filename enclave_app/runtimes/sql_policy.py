@@ -1,7 +1,7 @@
 """Which SQL runs: a walk over the parsed statement that refuses whatever it does not know (R16).
 
-The tree is the one that DuckDB's `json_serialize_sql` gives. Every dictionary in it that has a "type" must be of a listed
-kind, so that a construct of a later DuckDB is refused until someone lists it here.
+The tree is the one that DuckDB's `json_serialize_sql` gives. Every dictionary in it that has a "type" must be of a
+listed kind, so that a construct of a later DuckDB is refused until someone lists it here.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from enclave_app.protocol.errors import Retryable
 
 HEAD: Final = 4
 MAX_JSON: Final = 32 << 20
-MAX_DESCRIPTORS: Final = 32
+MAX_DESCRIPTORS: Final = 48
 _CHUNK: Final = 1 << 20
 
 
@@ -62,7 +62,7 @@ async def send_job(connection: socket.socket, job: dict[str, Any], descriptors: 
 
 
 async def receive_answer(connection: socket.socket, limit: int) -> tuple[dict[str, Any], list[bytearray]]:
-    """In the enclave: the answer and at most `limit` bytes of parts. What the child says is untrusted. Raises ChildClosed."""
+    """In the enclave: the answer, and at most `limit` bytes of parts; all of it is untrusted. Raises ChildClosed."""
     length = int.from_bytes(await _exactly(connection, HEAD), "big")
     if length > MAX_JSON:
         raise ChildClosed("sandbox.answer", "a sandboxed process answered out of form")

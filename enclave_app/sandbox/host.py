@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from enclave_app.protocol.errors import Bug, OracleError, Refused, Retryable
+from enclave_app.protocol.errors import Bug, Permanent, Retryable
 from enclave_app.sandbox.channel import ChildClosed, receive_answer, send_job
 from enclave_app.sandbox.errors import SandboxError
 from enclave_app.sandbox.lockdown import Allowance
@@ -29,7 +29,7 @@ class JobCrashed(Retryable):
     """A job's process died without an answer: out of memory, out of processor time, or aborted."""
 
 
-class JobFailed(OracleError):
+class JobFailed(Permanent):
     """What a job refused itself; `kind` is the name of its error."""
 
     def __init__(self, kind: str, code: str, message: str) -> None:
@@ -71,8 +71,10 @@ class Sandbox:
         self._control.setblocking(False)
 
     def attach(self, ended: Callable[[], None]) -> None:
-        """Listen to the zygote on the running loop; `ended` is called when it is gone, which nothing can mend: keys exist
-        by then, so no other may be forked (R6)."""
+        """Listen to the zygote on the running loop; `ended` is called when it is gone.
+
+        Nothing can mend that: keys exist by then, so no other may be forked (R6).
+        """
         asyncio.get_running_loop().add_reader(self._control, self._listen, ended)
 
     def close(self) -> None:
@@ -154,10 +156,6 @@ class Sandbox:
         future = self._exits.pop(message["exit"], None)
         if future is not None and not future.done():
             future.set_result(int(message["status"]))
-
-
-def refused(error: JobFailed) -> Refused:
-    return Refused(error.code, error.message)
 
 
 def _describe(status: int | None) -> str:

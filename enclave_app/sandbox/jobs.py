@@ -35,11 +35,18 @@ SQL: Final = "sql"
 
 
 def decode(job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
-    """{"manifest", "wanted": [columns], "keys": {index: hex}}; descriptors: ciphertext, then the file for the table."""
-    manifest = tables.manifest_of(job["manifest"])
-    keys = {int(index): bytes.fromhex(key) for index, key in job["keys"].items()}
-    with FileIO(descriptors[1], "w") as sink:
-        rows = tables.decode_dataset(manifest, job["wanted"], keys, map_read_only(descriptors[0]), sink)
+    """{"datasets": [{"manifest", "wanted": [columns], "keys": {index: hex}}]}; two descriptors for each dataset, its
+    ciphertext and the file for its table.
+
+    One child for all of a task's datasets, because a child costs more than decoding a small table does.
+    """
+    rows = []
+    for position, dataset in enumerate(job["datasets"]):
+        manifest = tables.manifest_of(dataset["manifest"])
+        keys = {int(index): bytes.fromhex(key) for index, key in dataset["keys"].items()}
+        ciphertext, target = descriptors[2 * position : 2 * position + 2]
+        with FileIO(target, "w") as sink:
+            rows.append(tables.decode_dataset(manifest, dataset["wanted"], keys, map_read_only(ciphertext), sink))
     return {"rows": rows}, ()
 
 

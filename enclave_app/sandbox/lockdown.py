@@ -1,6 +1,6 @@
 """What a process gives up before it sees foreign bytes. Sources: unshare(2), prctl(2), setrlimit(2), landlock(7).
 
-Required: resource limits, no_new_privs, no core dumps, the system call filter. Where the kernel and the container allow,
+Required: resource limits, no_new_privs, no core dumps, the system call filter. Where kernel and container allow it,
 also: namespaces of its own (once, in the zygote: a namespace costs more than a task), an unprivileged user, Landlock.
 """
 
@@ -44,7 +44,7 @@ PAGE: Final = resource.getpagesize()
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one child may use: bytes of memory beyond its inputs, CPU seconds, and bytes it may write to memory files."""
+    """What one child may use: bytes of memory, CPU seconds, and bytes that it may write to memory files."""
 
     memory: int
     cpu_seconds: int

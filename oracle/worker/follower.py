@@ -24,7 +24,7 @@ MAX_RANGE = 2000
 
 
 class Follower:
-    """`on_news` is awaited after each transaction that took new events in, or rewound.
+    """`on_news` is awaited after each transaction that took new events in (False), or rewound (True).
 
     `poll` in seconds; `first_block` is where the contracts' logs begin.
     """
@@ -37,7 +37,7 @@ class Follower:
         first_block: int,
         *,
         poll: float,
-        on_news: Callable[[], Awaitable[None]],
+        on_news: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._rpc, self._source, self._journal = rpc, SingleSource(rpc), journal
         self._addresses, self._first, self._poll, self._on_news = addresses, first_block, poll, on_news
@@ -87,7 +87,7 @@ class Follower:
         if last == head.number:
             self.caught_up.set()
         if new:
-            await self._on_news()
+            await self._on_news(False)
         return last < head.number
 
     async def _head(self) -> Block:
@@ -107,7 +107,7 @@ class Follower:
         number, block_hash = known if known is not None else (self._first - 1, bytes(32))
         await self._journal(journal.rewind, number, block_hash)
         self._log.warning("the chain was reorganised", changed_at=forked_at, rewound_to=number)
-        await self._on_news()
+        await self._on_news(True)
         return True
 
     async def _is_canonical(self, known: tuple[int, bytes], head: Block) -> bool:

@@ -21,7 +21,7 @@ from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave
 from oracle.worker.enrolment import Enrolment
-from oracle.worker.journal import JournalThread, Task
+from oracle.worker.journal import JournalThread, Overtaken, Task
 from oracle.worker.plan import Plan, check_deadline, check_release_time, make_plan
 from oracle.worker.settle import Settler, Verdict, judge
 from oracle.worker.states import State
@@ -80,7 +80,12 @@ class Pipeline:
         keys = plan.agreement.keys
         if keys.release_delay or keys.confirm_blocks or keys.confirmation != Confirmation.LATEST:
             confirmed = await p.source.confirmed(Confirmation(keys.confirmation), keys.confirm_blocks)
-            check_release_time(plan.agreement, task.block_number, confirmed.number)
+            # Up to where the journal has followed, or a cancel that is on chain already would not be known here.
+            followed = await self._db(self._journal.cursor)
+            check_release_time(plan.agreement, task.block_number, min(confirmed.number, followed[0] if followed else 0))
+            standing = await self._db(self._journal.task, task.id)
+            if standing is None or standing.state is not task.state:
+                raise Overtaken
         return plan
 
     async def release(self, plan: Plan, log: Log) -> Round:

@@ -1,0 +1,81 @@
+"""Who this enclave is: two keys that live and die with this process (R1), and evidence that binds them (R2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from enclave_app.attesters.base import Attester
+from enclave_app.protocol.eip712 import Domain
+from enclave_app.protocol.errors import Bug
+from enclave_app.protocol.evidence import report_data
+from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.measurement import SGX_BODY_BYTES, TDX_BODY_BYTES, TEE_SGX, sgx_measurement, tdx_measurement
+from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.structs import Enrolment
+from enclave_app.protocol.wire import EvidenceAnswer, EvidenceBody, Identity
+
+SIMULATED: Final = frozenset({"software"})
+"""Attesters that stand in for hardware (R4)."""
+
+_QUOTE_HEADER: Final = 48
+_V5_BODY_HEADER: Final = 6
+
+
+def quoted_measurement(tee: int, quote: bytes) -> bytes:
+    """The measurement in an SGX (v3) or TDX (v4, v5) quote: what verifiers will compute from it."""
+    body = quote[_QUOTE_HEADER:]
+    if tee == TEE_SGX:
+        return sgx_measurement(body[:SGX_BODY_BYTES])
+    version = int.from_bytes(quote[:2], "little")
+    if version == 5:
+        size = int.from_bytes(body[2:_V5_BODY_HEADER], "little")
+        return tdx_measurement(body[_V5_BODY_HEADER : _V5_BODY_HEADER + size])
+    return tdx_measurement(body[: TDX_BODY_BYTES[0]])
+
+
+class EnclaveIdentity:
+    """The keys and the evidence. `create` makes both keys anew: an identity is never read from anywhere (R1)."""
+
+    def __init__(
+        self, attester: Attester, measurement: bytes, sandbox: tuple[str, ...], signer: SigningKey, sealing: SealingKey
+    ) -> None:
+        self._attester, self._sandbox = attester, sandbox
+        self.measurement, self.signer, self.sealing = measurement, signer, sealing
+
+    @classmethod
+    async def create(cls, attester: Attester, sandbox: tuple[str, ...]) -> EnclaveIdentity:
+        """New keys, and this enclave's own measurement as its attester reports it. Raises what the attester raises."""
+        try:
+            measurement = quoted_measurement(attester.tee, await attester.quote(bytes(64)))
+        except ValueError:
+            raise Bug("identity.quote", "the attester's quote is not in its TEE's form") from None
+        return cls(attester, measurement, sandbox, SigningKey.generate(), SealingKey.generate())
+
+    def describe(self) -> Identity:
+        return Identity(
+            signer=self.signer.address,
+            sealing_key=self.sealing.public.wire,
+            tee=self._attester.tee,
+            attester=self._attester.kind,
+            measurement=self.measurement,
+            sandbox=self._sandbox,
+            simulated=self._attester.kind in SIMULATED,
+        )
+
+    async def evidence(self, body: EvidenceBody) -> EvidenceAnswer:
+        """A quote over these keys, a chain, its registry and a recent block (R2), and the proof of possession.
+
+        The block hash is the host's word: whoever appraises the evidence compares it with the chain.
+        """
+        digest = self.sealing.public.digest
+        quote = await self._attester.quote(
+            report_data(body.chain_id, body.registry, self.signer.address, digest, body.block_hash)
+        )
+        enrolment = Enrolment(
+            signer=self.signer.address, sealing_key=digest, block_hash=body.block_hash, operator=body.operator
+        )
+        domain = Domain(chain_id=body.chain_id, verifying_contract=body.registry)
+        return EvidenceAnswer(quote=quote, proof_of_possession=self.signer.sign(enrolment.typed_digest(domain)))
+
+    def __repr__(self) -> str:
+        return f"EnclaveIdentity({self.signer.address})"

@@ -1,0 +1,108 @@
+"""The host's only way in: HTTP on a Unix socket (`enclave_app/protocol/wire.py`). All that comes in is untrusted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from aiohttp import web
+
+from enclave_app.attesters.base import AttesterError
+from enclave_app.identity import EnclaveIdentity
+from enclave_app.logs import Log
+from enclave_app.protocol.canonical import Document, parse
+from enclave_app.protocol.digests import parse_digest
+from enclave_app.protocol.errors import OracleError, Refused, Retryable
+from enclave_app.protocol.release import ErrorBody
+from enclave_app.protocol.wire import EvidenceBody, RunBody, TaskBody
+from enclave_app.tasks import Tasks
+
+MAX_BODY: Final = 32 << 20
+_CHUNK: Final = 1 << 20
+_NOT_FOUND: Final = frozenset({"task.unknown", "task.file", "http.404"})
+
+M = TypeVar("M", bound=Document)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(identity: EnclaveIdentity, tasks: Tasks, log: Log) -> web.Application:
+    api = _Api(identity, tasks, log)
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await api.answer(request, handler)
+
+    app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
+    app.router.add_get("/v1/identity", api.identity)
+    app.router.add_post("/v1/evidence", api.evidence)
+    app.router.add_post("/v1/tasks", api.start)
+    app.router.add_post("/v1/tasks/{id}/run", api.run)
+    app.router.add_get("/v1/tasks/{id}/files/{digest}", api.file)
+    app.router.add_delete("/v1/tasks/{id}", api.forget)
+    return app
+
+
+class _Api:
+    def __init__(self, identity: EnclaveIdentity, tasks: Tasks, log: Log) -> None:
+        self._identity, self._tasks, self._log = identity, tasks, log
+
+    async def identity(self, _: web.Request) -> web.Response:
+        return _json(self._identity.describe())
+
+    async def evidence(self, request: web.Request) -> web.Response:
+        return _json(await self._identity.evidence(await _read(request, EvidenceBody)))
+
+    async def start(self, request: web.Request) -> web.Response:
+        return _json(await self._tasks.start(await _read(request, TaskBody)))
+
+    async def run(self, request: web.Request) -> web.Response:
+        return _json(await self._tasks.run(_digest(request, "id"), await _read(request, RunBody)))
+
+    async def forget(self, request: web.Request) -> web.Response:
+        self._tasks.forget(_digest(request, "id"))
+        return web.Response(status=204)
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        data = memoryview(self._tasks.file(_digest(request, "id"), _digest(request, "digest")))
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        response.content_length = len(data)
+        await response.prepare(request)
+        for start in range(0, len(data), _CHUNK):
+            await response.write(data[start : start + _CHUNK])
+        await response.write_eof()
+        return response
+
+    async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The handler's answer, or an ErrorBody: never a traceback, never a value."""
+        try:
+            return await handler(request)
+        except Retryable as error:
+            return self._refuse(503, error.code, error.message, retry=True)
+        except Refused as error:
+            return self._refuse(404 if error.code in _NOT_FOUND else 400, error.code, error.message)
+        except OracleError as error:
+            return self._refuse(500, error.code, error.message)
+        except AttesterError:
+            return self._refuse(503, "attester.failed", "the attester gives no evidence", retry=True)
+        except web.HTTPException as error:
+            return self._refuse(error.status, f"http.{error.status}", error.reason)
+        except Exception as error:
+            # Its text may quote a value, so neither the host nor the log gets to read it.
+            self._log.unexpected("enclave.bug", error, path=request.path)
+            return self._refuse(500, "enclave.bug", "the enclave has a defect; its log says where")
+
+    def _refuse(self, status: int, code: str, message: str, retry: bool = False) -> web.Response:
+        self._log("error", status=status, code=code, message=message)
+        return _json(ErrorBody(code=code[:100], message=message[:2000], retry=retry), status)
+
+
+def _json(document: Document, status: int = 200) -> web.Response:
+    return web.Response(body=document.canonical(), status=status, content_type="application/json")
+
+
+async def _read(request: web.Request, model: type[M]) -> M:
+    return parse(model, await request.read(), limit=MAX_BODY, canonical=False)
+
+
+def _digest(request: web.Request, name: str) -> bytes:
+    return parse_digest(request.match_info[name])
