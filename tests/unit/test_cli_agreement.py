@@ -63,7 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Case:
     (base / "people.csv").write_text("sex,age\nf,30\nm,20\n")
     keys = ("--keys", base / "keys", "--dangerous-plaintext-keys", "--yes")
     sealed = answer("dataset", "seal", base / "people.csv", "--out", base / "people", *keys)
-    write_public_key(base / "broker.json", SealingKey.generate().public)
+    for number in range(3):
+        write_public_key(base / f"broker{number}", SealingKey.generate().public)
     draft = {
         "chain": {
             "id": 31337,
@@ -95,9 +96,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Case:
             "hosts": [OPERATOR],
         },
         "brokers": {
-            "threshold": 1,
+            "threshold": 2,
             "confirmation": "finalized",
-            "list": [{"key": "broker.json", "signer": "0x" + "b0" * 20}],
+            "list": [{"key": f"broker{n}", "signer": "0x" + f"b{n}" * 20} for n in range(3)],
         },
         "outputs": [{"name": "result", "recipients": ["requester"], "owners": ["lab"]}],
         "access": {"requesters": ["lab"], "quota": 10},
@@ -165,7 +166,7 @@ def test_signing_explains_first_and_takes_no_for_an_answer(case: Case) -> None:
 def test_both_parties_sign_one_file(case: Case) -> None:
     first = answer(*case.signing("hospital"), "--yes")
     assert len(first["signed"]) == len(first["missing"]) == 1
-    assert answer(*case.signing("lab"), given="y\n")["missing"] == []
+    assert oracle(*case.signing("lab"), given="y\n").code == 0
     assert read_document(case.document).missing() == ()
 
 
@@ -196,7 +197,7 @@ def test_a_wrong_password_does_not_sign(case: Case) -> None:
 @pytest.mark.parametrize(
     ("part", "name", "value", "words"),
     [
-        ("enclaves", "anyHost", True, "host"),
+        ("enclaves", "anyHost", True, "ANY"),
         ("enclaves", "anchors", ["0x" + "dd" * 32], "SIMULATED"),
     ],
 )
@@ -207,9 +208,9 @@ def test_what_gives_protection_away_is_said_loudly(case: Case, part: str, name: 
         del case.draft["enclaves"]["hosts"]
     answer("agreement", "draft", case.yaml, "--out", case.base / "risky.json")
     loud = oracle(*case.signing("lab", case.base / "risky.json"), given="n\n").stderr
-    shouted = [line for line in loud.splitlines() if line.startswith("!! ")]
-    assert not [line for line in quiet.splitlines() if line.startswith("!! ")]
-    assert any(words.lower() in line.lower() for line in shouted), loud
+    assert "\n!! " not in quiet
+    shouted = " ".join(loud[loud.index("\n!! ") :].split())
+    assert words in shouted
 
 
 def test_a_changed_agreement_keeps_no_signature(case: Case) -> None:

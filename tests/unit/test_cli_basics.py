@@ -13,7 +13,19 @@ from oracle.cli.screen import plain, show, to_json
 from tests.cli_kit import oracle, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = ["doctor", "devnet", "keys", "dataset", "function", "agreement", "task", "withdraw", "enclave", "keybroker", "worker"]
+GROUPS = [
+    "doctor",
+    "devnet",
+    "keys",
+    "dataset",
+    "function",
+    "agreement",
+    "task",
+    "withdraw",
+    "enclave",
+    "keybroker",
+    "worker",
+]
 
 
 def python(text: str) -> str:

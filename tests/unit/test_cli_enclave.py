@@ -7,22 +7,21 @@ from pathlib import Path
 import pytest
 
 from enclave_app.attesters.software import SoftwareEnclave
-from enclave_app.protocol.canonical import dump
+from enclave_app.config import EnclaveConfig
 from tests.cli_kit import answer, oracle, refusal
-
-CONFIG = {"format": "enclave-oracle/enclave", "v": 1, "attester": "software"}
 
 
 def test_the_measurement_is_the_one_that_evidence_will_carry(tmp_path: Path) -> None:
     path = tmp_path / "enclave.json"
-    path.write_bytes(dump(CONFIG))
+    path.write_bytes(EnclaveConfig(attester="software").canonical())
     measured = answer("enclave", "measure", "--config", path)["measurement"]
     assert measured == "0x" + SoftwareEnclave.of_program(path.read_bytes()).measurement.hex()
 
 
 def test_another_configuration_is_another_enclave(tmp_path: Path) -> None:
-    for name, more in (("a", {}), ("b", {"maxRunning": 1})):
-        (tmp_path / name).write_bytes(dump({**CONFIG, **more}))
+    for name, running in (("a", 2), ("b", 1)):
+        config = EnclaveConfig(attester="software", max_running=running)
+        (tmp_path / name).write_bytes(config.canonical())
     first, second = (answer("enclave", "measure", "--config", tmp_path / name) for name in ("a", "b"))
     assert first != second
 
