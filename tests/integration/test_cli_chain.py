@@ -20,7 +20,7 @@ from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
 from oracle.keys import create_hpke_key, create_wallet
 from tests.cli_kit import CHEAP, answer, oracle, refusal
-from tests.integration.keybroker_scene import anvil
+from tests.integration.keybroker_scene import anvil, make_world
 
 MEASUREMENT = "0x" + "e1" * 32
 FEE = 10**15
@@ -285,3 +285,24 @@ def test_a_chain_that_is_not_there_may_be_tried_again(town: Town) -> None:
 
 def test_a_registry_without_enclaves_lists_none(town: Town) -> None:
     assert answer("enclave", "list", "--all", *town.as_("lab")) == {"enclaves": []}
+
+
+def test_a_result_goes_only_into_a_file_of_a_known_kind(town: Town) -> None:
+    words = ("task", "result", "0x" + "00" * 32, "--out", town.base / "result.xls")
+    assert refusal(*words, *town.as_("lab"))["code"] == "result.format"
+
+
+def test_enclaves_are_listed_with_how_they_stand(town: Town, tmp_path: Path) -> None:
+    world = asyncio.run(make_world(town.url, tmp_path))
+    (tmp_path / "deployment.json").write_bytes(world.deployment.canonical())
+    config = {"rpc": town.url, "deployment": "deployment.json", "storage": [tmp_path.as_uri()], "brokers": {}}
+    (tmp_path / "oracle.yaml").write_text(yaml.safe_dump(config))
+    words = ("enclave", "list", "--config", tmp_path / "oracle.yaml")
+    (found,) = answer(*words)["enclaves"]
+    assert found["signer"] == world.enclave.signer.address
+    assert found["measurement"] == "0x" + world.program.measurement.hex()
+    assert (found["state"], found["tee"], found["tcb_status"], found["maker"]) == ("valid", "sgx", "uptodate", None)
+    assert "DEVELOPMENT" in oracle(*words).stdout
+    town.call("anvil_mine", hex(2), hex(2 * 86_400))
+    assert answer(*words)["enclaves"] == []
+    assert [enclave["state"] for enclave in answer(*words, "--all")["enclaves"]] == ["expired"]

@@ -155,12 +155,24 @@ def test_impossible_shares_are_refused(sealed: Path, deployment: Path, more: tup
 def test_publishing_stores_everything_but_the_keys(sealed: Path, deployment: Path, tmp_path: Path) -> None:
     made = answer(*share(sealed, deployment, [SealingKey.generate()], "--threshold", 1, "--yes"))
     target = tmp_path / "storage"
-    stored = answer("dataset", "publish", sealed, "--storage", target.as_uri(), "--broker", tmp_path / "b0")
+    stored = answer("dataset", "publish", sealed, "--storage", target.as_uri())
     assert stored["shares_digest"] == made["shares_digest"]
     assert {"0x" + path.name for path in target.iterdir()} == set(stored["blobs"])
     assert stored["dataset_id"] in stored["blobs"]
     secret = (tmp_path / "k").read_bytes()
     assert all(path.read_bytes() != secret for path in target.iterdir())
+
+
+def test_brokers_keys_are_published_with_the_share_list(sealed: Path, deployment: Path, tmp_path: Path) -> None:
+    broker = SealingKey.generate()
+    answer(*share(sealed, deployment, [broker], "--threshold", 1, "--yes"))
+    target = tmp_path / "storage"
+    answer("dataset", "publish", sealed, "--storage", target.as_uri())
+    assert (target / broker.public.digest.hex()).read_bytes() == broker.public.wire
+    (sealed / "blobs" / broker.public.digest.hex()).unlink()
+    error = refusal("dataset", "publish", sealed, "--storage", target.as_uri())
+    assert error["code"] == "publish.broker"
+    answer("dataset", "publish", sealed, "--storage", target.as_uri(), "--broker", tmp_path / "b0")
 
 
 def test_a_changed_file_is_not_published(sealed: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from oracle.doctor import SANDBOX_FEATURES, examine
 from tests.cli_kit import answer, oracle
 
 
-def stub(kinds: str = "software", sandbox: str | None = " ".join(SANDBOX_FEATURES)) -> object:
+def stub(kinds: str = "software", sandbox: str | None = " ".join(SANDBOX_FEATURES)) -> Callable[[str], str | None]:
     return lambda text: kinds if "KINDS" in text else sandbox
 
 
