@@ -133,7 +133,9 @@ def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocu
 
 def _rebuilt(document: AgreementDocument, **changes: object) -> AgreementDocument:
     fields = {name: getattr(document, name) for name in type(document).model_fields}
-    return _checked(validate(AgreementDocument, {to_camel(name): value for name, value in {**fields, **changes}.items()}))
+    return _checked(
+        validate(AgreementDocument, {to_camel(name): value for name, value in {**fields, **changes}.items()})
+    )
 
 
 def _checked(document: AgreementDocument) -> AgreementDocument:

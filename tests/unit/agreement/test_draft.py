@@ -9,6 +9,7 @@ import pytest
 import yaml
 from eth_hash.auto import keccak
 
+from enclave_app.protocol.bundle import InputColumn, pack
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, TcbStatus
@@ -125,7 +126,7 @@ def test_an_unset_policy_refuses_and_says_what_to_write(case: Any, path: str, sa
         ("brokers.list.0.key", "broker1.json", "draft.shares", "clinic"),
         ("brokers.list.0.url", "javascript:alert(1)", "yaml.invalid", "brokers.list[0].url"),
         ("outputs.0.name", "other", "draft.outputs", "other"),
-        ("outputs.0.recipients", "public", "agreement.not_yet", "recipients"),
+        ("outputs.0.recipients", "public", "agreement.not_yet", "public"),
         ("outputs.0.recipients", ["nobody"], "draft.reference", "outputs[0].recipients[0]"),
         ("outputs.0.sizeClass", "0 KiB", "agreement.size_class", "size class"),
         ("access.requesters", ["lab", "lab"], "access.requesters", "once"),
@@ -202,10 +203,14 @@ def test_a_dataset_can_be_named_by_its_digests(case: Any) -> None:
 
 
 def test_a_column_of_another_type_than_the_function_expects_is_refused(case: Any) -> None:
-    # patient is an int64 and mean radius a double: the two datasets with their names exchanged do not fit.
-    case.value["data"][0].update(name="imaging")
-    case.value["data"][1].update(name="clinic")
-    with pytest.raises(Refused) as refused:
+    header = case.draft().bundle.header
+    imaging = header.tables[1].model_copy(
+        update={"columns": (InputColumn(name="patient", type="int64"), InputColumn(name="radius", type="float"))}
+    )
+    other = pack(header.model_copy(update={"tables": (header.tables[0], imaging)}), {"query.sql": b"SELECT 1"})
+    (case.base / "other.eofb").write_bytes(other.raw)
+    case.set("function.bundle", "other.eofb")
+    with pytest.raises(Refused, match="has another type") as refused:
         case.draft()
     assert refused.value.code == "draft.tables"
 
