@@ -76,9 +76,16 @@ class Client:
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def _open(self) -> None:
         chain_id = await self.source.chain_id()
         if chain_id != self.config.deployment.chain_id:
-            await self.rpc.close()
             raise Refused(
                 "chain.id",
                 "the RPC endpoint serves another chain than the deployment file names",
@@ -90,7 +97,6 @@ class Client:
         )
         opened = [await self._stack.enter_async_context(open_storage(uri)) for uri in self.config.storage]
         self._storages = tuple(opened)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -27,7 +27,6 @@ from oracle.cli import (
 )
 from oracle.cli.screen import file_error, report
 
-
 ORDER = (
     "doctor",
     "devnet",

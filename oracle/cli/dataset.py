@@ -112,8 +112,9 @@ def share(
     as_json: Json = False,
 ) -> None:
     """Split a dataset's keys among brokers. From then on, so many of them together could open it."""
+    from enclave_app.protocol.storage import blob_name
     from oracle.dataset.keyfile import read_keys
-    from oracle.dataset.seal import load_manifest
+    from oracle.dataset.seal import BLOBS_NAME, load_manifest
     from oracle.dataset.share import share_dataset
 
     screen = Screen(as_json)
@@ -127,6 +128,9 @@ def share(
     screen.confirm("Share the keys?", yes)
     owned = read_keys(keys, password_from(password_file, str(keys)))
     shares = share_dataset(manifest, owned, chain, parse_address(owner), brokers, threshold)
+    for key in brokers:
+        # Enclaves look brokers' keys up in storage, by the digests in the list: they are published with it.
+        (dataset / BLOBS_NAME / blob_name(key.digest)).write_bytes(key.wire)
     target.write_bytes(shares.canonical())
     screen.answer(
         {
@@ -188,12 +192,13 @@ def publish(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Put the ciphertext, the manifest and the share list into storage. Keys never go there."""
+    """Put the ciphertext, the manifest, the share list and its brokers' public keys into storage; secrets never."""
     from oracle.dataset.publish import publish_dataset
     from oracle.dataset.seal import BLOBS_NAME, load_manifest
     from oracle.storage import open_storage
 
-    manifest, listed, brokers = load_manifest(dataset), _read_shares(dataset, shares), _read_brokers(broker)
+    manifest, listed = load_manifest(dataset), _read_shares(dataset, shares)
+    brokers = _brokers_of(dataset / BLOBS_NAME, listed, _read_brokers(broker))
     uris = storage or list(read_config(config).storage)
 
     async def put() -> Sequence[bytes]:
@@ -229,6 +234,27 @@ def _read_shares(dataset: Path, path: Path | None) -> ShareList | None:
 
     path = path or (_beside(dataset) if _beside(dataset).exists() else None)
     return None if path is None else parse(ShareList, path.read_bytes())
+
+
+def _brokers_of(blobs: Path, listed: ShareList | None, given: Sequence[PublicKey]) -> list[PublicKey]:
+    """The public keys of a share list's brokers: given, or kept by `share`. Without them no enclave could seal an output."""
+    from enclave_app.protocol.hpke import PublicKey
+    from enclave_app.protocol.storage import blob_name
+
+    known = {key.digest: key for key in given}
+    for entry in () if listed is None else listed.brokers:
+        kept = blobs / blob_name(entry.broker)
+        if entry.broker not in known and kept.exists():
+            key = PublicKey(kept.read_bytes())
+            known[key.digest] = key
+        if entry.broker not in known:
+            raise Refused(
+                "publish.broker",
+                "the public key of a broker in the share list is not at hand",
+                found="0x" + entry.broker.hex(),
+                hint="Give its card or key with --broker",
+            )
+    return list(known.values())
 
 
 def _beside(dataset: Path) -> Path:

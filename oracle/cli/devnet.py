@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,14 +31,13 @@ def devnet(
     screen = Screen(as_json)
 
     async def serve() -> None:
-        with screen.busy("starting the devnet"):
-            opened = Devnet.open(directory, Options(brokers=brokers, block_time=block_time))
-            running = await opened.__aenter__()
-        try:
+        async with AsyncExitStack() as stack:
+            with screen.busy("starting the devnet"):
+                opened = Devnet.open(directory, Options(brokers=brokers, block_time=block_time))
+                running = await stack.enter_async_context(opened)
             _announce(screen, running)
             await _until_stopped()
-        finally:
-            await opened.__aexit__(None, None, None)
+        screen.say("stopped")
 
     run(serve())
 

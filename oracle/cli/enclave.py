@@ -9,7 +9,7 @@ import typer
 
 from enclave_app.protocol.errors import Permanent, Refused
 from oracle.cli.common import ConfigFile, Json, make_client, read_config, run
-from oracle.cli.screen import Screen, grid, when
+from oracle.cli.screen import Screen, fields, when
 
 if TYPE_CHECKING:
     from oracle.chain.enclaves import RegisteredEnclave
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from oracle.worker.register import Enrolled
 
 app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
-
-_MEASURE = """
-import sys
-from pathlib import Path
-from enclave_app.attesters.software import SoftwareEnclave
-print(SoftwareEnclave.of_program(Path(sys.argv[1]).read_bytes()).measurement.hex())
-"""
 
 WorkerConfigFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
@@ -53,17 +46,16 @@ def register(config: WorkerConfigFile, as_json: Json = False) -> None:
     if enrolled.identity.simulated:
         screen.warn("SIMULATED enclave: its root of trust is a development root. It protects nothing from its host.")
     record = enrolled.record
-    screen.answer(
-        {
-            "signer": enrolled.signer,
-            "anchor": enrolled.anchor,
-            "measurement": record.measurement,
-            "operator": record.operator,
-            "platform": record.platform,
-            "simulated": enrolled.identity.simulated,
-            "valid_until": record.valid_until,
-        }
-    )
+    value = {
+        "signer": enrolled.signer,
+        "anchor": enrolled.anchor,
+        "measurement": record.measurement,
+        "operator": record.operator,
+        "platform": record.platform,
+        "simulated": enrolled.identity.simulated,
+        "valid_until": record.valid_until,
+    }
+    screen.answer(value, fields({**value, "valid_until": when(record.valid_until)}))
 
 
 @app.command("list")
@@ -80,19 +72,9 @@ def list_enclaves(
             return await client.enclaves()
 
     found = [enclave for enclave in run(read()) if every or enclave.valid]
-    rows = [
-        (
-            e.signer,
-            e.record.measurement,
-            _anchor_name(e.anchor),
-            e.record.operator,
-            _state(e),
-            when(e.record.valid_until),
-        )
-        for e in found
-    ]
-    columns = ("signer", "measurement", "anchor", "operator", "state", "valid until")
-    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, grid(columns, rows))
+    shown = [item for enclave in found for item in (fields(_readable(enclave)), "")]
+    none = "No enclave is registered." if every else "No enclave is registered and valid."
+    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, *(shown or [none]))
 
 
 async def _measure(config: Path) -> bytes:
@@ -103,7 +85,13 @@ async def _measure(config: Path) -> bytes:
     from enclave_app.protocol.digests import parse_digest
 
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _MEASURE, str(config), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "enclave_app.measure",
+        "--config",
+        str(config),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate()
     if process.returncode != 0:
@@ -161,6 +149,15 @@ def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
     }
 
 
+def _readable(enclave: RegisteredEnclave) -> dict[str, Any]:
+    """The same for a person: whose root it is, and dates."""
+    value = _entry(enclave)
+    maker = value.pop("maker") or "DEVELOPMENT or private"
+    anchor = f"0x{enclave.anchor.hex()} ({maker})"
+    dates = {name: when(value[name]) for name in ("evidence_at", "valid_until")}
+    return {**value, "anchor": anchor, **dates}
+
+
 def _state(enclave: RegisteredEnclave) -> str:
     if enclave.record.retired:
         return "retired"
@@ -171,7 +168,3 @@ def _maker(anchor: bytes) -> str | None:
     from oracle.agreement.anchors import maker_of
 
     return maker_of(anchor)
-
-
-def _anchor_name(anchor: bytes) -> str:
-    return _maker(anchor) or f"DEVELOPMENT 0x{anchor.hex()[:16]}…"

@@ -1,0 +1,308 @@
+"""The commands against real contracts, each step by the command that a person would use.
+
+No enclave runs here: how a task is settled and its result opened is the end-to-end tests' story.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from enclave_app.protocol.signing import SigningKey
+from oracle.chain.deploy import deploy_development
+from oracle.chain.rpc import Rpc
+from oracle.chain.sender import Sender, account_of
+from oracle.keys import create_hpke_key, create_wallet
+from tests.cli_kit import CHEAP, answer, oracle, refusal
+from tests.integration.keybroker_scene import anvil, make_world
+
+MEASUREMENT = "0x" + "e1" * 32
+FEE = 10**15
+PEOPLE = ("lab", "hospital", "stranger")
+SPEC = """
+name: ages
+kind: sql
+entry: query.sql
+tables: {people: {sex: string, age: int64}}
+params: [{name: smallest_group, type: integer, min: 1, max: 100}]
+outputs: [result]
+"""
+
+
+@dataclass(frozen=True)
+class Town:
+    """A chain with the contracts, and people with wallets and configurations, all in one directory."""
+
+    base: Path
+    url: str
+    addresses: dict[str, str]
+
+    def as_(self, who: str) -> tuple[object, ...]:
+        return ("--config", self.base / f"{who}.yaml")
+
+    def call(self, method: str, *params: object) -> None:
+        asyncio.run(_call(self.url, method, *params))
+
+    def signed(self, name: str, **changes: Any) -> Path:
+        """An agreement that both parties signed, drafted anew."""
+        draft, document = self.base / f"{name}.draft", self.base / f"{name}.json"
+        draft.write_text(yaml.safe_dump({**self.draft(), **changes}))
+        answer("agreement", "draft", draft, "--out", document, *self.as_("lab"))
+        for who in ("lab", "hospital"):
+            answer("agreement", "sign", document, "--yes", *self.as_(who))
+        return document
+
+    def active(self, name: str, **changes: Any) -> tuple[Path, str]:
+        document = self.signed(name, **changes)
+        made = answer("agreement", "activate", document, *self.as_("lab"))
+        assert made["status"] == "active"
+        return document, made["agreement_id"]
+
+    def draft(self) -> dict[str, Any]:
+        return {
+            "parties": {name: self.addresses[name] for name in ("lab", "hospital")},
+            "function": {
+                "bundle": "f.eofb",
+                "owner": "lab",
+                "limits": {"memory": "512 MiB", "time": "30 s", "outputBytes": "1 MiB", "outputRows": 1000},
+            },
+            "data": [
+                {
+                    "name": "people",
+                    "owner": "hospital",
+                    "manifest": "people",
+                    "shares": "people/shares.json",
+                    "columns": "all",
+                }
+            ],
+            "enclaves": {
+                "measurements": [MEASUREMENT],
+                "anchors": ["intel"],
+                "statuses": ["UP_TO_DATE"],
+                "evaluationFloor": 17,
+                "maxEvidenceAge": "24 h",
+                "hosts": [self.addresses["stranger"]],
+            },
+            "brokers": {
+                "threshold": 2,
+                "confirmation": {"latest": 0},
+                "releaseDelay": 20,
+                "list": [{"key": f"b{n}/broker.json", "signer": "0x" + f"b{n}" * 20} for n in range(2)],
+            },
+            "outputs": [{"name": "result", "recipients": ["requester"], "owners": ["lab"]}],
+            "access": {"requesters": ["lab"], "quota": 10},
+            "price": {"fee": "0.001 ether"},
+            "validity": {"until": "90 days"},
+        }
+
+
+async def _call(url: str, method: str, *params: object) -> None:
+    rpc = Rpc(url)
+    try:
+        await rpc.call(method, *params)
+    finally:
+        await rpc.close()
+
+
+async def _deploy(url: str, base: Path, addresses: list[str]) -> None:
+    deployer, rpc = SigningKey.generate(), Rpc(url)
+    try:
+        for address in (deployer.address, *addresses):
+            await rpc.call("anvil_setBalance", address, hex(10**20))
+        deployment = await deploy_development(Sender(rpc, account_of(deployer)), SigningKey.generate().address)
+        (base / "deployment.json").write_bytes(deployment.canonical())
+    finally:
+        await rpc.close()
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    base = tmp_path_factory.mktemp("town")
+    (base / "pw").write_text("correct horse\n")
+    addresses = {who: create_wallet(base / f"{who}.wallet", lambda: "correct horse", n=CHEAP) for who in PEOPLE}
+    create_hpke_key(base / "result.key", lambda: "correct horse", n=CHEAP)
+    with anvil() as url:
+        asyncio.run(_deploy(url, base, list(addresses.values())))
+        for who in PEOPLE:
+            config = {
+                "rpc": url,
+                "deployment": "deployment.json",
+                "storage": [(base / "storage").as_uri()],
+                "brokers": {},
+                "keystore": f"{who}.wallet",
+                "passwordFile": "pw",
+                "resultKey": "result.key",
+            }
+            (base / f"{who}.yaml").write_text(yaml.safe_dump(config))
+        town = Town(base, url, addresses)
+        _prepare(town)
+        yield town
+
+
+def _prepare(town: Town) -> None:
+    """The hospital seals, shares and publishes; the lab packs and publishes its function; two brokers are made."""
+    base = town.base
+    (base / "people.csv").write_text("sex,age\nf,30\nm,20\n")
+    (base / "function.yaml").write_text(SPEC)
+    (base / "query.sql").write_text("SELECT sex FROM people GROUP BY sex HAVING count(*) >= $smallest_group")
+    keys = ("--keys", base / "people.keys", "--yes")
+    answer("dataset", "seal", base / "people.csv", "--out", base / "people", "--dangerous-plaintext-keys", *keys)
+    for number in range(2):
+        answer("keybroker", "init", base / f"b{number}", "--password-file", base / "pw")
+    brokers = [word for n in range(2) for word in ("--broker", base / f"b{n}" / "broker.json")]
+    words = ("--owner", town.addresses["hospital"], "--threshold", 2, *keys, *town.as_("hospital"))
+    answer("dataset", "share", base / "people", *brokers, *words)
+    answer("dataset", "publish", base / "people", *town.as_("hospital"))
+    answer("function", "pack", base, "--out", base / "f.eofb")
+    answer("function", "publish", base / "f.eofb", *town.as_("lab"))
+
+
+def test_an_agreement_lives_from_activation_to_revocation(town: Town) -> None:
+    document, agreement_id = town.active("life")
+    status = answer("agreement", "status", agreement_id, *town.as_("stranger"))
+    assert (status["status"], status["quota"], status["fee_wei"]) == ("active", 10, str(FEE))
+    assert answer("agreement", "suspend", document, *town.as_("hospital"))["status"] == "suspended"
+    assert answer("agreement", "resume", document, *town.as_("hospital"))["status"] == "active"
+    assert answer("agreement", "revoke", agreement_id, "--yes", *town.as_("lab"))["status"] == "revoked"
+    shown = oracle("agreement", "status", agreement_id, *town.as_("lab"))
+    assert "revoked" in shown.stdout
+
+
+def test_an_active_agreement_is_read_from_the_chain(town: Town) -> None:
+    _, agreement_id = town.active("read")
+    shown = answer("agreement", "show", agreement_id, *town.as_("stranger"))
+    assert shown["agreement_id"] == agreement_id
+    assert shown["missing"] == []
+    assert shown["terms"]["data"][0]["name"] == "people"
+
+
+def test_an_agreement_that_one_party_did_not_sign_is_not_activated(town: Town) -> None:
+    draft, document = town.base / "half.draft", town.base / "half.json"
+    draft.write_text(yaml.safe_dump(town.draft()))
+    answer("agreement", "draft", draft, "--out", document, *town.as_("lab"))
+    answer("agreement", "sign", document, "--yes", *town.as_("lab"))
+    error = refusal("agreement", "activate", document, *town.as_("lab"))
+    assert error["code"].startswith("contract.AgreementRegistry_")
+    answer("agreement", "approve", document, "--yes", *town.as_("hospital"))
+    assert answer("agreement", "activate", document, *town.as_("lab"))["status"] == "active"
+
+
+def test_revoking_asks_first(town: Town) -> None:
+    _, agreement_id = town.active("ask")
+    ran = oracle("agreement", "revoke", agreement_id, *town.as_("lab"), given="n\n")
+    assert (ran.code, "confirm.declined" in ran.stderr) == (1, True)
+    assert answer("agreement", "status", agreement_id, *town.as_("lab"))["status"] == "active"
+
+
+def test_programs_and_hosts_are_dropped_once(town: Town) -> None:
+    document, _ = town.active("drop")
+    host = town.addresses["stranger"]
+    answer("agreement", "drop-measurement", document, MEASUREMENT, "--yes", *town.as_("hospital"))
+    answer("agreement", "drop-host", document, host, "--yes", *town.as_("hospital"))
+    error = refusal("agreement", "drop-host", document, host, "--yes", *town.as_("stranger"))
+    assert error["code"].startswith("contract.AgreementRegistry_")
+
+
+def test_a_strangers_suspension_is_refused(town: Town) -> None:
+    document, _ = town.active("stranger")
+    error = refusal("agreement", "suspend", document, *town.as_("stranger"))
+    assert error["code"] == "contract.AgreementRegistry_NotAParty"
+
+
+def test_an_agreement_of_another_chain_is_not_sent(town: Town) -> None:
+    registry = "0x" + "a1" * 20
+    chain = {"id": 31337, "agreementRegistry": registry, "oracle": registry, "enclaveRegistry": registry}
+    (town.base / "other.draft").write_text(yaml.safe_dump({**town.draft(), "chain": chain}))
+    ran = refusal("agreement", "draft", town.base / "other.draft", "--out", town.base / "o.json", *town.as_("lab"))
+    assert ran["code"] == "draft.chain"
+
+
+def test_a_request_is_paid_followed_cancelled_and_its_fee_collected(town: Town) -> None:
+    document, agreement_id = town.active("request")
+    asked = answer("task", "request", document, "--param", "smallest_group=2", *town.as_("lab"))
+    assert (asked["agreement_id"], asked["state"], asked["fee_wei"]) == (agreement_id, "requested", str(FEE))
+    waiting = refusal("task", "watch", asked["task_id"], "--patience", "0.1", *town.as_("stranger"))
+    assert (waiting["code"], waiting["retry"]) == ("task.pending", True)
+    assert refusal("task", "expire", asked["task_id"], *town.as_("lab"))["code"].startswith("contract.ComputeOracle_")
+    assert answer("task", "cancel", asked["task_id"], *town.as_("lab"))["state"] == "cancelled"
+    assert answer("task", "watch", asked["task_id"], *town.as_("stranger"))["state"] == "cancelled"
+    assert answer("withdraw", *town.as_("lab"))["amount_wei"] == str(FEE)
+    assert refusal("withdraw", *town.as_("lab"))["code"] == "withdraw.nothing"
+    assert answer("agreement", "status", agreement_id, *town.as_("lab"))["used"] == 0
+
+
+def test_a_task_that_nobody_computed_expires(town: Town) -> None:
+    _, agreement_id = town.active("expire", access={"requesters": "anyone", "quota": 10})
+    words = ("--param", "smallest_group=2", "--seconds", 60)
+    asked = answer("task", "request", agreement_id, *words, *town.as_("stranger"))
+    town.call("anvil_mine", hex(2), hex(100))
+    assert refusal("task", "watch", asked["task_id"], *town.as_("lab"))["code"] == "task.late"
+    assert answer("task", "expire", asked["task_id"], *town.as_("stranger"))["state"] == "expired"
+    assert refusal("task", "result", asked["task_id"], *town.as_("stranger"))["code"] == "task.pending"
+
+
+@pytest.mark.parametrize(
+    ("words", "who", "code"),
+    [
+        (("--param", "smallest_group=0"), "lab", "params.value"),
+        (("--param", "smallest_group=x"), "lab", "params.value"),
+        ((), "lab", "params.names"),
+        (("--param", "smallest_group=2"), "stranger", "access.requester"),
+    ],
+)
+def test_what_would_be_refused_later_costs_nothing_now(town: Town, words: tuple[str, ...], who: str, code: str) -> None:
+    document, agreement_id = town.active(f"refused-{code}-{len(words)}-{words[-1:]}")
+    assert refusal("task", "request", document, *words, *town.as_(who))["code"] == code
+    assert answer("agreement", "status", agreement_id, *town.as_("lab"))["used"] == 0
+
+
+def test_a_list_of_requesters_has_to_be_at_hand(town: Town) -> None:
+    _, agreement_id = town.active("listed")
+    error = refusal("task", "request", agreement_id, "--param", "smallest_group=2", *town.as_("lab"))
+    assert error["code"] == "access.requesters"
+
+
+def test_unknown_ids_are_said(town: Town) -> None:
+    nothing = "0x" + "00" * 32
+    assert refusal("agreement", "show", nothing, *town.as_("lab"))["code"] == "agreement.unknown"
+    assert refusal("task", "watch", nothing, *town.as_("lab"))["code"] == "task.unknown"
+    assert refusal("task", "watch", "0x12", *town.as_("lab"))["code"] == "digest.length"
+    assert answer("agreement", "status", nothing, *town.as_("lab"))["status"] == "none"
+
+
+def test_a_chain_that_is_not_there_may_be_tried_again(town: Town) -> None:
+    config = yaml.safe_load((town.base / "lab.yaml").read_text())
+    (town.base / "gone.yaml").write_text(yaml.safe_dump({**config, "rpc": "http://127.0.0.1:9"}))
+    error = refusal("enclave", "list", "--config", town.base / "gone.yaml")
+    assert (error["code"], error["retry"]) == ("rpc.unreachable", True)
+
+
+def test_a_registry_without_enclaves_lists_none(town: Town) -> None:
+    assert answer("enclave", "list", "--all", *town.as_("lab")) == {"enclaves": []}
+
+
+def test_a_result_goes_only_into_a_file_of_a_known_kind(town: Town) -> None:
+    words = ("task", "result", "0x" + "00" * 32, "--out", town.base / "result.xls")
+    assert refusal(*words, *town.as_("lab"))["code"] == "result.format"
+
+
+def test_enclaves_are_listed_with_how_they_stand(town: Town, tmp_path: Path) -> None:
+    world = asyncio.run(make_world(town.url, tmp_path))
+    (tmp_path / "deployment.json").write_bytes(world.deployment.canonical())
+    config = {"rpc": town.url, "deployment": "deployment.json", "storage": [tmp_path.as_uri()], "brokers": {}}
+    (tmp_path / "oracle.yaml").write_text(yaml.safe_dump(config))
+    words = ("enclave", "list", "--config", tmp_path / "oracle.yaml")
+    (found,) = answer(*words)["enclaves"]
+    assert found["signer"] == world.enclave.signer.address
+    assert found["measurement"] == "0x" + world.program.measurement.hex()
+    assert (found["state"], found["tee"], found["tcb_status"], found["maker"]) == ("valid", "sgx", "uptodate", None)
+    assert "DEVELOPMENT" in oracle(*words).stdout
+    town.call("anvil_mine", hex(2), hex(2 * 86_400))
+    assert answer(*words)["enclaves"] == []
+    assert [enclave["state"] for enclave in answer(*words, "--all")["enclaves"]] == ["expired"]
