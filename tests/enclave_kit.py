@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,7 @@ from enclave_app.protocol.structs import (
 from enclave_app.protocol.wire import Identity, RunBody, TaskBody, TaskDone, TaskStarted
 
 D = TypeVar("D", bound=Document)
+ROOT = Path(__file__).resolve().parents[1]
 ANCHOR = sha256(b"an anchor of these tests")
 CHAIN = Chain(chain_id=31337, agreement_registry="0x" + "a1" * 20)
 ORACLE, REGISTRY, OWNER, PAYEE = ("0x" + byte * 20 for byte in ("b2", "c3", "d4", "e5"))
@@ -403,7 +405,7 @@ class RunningEnclave:
     session: aiohttp.ClientSession
     process: asyncio.subprocess.Process
     log: Path
-    config: bytes
+    socket: Path
     _identity: Identity | None = None
 
     async def call(self, method: str, path: str, body: Document | bytes | None = None) -> bytes:
@@ -444,44 +446,46 @@ def enclave_config(**changes: Any) -> bytes:
     return EnclaveConfig(**{"attester": "software", **changes}).canonical()
 
 
+def prepare(directory: Path, config: bytes) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "enclave.json").write_bytes(config)
+    if not (directory / "platform").exists():
+        make_platforms(directory / "platform", now=1_700_000_000, days=3650)
+
+
 @asynccontextmanager
 async def enclave(directory: Path, *, config: bytes | None = None) -> AsyncIterator[RunningEnclave]:
     """An enclave process of its own, under a development platform of its own."""
-    directory.mkdir(parents=True, exist_ok=True)
     raw = config or enclave_config()
-    (directory / "enclave.json").write_bytes(raw)
-    platform = directory / "platform"
-    if not platform.exists():
-        make_platforms(platform, now=1_700_000_000, days=3650)
+    prepare(directory, raw)
     log = directory / "enclave.log"
     # A Unix socket's path has at most 107 bytes, and pytest's directories are deep.
-    socket = Path("/tmp") / f"enclave-{secrets.token_hex(8)}.sock"  # noqa: S108
+    socket = Path(f"/tmp/enclave-{secrets.token_hex(8)}.sock")  # noqa: S108
     with log.open("wb") as stream:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "enclave_app", "--config", str(directory / "enclave.json")),
-            *("--socket", str(socket), "--platform", str(platform)),
+            *("--socket", str(socket), "--platform", str(directory / "platform")),
             stdout=stream,
             stderr=stream,
-            cwd=Path(__file__).resolve().parents[1],
+            cwd=ROOT,
         )
     try:
         for _ in range(600):
-            if socket.exists() or process.returncode is not None:
+            if socket.exists() or process.returncode is not None:  # noqa: ASYNC240
                 break
             await asyncio.sleep(0.05)
-        assert socket.exists(), log.read_text()
+        assert socket.exists(), log.read_text()  # noqa: ASYNC240
         timeout = aiohttp.ClientTimeout(total=120)
-        async with aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path=str(socket)), timeout=timeout
-        ) as session:
-            yield RunningEnclave(session, process, log, raw)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(socket)), timeout=timeout) as session:
+            yield RunningEnclave(session, process, log, socket)
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-        socket.unlink(missing_ok=True)
+        socket.unlink(missing_ok=True)  # noqa: ASYNC240
 
 
+@lru_cache
 def measured(config: bytes | None = None) -> bytes:
     return measure(config or enclave_config())
 
