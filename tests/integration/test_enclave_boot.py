@@ -75,6 +75,21 @@ async def test_each_boot_is_a_new_identity(tmp_path: Path) -> None:
     assert found[0].measurement == found[1].measurement
 
 
+def test_the_measurement_is_known_before_any_launch(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_bytes(enclave_config(max_tasks=7))
+    found = [
+        subprocess.run(
+            [sys.executable, "-m", "enclave_app.measure", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for arguments in ([], ["--config", str(tmp_path / "c.json")])
+    ]
+    assert found == ["0x" + measured().hex(), "0x" + measured(enclave_config(max_tasks=7)).hex()]
+
+
 async def test_another_configuration_is_another_measurement(tmp_path: Path) -> None:
     config = enclave_config(max_tasks=7)
     async with enclave(tmp_path, config=config) as running:

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import dump
@@ -219,6 +221,26 @@ async def test_storage_of_a_scheme_that_is_not_configured_is_refused(running: Ru
     with pytest.raises(Refusal) as caught:
         await running.start(world.body().model_copy(update={"storage": ("ftp://127.0.0.1/",)}))
     assert caught.value.code == "storage.scheme"
+
+
+async def test_blobs_come_over_http_and_redirects_are_not_followed(running: RunningEnclave, world: World) -> None:
+    async def blob(request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(world.storage / request.match_info["name"])
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(f"/blobs/{request.match_info['name']}")
+
+    app = web.Application()
+    app.router.add_get("/blobs/{name}", blob)
+    app.router.add_get("/moved/{name}", elsewhere)
+    async with TestServer(app) as server:
+        body = world.body().model_copy(update={"storage": (str(server.make_url("/blobs")),)})
+        assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
+        # Another world, because documents that were checked once are remembered by their digest.
+        other = make_world(world.storage, measured())
+        with pytest.raises(Refusal) as caught:
+            await running.start(other.body().model_copy(update={"storage": (str(server.make_url("/moved")),)}))
+        assert caught.value.code == "blob.missing"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap", "gone"])
