@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from eth_account import Account
 from eth_utils.address import to_checksum_address
-from eth_utils.exceptions import ValidationError
 from pydantic import ConfigDict
 
 from enclave_app.protocol.canonical import Document, load, validate
@@ -91,7 +90,7 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
         if "MAC" in str(error):
             raise Refused("keystore.password", f"the password does not open {path}") from None
         raise _bad_keystore(path) from None
-    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError, ValidationError):
+    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError):
         raise _bad_keystore(path) from None
     if key.address != named:
         raise Refused("keystore.address", f"{path} names another address than its key has", found=named)
@@ -100,10 +99,7 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
 
 def load_raw_key(path: Path) -> SigningKey:
     """A signing key from a file that holds it in hex (the `*_FILE` settings of services)."""
-    try:
-        return SigningKey(_raw_key(path))
-    except (ValueError, ValidationError):
-        raise Refused("key.range", f"{path} does not hold a secp256k1 private key") from None
+    return SigningKey(_raw_key(path))
 
 
 def create_hpke_key(path: Path, password: Password, *, n: int = SCRYPT_N) -> PublicKey:
@@ -157,10 +153,7 @@ def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> st
     text = password()
     if not text:
         raise Refused("password.empty", "an empty password protects nothing")
-    try:
-        address = SigningKey(secret).address
-    except (ValueError, ValidationError):
-        raise Refused("key.range", "not a secp256k1 private key") from None
+    address = SigningKey(secret).address
     write_secret(path, json.dumps(Account.encrypt(secret, text, kdf="scrypt", iterations=n)).encode())
     return address
 

@@ -7,7 +7,6 @@ import asyncio
 import json
 import math
 import secrets
-import shutil
 import sys
 import tempfile
 import time
@@ -103,7 +102,7 @@ def plaintext_answer(tables: dict[str, pa.Table]) -> list[dict[str, Any]]:
     with duckdb.connect() as connection:
         for name, table in tables.items():
             connection.register(name, table)
-        answer: pa.Table = connection.execute(QUERY, PARAMS).to_arrow_table()
+        answer: pa.Table = connection.sql(QUERY, params=PARAMS).to_arrow_table()
         rows: list[dict[str, Any]] = answer.to_pylist()
         return rows
 
@@ -241,30 +240,23 @@ def show_host_view(devnet: Devnet, sealed: dict[str, Sealed], story: Story) -> b
 
 
 async def swap_function(devnet: Devnet, document: AgreementDocument, task: Task, story: Story) -> bool:
-    """The host tries to run its own query on the hospitals' data, in the genuine enclave, in two ways."""
+    """The host tries to run its own query on the hospitals' data, in the genuine enclave."""
     agreement, record = task.agreement, await task.client.record(task.id)
     spec = FunctionSpec(
         name="spy", kind="sql", entry="q.sql", outputs=("result",), params=[],
         tables={"clinic": {"patient": "string", "diagnosis": "string", "mean_radius": "double", "mean_area": "double"}},
     )  # fmt: skip
     spy = pack_function(spec, SPY)
-    false_storage = devnet.directory / "false-storage"
-    shutil.copytree(devnet.directory / "storage", false_storage)
-    (false_storage / blob_name(agreement.fn.id)).write_bytes(spy.raw)
-    (false_storage / blob_name(spy.id)).write_bytes(spy.raw)
-    (false_storage / blob_name(spy.header.params.id)).write_bytes(spy.header.params.canonical())
-    story.say("the host writes a query of its own that lists every patient, and hands it over as the agreed one:")
+    async with open_storage(devnet.storage) as storage:
+        await storage.put(spy.raw)
+        await storage.put(spy.header.params.canonical())
+    story.say("the host writes a query of its own, which lists every patient, and rewrites the agreement to name it;")
+    story.say("the enclave is genuine, so its release requests are too. It carries them to the brokers:")
     async with Enclave(devnet.directory / "worker" / "enclave.sock") as enclave:
         body = TaskBody(
             chain=devnet.chain, agreement=agreement, request=task.request, payee=record.result.payee,
-            anchor=record.result.anchor, storage=(false_storage.as_uri(),),
+            anchor=record.result.anchor, storage=(devnet.storage,),
         )  # fmt: skip
-        try:
-            await enclave.start(body)
-            return False
-        except OracleError as refusal:
-            story.console.print(f"    enclave: {refusal.code}: {refusal.message}", markup=False, style="green")
-        story.say("it rewrites the agreement to name its query, and asks the brokers with the enclave's own signature:")
         fn = agreement.fn.model_copy(update={"id": spy.id})
         false: Agreement = agreement.model_copy(
             update={"fn": fn, "data": agreement.data[:1], "param_domain": spy.header.params.id}

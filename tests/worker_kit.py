@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from enclave_app.protocol import evidence as evidence_protocol
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import commitment, sha256
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
+from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest
@@ -96,7 +97,6 @@ from oracle.chain.sender import Receipt, Sender
 from oracle.chain.source import SingleSource
 from oracle.storage import FileStorage
 from oracle.worker.config import WorkerConfig
-from oracle.worker.register import development_anchor
 
 FEE = 10**15
 ANSWER = b"an answer, which is plaintext\n"
@@ -151,7 +151,7 @@ class TinyBroker:
         self.sealing, self.signing = SealingKey.generate(), SigningKey.generate()
         self.mode, self.delay, self.asked = "good", 0.0, 0
         self.url = ""
-        self._port = free_port()
+        self._port = 0
         self._runner: web.AppRunner | None = None
 
     @property
@@ -159,9 +159,10 @@ class TinyBroker:
         return self.sealing.public.digest
 
     async def start(self) -> None:
+        self._port = self._port or free_port()
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/v1/release", self._release)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -230,6 +231,8 @@ class TinyEnclave:
         self._runner: web.AppRunner | None = None
         self.runs = 0
         self.run_delay = 0.0
+        self.forgets = 0
+        """How many started tasks it will have dropped by the time they are to run."""
         self._boot()
 
     def _boot(self) -> None:
@@ -244,7 +247,7 @@ class TinyEnclave:
         app.router.add_post("/v1/tasks/{id}/run", self._run)
         app.router.add_get("/v1/tasks/{id}/files/{digest}", self._file)
         app.router.add_delete("/v1/tasks/{id}", self._forget)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.socket)).start()
 
@@ -316,6 +319,9 @@ class TinyEnclave:
         return _document(TaskStarted(task_id=task_id, releases=signed))
 
     async def _run(self, request: web.Request) -> web.Response:
+        if self.forgets:
+            self.forgets -= 1
+            self.held.clear()
         held = self._task(request)
         body = parse(RunBody, await request.read(), limit=64 << 20)
         await asyncio.sleep(self.run_delay)
@@ -434,9 +440,7 @@ class TinyEnclave:
         return read_share_list(raw, version, agreement.data[index].shares_digest)
 
     def _commitments(self, held: Held) -> list[tuple[bytes, ...]]:
-        return [
-            parse(Manifest, _blob(held.body.storage[0], version)).keys for version in held.body.request.versions
-        ]
+        return [parse(Manifest, _blob(held.body.storage[0], version)).keys for version in held.body.request.versions]
 
     async def _file(self, request: web.Request) -> web.Response:
         digest = bytes.fromhex(request.match_info["digest"].removeprefix("0x"))
@@ -480,9 +484,77 @@ def _blob(base: str, digest: bytes) -> bytes:
 
 
 def _binding(chain: Chain, owner: str, dataset: bytes) -> DatasetBinding:
-    return DatasetBinding(
-        chain_id=chain.chain_id, registry=chain.agreement_registry, owner=owner, dataset=dataset
-    )
+    return DatasetBinding(chain_id=chain.chain_id, registry=chain.agreement_registry, owner=owner, dataset=dataset)
+
+
+def terms(
+    deployment: Deployment,
+    owner: str,
+    measurement: bytes,
+    anchor: bytes,
+    brokers: Sequence[TinyBroker],
+    sealed: tuple[bytes, bytes, bytes],
+    **changes: Any,
+) -> Agreement:
+    """A valid agreement over one dataset: `sealed` is its id, lineage and shares digest. `changes` replace fields."""
+    dataset, lineage, shares = sealed
+    now = int(time.time())
+    fields: dict[str, Any] = {
+        "oracle": deployment.oracle,
+        "enclave_registry": deployment.enclave_registry,
+        "fn": Function(
+            id=secrets.token_bytes(32),
+            sealed_id=ZERO32,
+            shares_digest=ZERO32,
+            owner=owner,
+            kind=1,
+            deterministic=True,
+            limits=Limits(memory_mib=512, time_seconds=10, output_bytes=1 << 20, output_rows=1000),
+        ),
+        "data": (
+            Dataset(
+                name="a",
+                owner=owner,
+                id_or_stream=dataset,
+                lineage=lineage,
+                shares_digest=shares,
+                policy=1,
+                min_version=0,
+                columns=("a",),
+                budget=0,
+            ),
+        ),
+        "tee": Enclaves(
+            measurements=(measurement,),
+            anchors=(anchor,),
+            status_mask=1 << TcbStatus.UP_TO_DATE,
+            eval_floor=1,
+            grace_days=0,
+            max_evidence_age=86400,
+            any_host=True,
+            operators=(),
+            platforms=(),
+        ),
+        "keys": KeyRelease(
+            brokers=tuple(Broker(hpke_key=b.digest, signer=b.signing.address) for b in brokers),
+            threshold=2,
+            max_releases=3,
+            confirmation=Confirmation.LATEST,
+            confirm_blocks=0,
+            release_delay=0,
+        ),
+        "param_domain": ParamDomain().id,
+        "outputs": (Output(name="result", kind=1, recipients=(ZERO32,), owners=(owner,), size_class=4096),),
+        "access": Access(requesters=ANYONE, quota=1000, quota_per_requester=1000),
+        "price": Price(token=ZERO_ADDRESS, fee=FEE, min_fee=0, failed_fee=0, to=(), bps=()),
+        "not_before": now - 1000,
+        "not_after": now + 10**6,
+        "activate_before": now + 10**6,
+        "supersedes": ZERO32,
+        "auditors": ZERO32,
+        "salt": secrets.token_bytes(32),
+    }
+    return Agreement(**{**fields, **changes})
 
 
 @dataclass
@@ -530,66 +602,15 @@ class World:
         )
         for blob in (manifest.canonical(), shares.canonical()):
             await storage.put(blob)
-        return self.terms(manifest.id, manifest.lineage, shares.id, **changes)
-
-    def terms(self, dataset: bytes, lineage: bytes, shares: bytes, **changes: Any) -> Agreement:
-        now = int(time.time())
-        fields: dict[str, Any] = {
-            "oracle": self.deployment.oracle,
-            "enclave_registry": self.deployment.enclave_registry,
-            "fn": Function(
-                id=secrets.token_bytes(32),
-                sealed_id=ZERO32,
-                shares_digest=ZERO32,
-                owner=self.owner.address,
-                kind=1,
-                deterministic=True,
-                limits=Limits(memory_mib=512, time_seconds=10, output_bytes=1 << 20, output_rows=1000),
-            ),
-            "data": (
-                Dataset(
-                    name="a",
-                    owner=self.owner.address,
-                    id_or_stream=dataset,
-                    lineage=lineage,
-                    shares_digest=shares,
-                    policy=1,
-                    min_version=0,
-                    columns=("a",),
-                    budget=0,
-                ),
-            ),
-            "tee": Enclaves(
-                measurements=(self.enclave.measurement,),
-                anchors=(development_anchor(self.deployment.chain_id, self.appraiser.address),),
-                status_mask=1 << TcbStatus.UP_TO_DATE,
-                eval_floor=1,
-                grace_days=0,
-                max_evidence_age=86400,
-                any_host=True,
-                operators=(),
-                platforms=(),
-            ),
-            "keys": KeyRelease(
-                brokers=tuple(Broker(hpke_key=b.digest, signer=b.signing.address) for b in self.brokers),
-                threshold=2,
-                max_releases=3,
-                confirmation=Confirmation.LATEST,
-                confirm_blocks=0,
-                release_delay=0,
-            ),
-            "param_domain": ParamDomain().id,
-            "outputs": (Output(name="result", kind=1, recipients=(ZERO32,), owners=(self.owner.address,), size_class=4096),),
-            "access": Access(requesters=ANYONE, quota=1000, quota_per_requester=1000),
-            "price": Price(token=ZERO_ADDRESS, fee=FEE, min_fee=0, failed_fee=0, to=(), bps=()),
-            "not_before": now - 1000,
-            "not_after": now + 10**6,
-            "activate_before": now + 10**6,
-            "supersedes": ZERO32,
-            "auditors": ZERO32,
-            "salt": secrets.token_bytes(32),
-        }
-        return Agreement(**{**fields, **changes})
+        return terms(
+            self.deployment,
+            self.owner.address,
+            self.enclave.measurement,
+            development_anchor(self.deployment.chain_id, self.appraiser.address),
+            self.brokers,
+            (manifest.id, manifest.lineage, shares.id),
+            **changes,
+        )
 
     async def activate(self, agreement: Agreement) -> bytes:
         agreement_id = self.chain.agreement_id(agreement)
@@ -626,7 +647,9 @@ class World:
 
     async def on_chain(self, task_id: bytes) -> TaskOnChain:
         source = SingleSource(self.rpc)
-        return await OracleReader(source, self.deployment.oracle).task(task_id, await source.confirmed(Confirmation.LATEST))
+        return await OracleReader(source, self.deployment.oracle).task(
+            task_id, await source.confirmed(Confirmation.LATEST)
+        )
 
     def config(self, **changes: Any) -> WorkerConfig:
         """The worker's configuration, read from a file as a user would have it."""
@@ -634,7 +657,7 @@ class World:
         (self.directory / "root.der").write_bytes(self.authority.root_der)
         (self.directory / "collateral.json").write_text(json.dumps(self.authority.collateral()))
         (self.directory / "wallet.key").write_text(self.wallet.key.hex())
-        (self.directory / "appraiser.key").write_text(self.appraiser._key.to_bytes().hex())
+        (self.directory / "appraiser.key").write_text(self.appraiser.secret().hex())
         fields: dict[str, Any] = {
             "rpc": [self.rpc.url],
             "deployment": "deployment.json",

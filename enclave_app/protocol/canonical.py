@@ -54,9 +54,7 @@ def load(data: bytes, *, limit: int = MAX_DOCUMENT, canonical: bool = True) -> A
         raise Refused("json.size", "a document is too large", found=len(data), expected=f"at most {limit} bytes")
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise Refused("json.size", "a document holds too many values", expected=f"at most {MAX_VALUES}")
-    # Before parsing: the parser recurses, and a library that raised Python's recursion limit lets it overrun the stack.
-    if _depth(data) > MAX_DEPTH + 1:
-        raise Refused("json.depth", "a document is nested too deeply", expected=f"at most {MAX_DEPTH + 1} levels")
+    check_depth(data)
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -101,6 +99,15 @@ def validate(model: type[M], value: Any) -> M:
         raise Refused("document.invalid", f"not a valid {model.__name__}: {where}") from None
     except RecursionError:
         raise Refused("document.invalid", f"not a valid {model.__name__}: nested too deeply") from None
+
+
+def check_depth(data: bytes) -> None:
+    """Refuse JSON that nests too deeply, before any `json.loads` of a stranger's bytes.
+
+    Python's parser recurses, and eth_account raises the recursion limit so far that it overruns the stack: the process dies.
+    """
+    if _depth(data) > MAX_DEPTH + 1:
+        raise Refused("json.depth", "a document is nested too deeply", expected=f"at most {MAX_DEPTH + 1} levels")
 
 
 def _depth(data: bytes) -> int:

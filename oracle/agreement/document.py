@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
 
 from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
@@ -132,7 +133,9 @@ def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocu
 
 def _rebuilt(document: AgreementDocument, **changes: object) -> AgreementDocument:
     fields = {name: getattr(document, name) for name in type(document).model_fields}
-    return _checked(validate(AgreementDocument, {**fields, **changes}))
+    return _checked(
+        validate(AgreementDocument, {to_camel(name): value for name, value in {**fields, **changes}.items()})
+    )
 
 
 def _checked(document: AgreementDocument) -> AgreementDocument:

@@ -206,16 +206,18 @@ def _dataset(
 
 def _enclaves(part: EnclavesPart, refer: References) -> Enclaves:
     mask = 0
+    # Intel writes UpToDate where the protocol writes UP_TO_DATE: both are read.
+    known = {status.name.replace("_", "").lower(): status for status in TcbStatus if status is not TcbStatus.REVOKED}
     for index, name in enumerate(part.statuses):
-        known = [status.name for status in TcbStatus if status is not TcbStatus.REVOKED]
-        if name not in known:
+        status = known.get(name.replace("_", "").lower())
+        if status is None:
             raise Refused(
                 "draft.status",
-                f"enclaves.statuses[{index}]: no such TCB status",
+                f"enclaves.statuses[{index}]: no TCB status that can be taken",
                 found=repr(name[:80]),
-                expected=", ".join(known),
+                expected=", ".join(found.name for found in known.values()),
             )
-        mask |= 1 << TcbStatus[name]
+        mask |= 1 << status
     anchors = [
         anchor for i, name in enumerate(part.anchors) for anchor in refer.anchors(name, f"enclaves.anchors[{i}]")
     ]

@@ -23,18 +23,12 @@ class RegisteredEnclave:
     valid: bool
 
 
-async def registered_enclaves(
-    source: SingleSource, deployment: Deployment, at: Block
-) -> tuple[RegisteredEnclave, ...]:
+async def registered_enclaves(source: SingleSource, deployment: Deployment, at: Block) -> tuple[RegisteredEnclave, ...]:
     """Every identity that was registered up to `at`, in the order of first registration."""
     registry = deployment.enclave_registry
-    logs = await get_logs(
-        source.rpc, [registry], deployment.first_block, at.number, [[topic("EnclaveRegistered")]]
-    )
+    logs = await get_logs(source.rpc, [registry], deployment.first_block, at.number, [[topic("EnclaveRegistered")]])
     events = [event for log in logs if (event := load("EnclaveRegistry").event(log)) is not None]
-    identities = dict.fromkeys(
-        (fields["anchor"], str(to_checksum_address(fields["signer"]))) for _, fields in events
-    )
+    identities = dict.fromkeys((fields["anchor"], str(to_checksum_address(fields["signer"]))) for _, fields in events)
     reader = EnclaveReader(source, registry)
     found = []
     for anchor, signer in identities:

@@ -81,6 +81,11 @@ class Sender:
             self._nonce = signed.nonce + 1
             return signed
 
+    def forget_nonce(self) -> None:
+        """Read the nonce from the chain before the next transaction: a reorganisation may have dropped one of ours, and
+        all that came after it would wait for ever behind the gap."""
+        self._nonce = None
+
     async def estimate(self, to: str | None, data: bytes, value: int = 0) -> int:
         """Gas with slack; raises the contract's refusal, decoded."""
         call: dict[str, Any] = {"from": self.address, "data": as_hex(data), "value": hex(value)}

@@ -117,9 +117,7 @@ def merge(
     Screen(as_json).answer({**summary(merged), "file": str(out)})
 
 
-def ask_consent(
-    screen: Screen, document: AgreementDocument, lines: Sequence[Line], question: str, yes: bool
-) -> None:
+def ask_consent(screen: Screen, document: AgreementDocument, lines: Sequence[Line], question: str, yes: bool) -> None:
     """Say what is consented to, the dangerous parts once more and loudly, then ask (R5, R4)."""
     screen.tell(explanation(lines))
     loud = [line.text for line in lines if line.severity.value == "danger"]
@@ -163,16 +161,16 @@ def summary(document: AgreementDocument) -> dict[str, Any]:
     }
 
 
-def explain_with(document: AgreementDocument, function: Path | None, manifests: Sequence[str] | None) -> tuple[Line, ...]:
+def explain_with(
+    document: AgreementDocument, function: Path | None, manifests: Sequence[str] | None
+) -> tuple[Line, ...]:
     from enclave_app.protocol.bundle import read_bundle
     from oracle.agreement.explain import explain
     from oracle.dataset.seal import load_manifest
 
     bundle = None if function is None else read_bundle(function.read_bytes(), document.agreement.fn.id)
     given = parse_pairs(manifests or (), "--manifest")
-    return explain(
-        document, bundle=bundle, manifests={name: load_manifest(Path(path)) for name, path in given.items()}
-    )
+    return explain(document, bundle=bundle, manifests={name: load_manifest(Path(path)) for name, path in given.items()})
 
 
 def _deployment(config: Path | None) -> Deployment | None:

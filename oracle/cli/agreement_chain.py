@@ -269,6 +269,8 @@ def _same_chain(document: AgreementDocument, chain_id: int, registry: str) -> No
     found = (document.chain.chain_id, document.chain.agreement_registry)
     if found != (chain_id, registry):
         raise Refused(
-            "agreement.chain", "the agreement is for another chain or registry than is configured", found=found,
+            "agreement.chain",
+            "the agreement is for another chain or registry than is configured",
+            found=found,
             expected=(chain_id, registry),
         )

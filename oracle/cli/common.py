@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -14,6 +13,7 @@ from enclave_app.protocol.errors import Refused
 
 if TYPE_CHECKING:
     from enclave_app.protocol.hpke import SealingKey
+    from enclave_app.protocol.params import ParamDomain
     from enclave_app.protocol.signing import SigningKey
     from oracle.client import Client
     from oracle.config import ClientConfig
@@ -50,6 +50,9 @@ Keystore = Annotated[
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
+    """The one place where the event loop runs."""
+    import asyncio
+
     return asyncio.run(main)
 
 
@@ -88,7 +91,9 @@ def open_wallet(config: ClientConfig | None, keystore: Path | None, password: Pa
 
     path = keystore or (config.keystore if config else None)
     if path is None:
-        raise Refused("wallet.missing", "no wallet was given", hint="Give --keystore FILE, or name it in the configuration")
+        raise Refused(
+            "wallet.missing", "no wallet was given", hint="Give --keystore FILE, or name it in the configuration"
+        )
     return load_wallet(path, password_from(password or (config.password_file if config else None), str(path)))
 
 
@@ -99,8 +104,9 @@ def open_result_key(config: ClientConfig, path: Path | None, password: Path | No
     path = path or config.result_key
     if path is None:
         raise Refused(
-            "result_key.missing", "no key to open results with was given", hint="Give --result-key FILE; make one with "
-            "`oracle keys new hpke`"
+            "result_key.missing",
+            "no key to open results with was given",
+            hint="Give --result-key FILE; make one with `oracle keys new hpke`",
         )
     return load_hpke_key(path, password_from(password or config.password_file, str(path)))
 
@@ -134,5 +140,27 @@ def parse_address(text: str) -> str:
         return TypeAdapter(Address).validate_python(text)
     except ValidationError:
         raise Refused(
-            "address", "not an address", found=repr(text[:60]), expected="0x and 40 hex digits, every one as it was given"
+            "address",
+            "not an address",
+            found=repr(text[:60]),
+            expected="0x and 40 hex digits, every one as it was given",
         ) from None
+
+
+def typed_params(given: Mapping[str, str], domain: ParamDomain) -> dict[str, Any]:
+    """Text from the command line as the agreed types have it; unknown names are left for the domain to refuse."""
+    types = {param.name: param.type for param in domain.params}
+    return {name: _typed(name, text, types.get(name, "text")) for name, text in given.items()}
+
+
+def _typed(name: str, text: str, kind: str) -> Any:
+    if kind == "integer":
+        try:
+            return int(text)
+        except ValueError:
+            raise Refused("params.value", f"parameter {name} is not an integer", found=repr(text[:60])) from None
+    if kind == "boolean":
+        if text not in ("true", "false"):
+            raise Refused("params.value", f"parameter {name} is not true or false", found=repr(text[:60]))
+        return text == "true"
+    return text

@@ -179,7 +179,9 @@ def publish(
     dataset: Annotated[Path, typer.Argument(metavar="DIR", help="The sealed dataset.")],
     storage: Annotated[
         list[str] | None,
-        typer.Option("--storage", metavar="URI", help="file:///dir or http(s)://…; again for more. [default: configured]"),
+        typer.Option(
+            "--storage", metavar="URI", help="file:///dir or http(s)://…; again for more. [default: configured]"
+        ),
     ] = None,
     shares: SharesFile = None,
     broker: BrokerKeys = [],  # noqa: B006

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def devnet(
-    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where everything lies; a new directory.")] = Path(
-        ".devnet"
-    ),
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where everything lies; a new directory.")
+    ] = Path(".devnet"),
     brokers: Annotated[int, typer.Option(min=1, max=16, help="How many key brokers.")] = 3,
     block_time: Annotated[
         float | None, typer.Option(help="Seconds between blocks. [default: a block for every transaction]")
@@ -68,7 +68,9 @@ def _announce(screen: Screen, running: Devnet) -> None:
         grid(("account", "address", "configuration"), [tuple(a.values()) for a in accounts]),
     )
     screen.warn("SIMULATED: the enclave's root of trust was made just now, on this machine.")
-    screen.say("Try it as one of the accounts: oracle --help, with ORACLE_CONFIG set to its configuration.", "Ctrl-C ends it.")
+    screen.say(
+        "Try it as one of the accounts: oracle --help, with ORACLE_CONFIG set to its configuration.", "Ctrl-C ends it."
+    )
 
 
 async def _until_stopped() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +13,17 @@ from oracle.cli.screen import Screen, grid, when
 
 if TYPE_CHECKING:
     from oracle.chain.enclaves import RegisteredEnclave
+    from oracle.worker.config import WorkerConfig
     from oracle.worker.register import Enrolled
 
 app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
+
+_MEASURE = """
+import sys
+from pathlib import Path
+from enclave_app.attesters.software import SoftwareEnclave
+print(SoftwareEnclave.of_program(Path(sys.argv[1]).read_bytes()).measurement.hex())
+"""
 
 WorkerConfigFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
@@ -26,8 +33,8 @@ WorkerConfigFile = Annotated[
 @app.command("measure")
 def measure(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", metavar="FILE", help="The enclave's own configuration.")
-    ] = None,
+        Path, typer.Option("--config", "-c", metavar="FILE", help="The enclave's own configuration, which is measured.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Print the measurement of the enclave program on this machine: what agreements list."""
@@ -40,15 +47,9 @@ def register(config: WorkerConfigFile, as_json: Json = False) -> None:
     from oracle.worker.config import WorkerConfig
 
     settings = WorkerConfig.read(config)
-
-    async def enrol() -> Enrolled:
-        from oracle.worker.enrol import enrol_once
-
-        return await enrol_once(settings)
-
     screen = Screen(as_json)
     with screen.busy("waiting for the enclave and the chain"):
-        enrolled = run(enrol())
+        enrolled = run(_register(settings))
     if enrolled.identity.simulated:
         screen.warn("SIMULATED enclave: its root of trust is a development root. It protects nothing from its host.")
     record = enrolled.record
@@ -80,31 +81,63 @@ def list_enclaves(
 
     found = [enclave for enclave in run(read()) if every or enclave.valid]
     rows = [
-        (e.signer, e.record.measurement, _anchor_name(e.anchor), e.record.operator, _state(e), when(e.record.valid_until))
+        (
+            e.signer,
+            e.record.measurement,
+            _anchor_name(e.anchor),
+            e.record.operator,
+            _state(e),
+            when(e.record.valid_until),
+        )
         for e in found
     ]
     columns = ("signer", "measurement", "anchor", "operator", "state", "valid until")
     Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, grid(columns, rows))
 
 
-async def _measure(config: Path | None) -> bytes:
+async def _measure(config: Path) -> bytes:
     """The digest, computed by the enclave program about itself: this side imports nothing of it."""
+    import asyncio
     import sys
 
     from enclave_app.protocol.digests import parse_digest
 
-    command = [sys.executable, "-m", "enclave_app.measure", *(["--config", str(config)] if config else [])]
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", _MEASURE, str(config), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, err = await process.communicate()
     if process.returncode != 0:
         last = (err.decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1]
         raise Permanent("enclave.measure", "the enclave program cannot be measured", found=last[:500])
+    return parse_digest(out.decode("ascii", "replace").strip())
+
+
+async def _register(settings: WorkerConfig) -> Enrolled:
+    from oracle.chain.deploy import Deployment
+    from oracle.chain.sender import Sender
+    from oracle.chain.source import SingleSource
+    from oracle.worker.appraisers import make_appraiser
+    from oracle.worker.enclave import Enclave
+    from oracle.worker.keys import account, signing_key
+    from oracle.worker.register import register_enclave
+    from oracle.worker.rpc import FailoverRpc
+
+    deployment = Deployment.read(settings.deployment)
+    appraiser = make_appraiser(settings, deployment)
+    if appraiser is None:
+        raise Refused(
+            "register.appraiser",
+            "the configuration names nobody who appraises the evidence for the contract",
+            hint="Set `attestation` and `development`",
+        )
+    operator = None if settings.operator is None else signing_key(settings.operator)
+    rpc = FailoverRpc(settings.rpc)
     try:
-        return parse_digest(out.decode("ascii", "replace").split()[-1])
-    except (Refused, IndexError):
-        raise Permanent("enclave.measure", "the enclave program printed no measurement", found=repr(out[:80])) from None
+        async with Enclave(settings.enclave.socket) as enclave:
+            sender = Sender(rpc, account(settings.wallet))
+            return await register_enclave(enclave, sender, SingleSource(rpc), deployment, appraiser, operator)
+    finally:
+        await rpc.close()
 
 
 def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:

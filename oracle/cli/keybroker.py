@@ -95,7 +95,9 @@ def verify(
     found = verify_log(file, address, head=None if head is None else parse_digest(head), length=length)
     if found.first_bad is not None:
         bad = found.first_bad
-        raise Refused(bad.code, f"line {bad.line} of {file}: {bad.message}", found=f"{found.length} good entries before")
+        raise Refused(
+            bad.code, f"line {bad.line} of {file}: {bad.message}", found=f"{found.length} good entries before"
+        )
     value: dict[str, Any] = {
         "signer": address,
         "entries": found.length,

@@ -63,9 +63,9 @@ class Screen:
         try:
             agreed = typer.confirm(question, err=True)
         except typer.Abort:
-            raise Refused("confirm.missing", "nobody answered the question; nothing was done", hint="Or give --yes") from (
-                None
-            )
+            raise Refused(
+                "confirm.missing", "nobody answered the question; nothing was done", hint="Or give --yes"
+            ) from (None)
         if not agreed:
             raise Refused("confirm.declined", "you said no; nothing was done")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,15 +20,15 @@ from oracle.cli.common import (
     parse_pairs,
     read_config,
     run,
+    typed_params,
 )
 from oracle.cli.screen import Screen, fields, grid, when
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from enclave_app.protocol.params import ParamDomain
     from oracle.chain.sender import Receipt
-    from oracle.client import Client, Task
+    from oracle.client import Task
 
 SHOWN_ROWS = 50
 
@@ -37,7 +37,9 @@ app = typer.Typer(name="task", help="Tasks: request, watch, open the result.", n
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
 ResultKey = Annotated[
     Path | None,
-    typer.Option("--result-key", metavar="FILE", help="The HPKE key that opens results. [default: the configuration's]"),
+    typer.Option(
+        "--result-key", metavar="FILE", help="The HPKE key that opens results. [default: the configuration's]"
+    ),
 ]
 Patience = Annotated[
     float | None, typer.Option("--patience", metavar="SECONDS", help="How long to wait. [default: until it has ended]")
@@ -153,8 +155,7 @@ def result(
         _writer(out)(table)
         screen.answer({**value, "file": str(out)}, fields({"file": out, "rows": table.num_rows}))
     else:
-        shown = table.slice(0, SHOWN_ROWS)
-        rows = [list(row.values()) for row in shown.to_pylist()]
+        rows = list(zip(*(column.to_pylist() for column in table.slice(0, SHOWN_ROWS).columns), strict=True))
         body = {**value, "rows": table.to_pylist()} if as_json else value
         screen.answer(body, grid(table.column_names, rows))
         if table.num_rows > SHOWN_ROWS:
@@ -210,25 +211,6 @@ def withdraw(
     screen.answer({"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)})
 
 
-def typed_params(given: Mapping[str, str], domain: ParamDomain) -> dict[str, Any]:
-    """Text from the command line as the agreed types have it; unknown names are left for the domain to refuse."""
-    types = {param.name: param.type for param in domain.params}
-    return {name: _typed(name, text, types.get(name, "text")) for name, text in given.items()}
-
-
-def _typed(name: str, text: str, kind: str) -> Any:
-    if kind == "integer":
-        try:
-            return int(text)
-        except ValueError:
-            raise Refused("params.value", f"parameter {name} is not an integer", found=repr(text[:60])) from None
-    if kind == "boolean":
-        if text not in ("true", "false"):
-            raise Refused("params.value", f"parameter {name} is not true or false", found=repr(text[:60]))
-        return text == "true"
-    return text
-
-
 def _task_id(text: str) -> bytes:
     from enclave_app.protocol.digests import parse_digest
 
@@ -280,7 +262,9 @@ def _writer(out: Path) -> Callable[[pa.Table], None]:
     }
     write = formats.get(out.suffix.lower())
     if write is None:
-        raise Refused("result.format", "a file's kind is not known by its name", found=out.name, expected=" or ".join(formats))
+        raise Refused(
+            "result.format", "a file's kind is not known by its name", found=out.name, expected=" or ".join(formats)
+        )
 
     def save(table: pa.Table) -> None:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -24,12 +24,12 @@ def run_worker(
     as_json: Json = False,
 ) -> None:
     """Run until SIGTERM or Ctrl-C, which let running tasks finish. What it did goes to stderr, one JSON line each."""
-    from oracle.logs import start_logging
+    from oracle.logs import configure
     from oracle.worker.config import WorkerConfig
     from oracle.worker.daemon import Worker
 
     settings = WorkerConfig.read(config)
-    start_logging(settings.log_level)
+    configure("worker", settings.log_level)
 
     async def serve() -> None:
         worker = Worker(settings)

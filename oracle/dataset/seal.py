@@ -63,7 +63,8 @@ def seal(
     """Seal a table into a directory that holds no dataset yet.
 
     `lineage` is 32 bytes; give a former version's, so that budgets carry over (R9), or none for new data. Memory stays
-    near twice `file_bytes`. `progress` is told how many more rows were read. Raises Refused `seal.exists`, `dataset.*`, `keys.protection`.
+    near twice `file_bytes`. `progress` is told of each batch of rows that was read. Raises Refused `seal.exists`,
+    `dataset.*`, `keys.protection`.
     """
     check_protection(password, dangerous_plaintext_keys)
     keys_path = keys_path or directory / KEYS_NAME

@@ -7,9 +7,11 @@ async with Devnet.open(Path(".devnet")) as devnet:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -139,7 +141,28 @@ class Devnet:
         """The worker first, so that it can drain; then brokers and chain."""
         if hasattr(self, "worker"):
             await self.worker.stop()
+            self._end_enclave()
         await asyncio.gather(*(process.stop() for process in self.processes()))
+
+    def enclave_pid(self) -> int | None:
+        """The enclave's process, from what the worker logged when it launched it; None once that has ended."""
+        lines = self.worker.log.read_text("utf-8", "replace").splitlines() if self.worker.log.exists() else []
+        for line in reversed(lines):
+            if '"event":"enclave launched"' in line:
+                pid = int(json.loads(line)["pid"])
+                try:
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                except OSError:
+                    return None
+                return pid if str(self.directory).encode() in command else None
+        return None
+
+    def _end_enclave(self) -> None:
+        # A worker that was killed leaves its enclave to its successor; here there is none.
+        pid = self.enclave_pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     # --- how it starts ------------------------------------------------------------------------------------------------
 

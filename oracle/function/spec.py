@@ -70,9 +70,6 @@ def pack_function(spec: FunctionSpec, source: str, manifests: Mapping[str, Manif
         )
     tables = tuple(_table(name, columns, known.get(name)) for name, columns in spec.tables.items())
     params = validate(ParamDomain, {"params": spec.params})
-    names = [param.name for param in params.params]
-    if len(set(names)) != len(names):
-        raise Refused("function.params", "two parameters have one name")
     header = validate(
         BundleHeader,
         {

@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from enclave_app.protocol.canonical import validate
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.release import MAX_BODY
 from enclave_app.protocol.structs import Confirmation
@@ -118,7 +117,7 @@ class KeyBrokerConfig(_Section):
 
     @field_validator("chains")
     @classmethod
-    def _once(cls, chains: tuple[ServedChain, ...], _info: ValidationInfo) -> tuple[ServedChain, ...]:
+    def _once(cls, chains: tuple[ServedChain, ...]) -> tuple[ServedChain, ...]:
         if len({c.chain_id for c in chains}) != len(chains):
             raise ValueError("a chain is listed twice")
         return chains
@@ -144,7 +143,14 @@ def read_config(path: Path) -> KeyBrokerConfig:
         value = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise Refused("config.unreadable", f"{path} cannot be read as YAML ({type(error).__name__})") from None
-    return validate(KeyBrokerConfig, value).under(path.absolute().parent)
+    try:
+        return KeyBrokerConfig.model_validate(value).under(path.absolute().parent)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'document'}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False, include_context=False)[:5]
+        )
+        raise Refused("config.invalid", f"{path} is no key broker's configuration: {wrong}") from None
 
 
 def read_password(path: Path) -> str:

@@ -90,7 +90,7 @@ class Worker:
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
         await _check_chain(source, deployment)
-        sender = Sender(rpc, account(config.wallet))
+        self._sender = sender = Sender(rpc, account(config.wallet))
         enclave = Enclave(config.enclave.socket)
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
@@ -194,7 +194,9 @@ class Worker:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), pause)
 
-    async def _on_news(self) -> None:
+    async def _on_news(self, reorganised: bool) -> None:
+        if reorganised:
+            self._sender.forget_nonce()
         self._wake.set()
 
     def _on_enclave_change(self) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import socket
+import struct
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,8 +38,8 @@ class Enclave:
     """Errors are what the enclave says, Retryable or Permanent with its own code, and Retryable `enclave.unreachable` or
     `enclave.timeout`. Use it as an async context manager, or close it."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
+    def __init__(self, path: Path) -> None:
+        self.socket = path
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Enclave:
@@ -112,22 +116,29 @@ def error_of(raw: bytes, status: int, who: str) -> OracleError:
 
 
 class EnclaveProcess:
-    """The enclave as a child process, restarted by whoever watches `running`. It gets no environment of ours."""
+    """The enclave as a process of ours, restarted by whoever watches `is_running`. It gets no environment of ours.
 
-    def __init__(self, command: tuple[str, ...], socket: Path, start_seconds: float) -> None:
-        self._command, self._socket, self._start_seconds = command, socket, start_seconds
+    One that a crashed worker left behind is taken over, not replaced: its identity is registered, and it may still hold
+    outputs. Who listens on the socket, the kernel tells (SO_PEERCRED).
+    """
+
+    def __init__(self, command: tuple[str, ...], path: Path, start_seconds: float) -> None:
+        self._command, self._socket, self._start_seconds = command, path, start_seconds
         self._process: asyncio.subprocess.Process | None = None
+        self._adopted: int | None = None
         self._log = Log("worker.enclave")
 
-    @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
+        if self._adopted is not None:
+            return _is_alive(self._adopted)
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
         """Launch, and wait until the socket answers. Raises Retryable `enclave.start` when it does not."""
+        self._adopted = None
         if await self._answers():
-            # Left behind by a worker that crashed; its identity is registered and it may still hold outputs.
-            self._log.warning("an enclave already listens; using it", socket=self._socket)
+            self._adopted = _listener(self._socket)
+            self._log.warning("an enclave of an earlier start listens; taking it over", pid=self._adopted)
             return
         self._socket.unlink(missing_ok=True)
         process = await asyncio.create_subprocess_exec(
@@ -151,15 +162,25 @@ class EnclaveProcess:
         raise Retryable("enclave.start", f"the enclave did not answer within {self._start_seconds:.0f} s")
 
     async def stop(self, seconds: float = 5.0) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
+        """SIGTERM, then SIGKILL after `seconds`."""
+        if not self.is_running():
             return
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), seconds)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        self._signal(signal.SIGTERM)
+        for _ in range(int(seconds / 0.02)):
+            if not self.is_running():
+                break
+            await asyncio.sleep(0.02)
+        else:
+            self._signal(signal.SIGKILL)
+        if self._process is not None:
+            await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._adopted is not None:
+                os.kill(self._adopted, number)
+            elif self._process is not None:
+                self._process.send_signal(number)
 
     async def _answers(self) -> bool:
         async with Enclave(self._socket) as enclave:
@@ -168,3 +189,23 @@ class EnclaveProcess:
             except Retryable:
                 return False
             return True
+
+
+def _listener(path: Path) -> int | None:
+    """The process that listens on a Unix socket (unix(7), SO_PEERCRED)."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+            raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return None
+        pid: int = struct.unpack("3i", raw)[0]
+        return pid
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

@@ -98,7 +98,7 @@ class Enrolment:
         try:
             identity = await self.enclave.identity()
         except Retryable as error:
-            if error.code != UNREACHABLE or self._process is None or self._process.running:
+            if error.code != UNREACHABLE or self._process is None or self._process.is_running():
                 raise
             self._log.warning("the enclave is gone; launching it")
             await self._process.start()

@@ -22,9 +22,12 @@ FOLLOWED = ("AgreementActivated", "TaskRequested", "TaskFulfilled", "TaskCancell
 MAX_RANGE = 2000
 """Blocks asked for at once; halved while an endpoint refuses, for each has its own limit."""
 
+CALM_DEPTH = 64
+"""Blocks below the head that a reorganisation seldom reaches."""
+
 
 class Follower:
-    """`on_news` is awaited after each transaction that took new events in, or rewound.
+    """`on_news` is awaited after each transaction that took new events in (False), or rewound (True).
 
     `poll` in seconds; `first_block` is where the contracts' logs begin.
     """
@@ -37,7 +40,7 @@ class Follower:
         first_block: int,
         *,
         poll: float,
-        on_news: Callable[[], Awaitable[None]],
+        on_news: Callable[[bool], Awaitable[None]],
     ) -> None:
         self._rpc, self._source, self._journal = rpc, SingleSource(rpc), journal
         self._addresses, self._first, self._poll, self._on_news = addresses, first_block, poll, on_news
@@ -76,7 +79,10 @@ class Follower:
         first = self._first if cursor is None else cursor[0] + 1
         if head.number < first:
             return False
-        last = min(head.number, first + self._range - 1)
+        # A missed past is taken in up to some way below the head first, so that a reorganisation finds a known block there
+        # instead of sending us back to the beginning.
+        calm = head.number - CALM_DEPTH
+        last = min(head.number if first > calm else calm, first + self._range - 1)
         upto = head if last == head.number else await self._source.block(last)
         if upto is None:
             return False
@@ -87,7 +93,7 @@ class Follower:
         if last == head.number:
             self.caught_up.set()
         if new:
-            await self._on_news()
+            await self._on_news(False)
         return last < head.number
 
     async def _head(self) -> Block:
@@ -107,7 +113,7 @@ class Follower:
         number, block_hash = known if known is not None else (self._first - 1, bytes(32))
         await self._journal(journal.rewind, number, block_hash)
         self._log.warning("the chain was reorganised", changed_at=forked_at, rewound_to=number)
-        await self._on_news()
+        await self._on_news(True)
         return True
 
     async def _is_canonical(self, known: tuple[int, bytes], head: Block) -> bool:

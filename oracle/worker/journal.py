@@ -17,50 +17,21 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.release import TaskRecord
-from enclave_app.protocol.structs import Agreement, TaskRequest
 from oracle.chain.events import AgreementActivated, Event, TaskEnded, TaskRequested, TaskSettled
 from oracle.chain.source import Block
 from oracle.errors import Permanent
+from oracle.worker.rows import StoredAgreement, Task, read_agreement, read_task, resumes_at
 from oracle.worker.schema import migrate
 from oracle.worker.states import OPEN, Mover, State, check_move
 
 P = ParamSpec("P")
 T = TypeVar("T")
 KEPT_BLOCKS = 4096
-_RECORD_LIMIT = 256 << 20
-
-
-@dataclass(frozen=True)
-class StoredAgreement:
-    """`signatures` align with the parties; empty where the chain recorded a consent without one."""
-
-    id: bytes
-    agreement: Agreement
-    signatures: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A row. `next_try` in unix seconds; `settlement` is the hash of the transaction that was sent."""
-
-    id: bytes
-    agreement_id: bytes
-    request: TaskRequest
-    uri: str
-    state: State
-    attempts: int
-    next_try: float
-    code: str | None
-    reason: str | None
-    record: TaskRecord | None
-    settlement: bytes | None
-    block_number: int
 
 
 class Overtaken(Exception):
@@ -80,9 +51,13 @@ class Journal:
             raise Permanent("journal.locked", f"another worker has {path} open") from None
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        migrate(self._db)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            migrate(self._db)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._db.close()
@@ -128,7 +103,7 @@ class Journal:
                 "SELECT * FROM tasks WHERE ended_block > ? AND block_number <= ?", (number, number)
             ).fetchall()
             for row in ended:
-                self._chain_move(row, _resumes_at(row), None)
+                self._chain_move(row, resumes_at(row), None)
             self._set_cursor(number, block_hash)
 
     def _apply(self, event: Event) -> int:
@@ -181,7 +156,7 @@ class Journal:
             (*place, event.task_id),
         )
         if row["state"] == State.ORPHANED:
-            self._chain_move(row, _resumes_at(row), None)
+            self._chain_move(row, resumes_at(row), None)
 
     def _chain_move(self, row: sqlite3.Row, target: State, ended_block: int | None) -> None:
         source = State(row["state"])
@@ -203,19 +178,19 @@ class Journal:
 
     def agreement(self, agreement_id: bytes) -> StoredAgreement | None:
         row = self._db.execute("SELECT * FROM agreements WHERE id = ?", (agreement_id,)).fetchone()
-        return None if row is None else _agreement(row)
+        return None if row is None else read_agreement(row)
 
     def agreements(self) -> list[StoredAgreement]:
-        return [_agreement(row) for row in self._db.execute("SELECT * FROM agreements").fetchall()]
+        return [read_agreement(row) for row in self._db.execute("SELECT * FROM agreements").fetchall()]
 
     def task(self, task_id: bytes) -> Task | None:
         row = self._row(task_id)
-        return None if row is None else _task(row)
+        return None if row is None else read_task(row)
 
     def tasks(self, states: Sequence[State] = tuple(State)) -> list[Task]:
         marks = ", ".join("?" * len(states))
         query = f"SELECT * FROM tasks WHERE state IN ({marks}) ORDER BY block_number, log_index"  # noqa: S608 (marks)
-        return [_task(row) for row in self._db.execute(query, tuple(states)).fetchall()]
+        return [read_task(row) for row in self._db.execute(query, tuple(states)).fetchall()]
 
     def due(self, now: float, limit: int) -> list[bytes]:
         """Ids of open tasks whose time has come, oldest request first."""
@@ -272,7 +247,7 @@ class Journal:
             for task in tasks:
                 row = self._row(task.id)
                 if row is not None:
-                    target = _resumes_at(row)
+                    target = resumes_at(row)
                     check_move(State(row["state"]), target, Mover.OPERATOR)
                     self._db.execute(
                         "UPDATE tasks SET state = ?, attempts = 0, next_try = 0, code = NULL, reason = NULL WHERE id = ?",
@@ -331,36 +306,7 @@ class JournalThread:
         self.journal.close()
 
 
-def _resumes_at(row: sqlite3.Row) -> State:
-    if row["record"] is None:
-        return State.SEEN
-    return State.STORED if row["stored"] else State.RAN
-
-
 def _end(event: TaskSettled | TaskEnded) -> State:
     if isinstance(event, TaskSettled):
         return State.SETTLED
     return State.CANCELLED if event.how == "TaskCancelled" else State.EXPIRED
-
-
-def _agreement(row: sqlite3.Row) -> StoredAgreement:
-    signatures = tuple(bytes.fromhex(s) for s in json.loads(row["signatures"]))
-    return StoredAgreement(row["id"], parse(Agreement, row["agreement"].encode(), canonical=False), signatures)
-
-
-def _task(row: sqlite3.Row) -> Task:
-    record = row["record"]
-    return Task(
-        id=row["id"],
-        agreement_id=row["agreement_id"],
-        request=parse(TaskRequest, row["request"].encode(), canonical=False),
-        uri=row["uri"],
-        state=State(row["state"]),
-        attempts=row["attempts"],
-        next_try=row["next_try"],
-        code=row["code"],
-        reason=row["reason"],
-        record=None if record is None else parse(TaskRecord, record.encode(), limit=_RECORD_LIMIT, canonical=False),
-        settlement=row["settlement"],
-        block_number=row["block_number"],
-    )

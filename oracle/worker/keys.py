@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from enclave_app.protocol.signing import SigningKey
+from oracle.chain.sender import account_of
 from oracle.errors import Bug
 from oracle.keys import load_raw_key, load_wallet
 from oracle.passwords import password_file
@@ -23,5 +23,4 @@ def signing_key(source: KeySource) -> SigningKey:
 
 def account(source: KeySource) -> LocalAccount:
     """The same key as an account that signs transactions."""
-    key: LocalAccount = Account.from_key(signing_key(source)._key.to_bytes())
-    return key
+    return account_of(signing_key(source))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import ReleaseBody, SignedRelease, TaskRecord
 from enclave_app.protocol.structs import Confirmation
 from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone
@@ -21,8 +22,9 @@ from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave
 from oracle.worker.enrolment import Enrolment
-from oracle.worker.journal import JournalThread, Task
+from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.plan import Plan, check_deadline, check_release_time, make_plan
+from oracle.worker.rows import Task
 from oracle.worker.settle import Settler, Verdict, judge
 from oracle.worker.states import State
 from oracle.worker.store import store_outputs
@@ -80,7 +82,12 @@ class Pipeline:
         keys = plan.agreement.keys
         if keys.release_delay or keys.confirm_blocks or keys.confirmation != Confirmation.LATEST:
             confirmed = await p.source.confirmed(Confirmation(keys.confirmation), keys.confirm_blocks)
-            check_release_time(plan.agreement, task.block_number, confirmed.number)
+            # Up to where the journal has followed, or a cancel that is on chain already would not be known here.
+            followed = await self._db(self._journal.cursor)
+            check_release_time(plan.agreement, task.block_number, min(confirmed.number, followed[0] if followed else 0))
+            standing = await self._db(self._journal.task, task.id)
+            if standing is None or standing.state is not task.state:
+                raise Overtaken
         return plan
 
     async def release(self, plan: Plan, log: Log) -> Round:
@@ -100,6 +107,10 @@ class Pipeline:
             )
             if started.task_id != plan.task.id:
                 raise Bug("enclave.task_id", "enclave and chain name a task differently", found=started.task_id.hex())
+            sealing_key = sha256(plan.enrolled.identity.sealing_key)
+            if any(release.request.sealing_key != sealing_key for release in started.releases):
+                p.enrolment.doubt()
+                raise Retryable("enclave.restarted", "the enclave restarted; the new identity has to be registered")
             round_ = make_round(await self._body(plan, started.releases[0]), started.releases, plan.enrolled.signer)
             self._rounds[plan.task.id] = round_
         else:
@@ -205,6 +216,8 @@ class Pipeline:
                     self._forget_round(plan.task.id)
                     if error.code == UNREACHABLE:
                         self._p.enrolment.doubt()
+                    if error.code in FORGOTTEN:
+                        raise Retryable("enclave.forgot", f"the enclave forgot the task: {error.message}") from error
                     raise
                 log.warning("the enclave finds too few good answers", code=error.code, answers=len(answers))
                 round_.insufficient = len(answers)
@@ -252,6 +265,8 @@ class Pipeline:
 
 RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
 """Refusals that a renewal of the same signer's registration mends."""
+FORGOTTEN = frozenset({"task.unknown", "task.forgotten"})
+"""What an enclave says that dropped a started task for want of room, or restarted: no fault of the task (R19)."""
 
 
 def _is_about_answers(error: OracleError) -> bool:

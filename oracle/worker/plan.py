@@ -12,8 +12,8 @@ from enclave_app.protocol.rules import check_agreement, check_request
 from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, TaskRequest
 from oracle.chain.deploy import Deployment
 from oracle.errors import Permanent, Refused, Retryable
-from oracle.worker.journal import StoredAgreement, Task
 from oracle.worker.register import Enrolled
+from oracle.worker.rows import StoredAgreement, Task
 
 MIN_MAX_AGE = 120
 """Agreements that want younger evidence than this, in seconds, are not served: each renewal costs a transaction."""

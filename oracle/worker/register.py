@@ -12,9 +12,9 @@ from typing import Protocol
 
 from eth_abi.abi import encode
 
-from enclave_app.protocol.digests import hash_abi, sha256
+from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
-from enclave_app.protocol.evidence import Evidence, report_data
+from enclave_app.protocol.evidence import Evidence, development_anchor, report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.signing import SigningKey
@@ -56,11 +56,6 @@ class Appraiser(Protocol):
     def proof(self, evidence: Evidence, identity: Identity, now: int) -> bytes:
         """The verifier's evidence bytes. Raises Refused `evidence.*`, Retryable where only the collateral is out of date."""
         ...
-
-
-def development_anchor(chain_id: int, appraiser: str) -> bytes:
-    """The trust anchor of a DevelopmentVerifier: H("development-anchor", chain id, appraiser), as the contract has it."""
-    return hash_abi("development-anchor", ["uint256", "address"], [chain_id, appraiser])
 
 
 @dataclass(frozen=True)

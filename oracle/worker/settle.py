@@ -81,6 +81,7 @@ class Settler:
             known = await self._sender.rpc.call("eth_getTransactionByHash", as_hex(transaction_hash))
             if known is not None:
                 raise
+            self._sender.forget_nonce()
             return None
 
     def _call(self, record: TaskRecord) -> bytes:

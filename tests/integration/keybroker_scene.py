@@ -376,7 +376,7 @@ class Scene:
         return Dataset(**{**base, **changes})
 
     def signatures(self, agreement: Agreement) -> tuple[bytes, ...]:
-        known = {a.address: a for a in (self.world.author, *self.world.owners)}
+        known: dict[str, LocalAccount] = {str(a.address): a for a in (self.world.author, *self.world.owners)}
         digest = self.world.chain.agreement_id(agreement)
         return tuple(SigningKey(bytes(known[p].key)).sign(digest) if p in known else b"" for p in agreement.parties())
 

@@ -350,6 +350,15 @@ async def test_a_registration_of_another_agreed_measurement_is_refused(
     await refused(broker, body, "enclave.differs", Refused, tmp_path)
 
 
+async def test_a_registration_with_another_sealing_key_is_refused(
+    scene: Scene, broker: KeyBroker, tmp_path: Path
+) -> None:
+    registered = Enclave(scene.world.enclave.attester)
+    await scene.register(await scene.evidence(registered), registered)
+    asking = Enclave(scene.world.enclave.attester, registered.signer)
+    await refused(broker, await scene.body(enclave=asking), "enclave.sealing_key", Refused, tmp_path)
+
+
 async def test_an_expired_registration_waits_for_a_renewal(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
     enclave = Enclave(scene.world.enclave.attester)
     body = await scene.body(enclave=enclave)
@@ -659,6 +668,21 @@ async def test_a_share_list_for_other_terms_is_refused(
     agreement = agreement.model_copy(update={"data": data(agreement, 0, shares_digest=shares.id)})
     body = await scene.body(agreement, sealed=changed)
     await refused(broker, body, code, Refused, tmp_path)
+
+
+async def test_a_share_list_that_lacks_a_key_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
+    agreement, sealed = scene.agreement(), scene.world.sealed[0]
+    binding = DatasetBinding(
+        chain_id=scene.world.chain.chain_id,
+        registry=scene.world.chain.agreement_registry,
+        owner=scene.world.owners[0].address,
+        dataset=sealed.manifest.id,
+    )
+    public = [card.public_key() for card in scene.world.brokers]
+    shares = make_share_list(sealed.manifest.id, sealed.keys[:-1], 2, public, binding, random_coefficients(2))
+    changed = (Sealed(sealed.manifest, sealed.keys, shares), scene.world.sealed[1])
+    agreement = agreement.model_copy(update={"data": data(agreement, 0, shares_digest=shares.id)})
+    await refused(broker, await scene.body(agreement, sealed=changed), "shares.keys", Refused, tmp_path)
 
 
 async def test_an_agreement_without_this_broker_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:

@@ -237,6 +237,14 @@ async def test_a_forged_block_does_not_make_evidence_fresh(scene: Scene, tmp_pat
     assert error.code == "chain.disagree"
 
 
+@pytest.mark.parametrize("place", [0, 5], ids=["oracle", "enclave registry"])
+async def test_a_record_with_other_contracts_is_refused(scene: Scene, tmp_path: Path, place: int) -> None:
+    body = await scene.body()
+    async with proxy(scene.world.url, about("AgreementRegistry", "agreement", word(place, 0xAA))) as liar:
+        error = await code_of(scene, scene.broker_directory(tmp_path), body, [liar])
+    assert (error.code, type(error)) == ("agreement.contracts", Refused)
+
+
 async def test_endpoints_of_another_chain_are_refused(scene: Scene, tmp_path: Path) -> None:
     body = await scene.body()
 

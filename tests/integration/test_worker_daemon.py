@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import TaskState
+from oracle import logs
+from oracle.chain.abi import load
 from oracle.worker.daemon import Worker
 from oracle.worker.journal import Journal
 from oracle.worker.states import State
-from tests.worker_kit import World, until, world
+from tests.worker_kit import ANSWER, World, free_port, funded, until, world
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    """What the worker logs, as parsed lines, filled while the test runs."""
+    lines: list[dict[str, Any]] = []
+
+    class Lines(io.StringIO):
+        def write(self, text: str) -> int:
+            lines.extend(json.loads(line) for line in text.splitlines() if line)
+            return len(text)
+
+    handler = logs.configure("worker", "DEBUG", Lines())
+    yield lines
+    logging.getLogger(logs.ROOT).removeHandler(handler)
+
+
+class Shelf:
+    """HTTP storage that takes PUTs once it is started."""
+
+    def __init__(self) -> None:
+        self._port = free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.blobs: dict[str, bytes] = {}
+        app = web.Application()
+        app.router.add_put("/{name}", self._put)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _put(self, request: web.Request) -> web.Response:
+        self.blobs[request.match_info["name"]] = await request.read()
+        return web.Response(status=201)
 
 
 @asynccontextmanager
@@ -60,12 +104,254 @@ async def test_a_request_is_settled_and_its_record_and_blobs_are_stored(tmp_path
             await settled(place, task_id)
         record = parse(TaskRecord, (place.blobs / record_name(task_id)).read_bytes(), limit=1 << 26)
         assert record.request == request
-        assert record.result.typed_digest(place.chain.oracle_domain(agreement))[:31] == (
-            await place.on_chain(task_id)
-        ).result_digest
+        assert (
+            record.result.typed_digest(place.chain.oracle_domain(agreement))[:31]
+            == (await place.on_chain(task_id)).result_digest
+        )
         assert len(record.releases) == 2
         for output in record.outputs:
             assert (place.blobs / output.shares.output_id.hex()).read_bytes() == output.manifest
             assert (place.blobs / output.shares.shares.hex()).read_bytes() == output.share_list
         assert states(place) == {task_id: (State.SETTLED, None)}
         assert place.enclave.held == {}
+
+
+@pytest.mark.parametrize("fault", ["down", "lie", "wrong_share", "garbage", "refuse", "slow"])
+async def test_one_bad_broker_costs_a_log_line_only(
+    tmp_path: Path, fault: str, log_lines: list[dict[str, Any]]
+) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        bad = place.brokers[0]
+        async with running(place, releaseTimeout="3"):
+            if fault == "down":
+                await bad.stop()
+            elif fault == "slow":
+                bad.delay = 60.0
+            else:
+                bad.mode = fault
+            if fault == "wrong_share":
+                place.brokers[2].delay = 0.3  # so that the wrong share is among the first two answers
+            task_id, _, _ = await place.request(agreement)
+            await asyncio.wait_for(settled(place, task_id), 2.0)
+        assert states(place) == {task_id: (State.SETTLED, None)}
+        named = [line for line in log_lines if line.get("broker") == bad.digest.hex()]
+        assert bool(named) == (fault != "slow")
+        if fault == "wrong_share":
+            assert {line["code"] for line in named} == {"shares.wrong"}
+
+
+async def test_with_two_brokers_down_the_task_waits_and_finishes_when_one_is_back(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        good, back, gone = place.brokers
+        async with running(place) as worker:
+            await back.stop()
+            await gone.stop()
+            task_id, _, _ = await place.request(agreement)
+
+            async def tried_thrice() -> bool:
+                task = await worker._db(worker._db.journal.task, task_id)
+                return task is not None and task.attempts >= 3
+
+            await until(tried_thrice)
+            task = await worker._db(worker._db.journal.task, task_id)
+            assert task is not None
+            assert (task.state, task.code) == (State.SEEN, "release.too_few")
+            await back.start()
+            await settled(place, task_id)
+        # Brokers cap what they release for a task, so the one that answered must not be asked at every try (R13).
+        assert good.asked == 1
+
+
+async def test_a_restarted_enclave_is_registered_anew_and_serves(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        async with running(place):
+            first, _, _ = await place.request(agreement)
+            await settled(place, first)
+            before = place.enclave.signing.address
+            await place.enclave.restart()
+            assert place.enclave.signing.address != before
+            second, _, _ = await place.request(agreement)
+            await settled(place, second)
+
+
+async def test_a_stored_result_is_settled_after_restarts_without_another_run(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        async with running(place) as worker:
+            # Without money the worker can compute and store, and not settle.
+            await place.rpc.call("anvil_setBalance", place.wallet.address, hex(0))
+            task_id, _, _ = await place.request(agreement)
+
+            async def is_stored() -> bool:
+                task = await worker._db(worker._db.journal.task, task_id)
+                return task is not None and task.state is State.STORED and task.attempts > 0
+
+            await until(is_stored)
+        await place.rpc.call("anvil_setBalance", place.wallet.address, hex(10**24))
+        await place.enclave.restart()
+        async with running(place):
+            await settled(place, task_id)
+        assert place.enclave.runs == 1
+        assert states(place)[task_id] == (State.SETTLED, None)
+
+
+async def test_outputs_lost_with_the_enclave_are_computed_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        shelf = Shelf()
+        storage = {"read": [place.blobs.as_uri()], "write": shelf.uri}
+        async with running(place, storage=storage) as worker:
+            task_id, _, _ = await place.request(agreement)
+
+            async def has_run() -> bool:
+                task = await worker._db(worker._db.journal.task, task_id)
+                return task is not None and task.state is State.RAN and task.code == "storage.http"
+
+            await until(has_run)
+            await place.enclave.restart()
+            await shelf.start()
+            await settled(place, task_id)
+        await shelf.stop()
+        assert place.enclave.runs == 2
+        assert record_name(task_id) in shelf.blobs
+
+
+async def test_a_task_that_the_enclave_dropped_before_its_run_is_started_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.forgets = 1
+        async with running(place):
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+        assert [broker.asked for broker in place.brokers] == [2, 2, 2]
+
+
+async def test_a_stop_lets_what_runs_finish(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.run_delay = 0.5
+        async with running(place) as worker:
+            task_id, _, _ = await place.request(agreement)
+
+            async def runs() -> bool:
+                return task_id in worker._running
+
+            await until(runs)
+            worker.stop()
+        assert (await place.on_chain(task_id)).state is TaskState.FULFILLED
+
+
+async def test_a_stop_that_cannot_wait_leaves_the_task_to_the_next_start(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.run_delay = 3.0
+        async with running(place, drain="0") as worker:
+            task_id, _, _ = await place.request(agreement)
+
+            async def runs() -> bool:
+                return task_id in worker._running
+
+            await until(runs)
+            await asyncio.sleep(0.2)
+        assert states(place)[task_id][0] is State.SEEN
+        place.enclave.run_delay = 0.0
+        async with running(place):
+            await settled(place, task_id)
+
+
+async def test_a_task_cancelled_within_the_release_delay_is_never_released(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        agreement = agreement.model_copy(update={"keys": agreement.keys.model_copy(update={"release_delay": 3})})
+        await place.activate(agreement)
+        async with running(place):
+            task_id, request, _ = await place.request(agreement)
+            await asyncio.sleep(0.2)
+            await place.requester.transact(place.deployment.oracle, load("ComputeOracle").call("cancel", request))
+            await place.rpc.call("anvil_mine", hex(5))
+            await asyncio.sleep(0.3)
+            standing, _, _ = await place.request(agreement)
+            await place.rpc.call("anvil_mine", hex(4))
+            await settled(place, standing)
+        assert states(place)[task_id][0] is State.CANCELLED
+        assert [broker.asked for broker in place.brokers] == [1, 1, 1]
+
+
+async def test_a_task_for_other_enclaves_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        foreign = agreement.model_copy(update={"tee": agreement.tee.model_copy(update={"measurements": (b"\1" * 32,)})})
+        await place.activate(foreign)
+        async with running(place) as worker:
+            task_id, _, _ = await place.request(foreign)
+
+            async def is_skipped() -> bool:
+                task = await worker._db(worker._db.journal.task, task_id)
+                return task is not None and task.state is State.SKIPPED
+
+            await until(is_skipped)
+        assert states(place)[task_id] == (State.SKIPPED, "plan.measurement")
+        assert [broker.asked for broker in place.brokers] == [0, 0, 0]
+
+
+async def test_two_workers_on_one_chain_both_end_with_a_settled_task(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        async with running(place):
+            place.wallet = await funded(place.rpc)
+            async with running(place, journal="second.sqlite"):
+                ids = [(await place.request(agreement))[0] for _ in range(5)]
+                for task_id in ids:
+                    await settled(place, task_id)
+                await asyncio.sleep(0.5)
+        for name in ("worker.sqlite", "second.sqlite"):
+            journal = Journal(tmp_path / name)
+            assert {task.state for task in journal.tasks()} == {State.SETTLED}
+            journal.close()
+
+
+async def test_a_settlement_that_a_reorganisation_removes_is_made_again_without_another_run(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        async with running(place):
+            await place.rpc.call("anvil_mine", hex(3))
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+            await asyncio.sleep(0.2)
+            await place.rpc.call("anvil_reorg", 1, [])
+            assert (await place.on_chain(task_id)).state is TaskState.REQUESTED
+            await settled(place, task_id)
+            assert (await place.on_chain(task_id)).state is TaskState.FULFILLED
+        assert place.enclave.runs == 1
+        assert states(place)[task_id][0] is State.SETTLED
+
+
+async def test_no_byte_of_an_answer_lies_in_a_file_or_a_log(tmp_path: Path, log_lines: list[dict[str, Any]]) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        async with running(place):
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+    marker = ANSWER.strip()
+    files = await asyncio.to_thread(lambda: [path for path in tmp_path.rglob("*") if path.is_file()])
+    assert any(path.name == record_name(task_id) for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert marker not in content
+        assert marker.hex().encode() not in content
+    assert log_lines
+    assert marker.decode() not in json.dumps(log_lines)

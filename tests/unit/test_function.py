@@ -126,7 +126,7 @@ def test_a_parameter_named_twice_is_refused() -> None:
     twice = [{"name": "n", "type": "boolean"}] * 2
     with pytest.raises(Refused) as refused:
         pack_function(spec(params=twice), QUERY)
-    assert refused.value.code == "function.params"
+    assert refused.value.code == "document.invalid"
 
 
 @pytest.mark.parametrize("missing", ["name", "kind", "entry", "tables", "outputs"])

@@ -62,7 +62,7 @@ def test_a_private_key_file_becomes_a_wallet(tmp_path: Path) -> None:
     assert load_wallet(tmp_path / "wallet.json", right).address == address == load_raw_key(tmp_path / "secret").address
 
 
-@pytest.mark.parametrize(("text", "code"), [("", "key.file"), ("0x12", "key.file"), ("00" * 32, "key.range")])
+@pytest.mark.parametrize(("text", "code"), [("", "key.file"), ("0x12", "key.file"), ("00" * 32, "signature.key")])
 def test_what_is_no_private_key_is_refused_and_not_quoted(tmp_path: Path, text: str, code: str) -> None:
     (tmp_path / "secret").write_text(text)
     for attempt in (load_raw_key, lambda path: import_wallet(tmp_path / "w", path, right, n=CHEAP)):

@@ -1,0 +1,201 @@
+"""The broker over HTTP: the same rules, errors with a code and no detail, limits, and nothing secret in what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from enclave_app.protocol.canonical import parse
+from enclave_app.protocol.release import ErrorBody, ReleaseAnswer, open_answer
+from oracle.chain.rpc import Rpc
+from oracle.keybroker import KeyBrokerConfig, open_broker, verify_log
+from oracle.keybroker.broker import Info
+from oracle.keybroker.keys import LOG_FILE
+from oracle.keybroker.server import start
+from tests.integration.keybroker_scene import Scene, World, anvil, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with anvil() as url:
+        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture
+async def scene(world: World) -> AsyncIterator[Scene]:
+    rpc = Rpc(world.url)
+    before = await rpc.call("evm_snapshot")
+    yield Scene(world, rpc)
+    await rpc.call("evm_revert", before)
+    await rpc.close()
+
+
+@asynccontextmanager
+async def serving(config: KeyBrokerConfig) -> AsyncIterator[str]:
+    broker = await open_broker(config)
+    runner, address = await start(broker, config)
+    try:
+        yield address
+    finally:
+        await runner.cleanup()
+        await broker.close()
+
+
+async def post(url: str, body: bytes) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as session, session.post(url, data=body) as response:
+        return response.status, await response.read()
+
+
+def error(data: bytes) -> ErrorBody:
+    return parse(ErrorBody, data, canonical=False)
+
+
+async def test_a_release_over_http(scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "oracle.keybroker")
+    body = await scene.body()
+    async with serving(scene.config(scene.broker_directory(tmp_path))) as url:
+        status, data = await post(f"{url}/v1/release", body.model_dump_json(by_alias=True).encode())
+        assert status == 200
+        answer = parse(ReleaseAnswer, data, canonical=False)
+        refused = body.model_copy(update={"signatures": (b"", *body.signatures[1:])})
+        status, data = await post(f"{url}/v1/release", refused.canonical())
+        assert (status, error(data).code, error(data).retry) == (403, "consent.missing", False)
+    _, shares = open_answer(
+        answer,
+        chain=body.chain,
+        agreement=body.agreement,
+        request=body.release.request,
+        datasets=body.request.versions,
+        signer=body.evidence.signer,
+        broker_signer=scene.world.brokers[0].signer,
+        key=scene.world.enclave.sealing,
+    )
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "oracle.keybroker"]
+    released = [line for line in lines if line["event"] == "release"]
+    assert [line["status"] for line in released] == [200, 403]
+    assert released[0]["task"] == body.release.request.task_id.hex()
+    assert released[0]["chain_ms"] > 0
+    written = caplog.text + (tmp_path / "broker0" / LOG_FILE).read_text()
+    assert all(share.hex() not in written for share in shares.values())
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "json.syntax"),
+        (b"{}", "document.invalid"),
+        (b'{"v":1,"v":1}', "json.duplicate"),
+        (b"[" * 100_000, "json.depth"),
+        (b"\xff", "json.syntax"),
+    ],
+)
+async def test_a_body_that_is_none_is_refused(scene: Scene, tmp_path: Path, body: bytes, code: str) -> None:
+    async with serving(scene.config(scene.broker_directory(tmp_path))) as url:
+        for path in ("release", "output"):
+            status, data = await post(f"{url}/v1/{path}", body)
+            assert (status, error(data).code) == (403, code)
+
+
+async def test_a_body_that_is_too_large_is_refused(scene: Scene, tmp_path: Path) -> None:
+    async with serving(scene.config(scene.broker_directory(tmp_path), max_body=2048)) as url:
+        status, data = await post(f"{url}/v1/release", b"x" * 4096)
+        assert (status, error(data).code) == (403, "http.body")
+
+
+async def test_too_many_requests_wait(scene: Scene, tmp_path: Path) -> None:
+    limits = {"per_client": 0.001, "per_client_burst": 2}
+    async with serving(scene.config(scene.broker_directory(tmp_path), limits=limits)) as url:
+        codes = [error((await post(f"{url}/v1/output", b"{}"))[1]).code for _ in range(3)]
+    assert codes == ["document.invalid", "document.invalid", "broker.rate"]
+
+
+async def test_a_bug_shows_no_detail(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = await scene.body()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr("oracle.keybroker.release.pack_answer", fail)
+    async with serving(scene.config(scene.broker_directory(tmp_path))) as url:
+        status, data = await post(f"{url}/v1/release", body.canonical())
+    assert (status, error(data).code) == (500, "bug")
+    assert b"secret detail" not in data
+
+
+async def test_info_is_the_card_and_what_is_served(scene: Scene, tmp_path: Path) -> None:
+    async with (
+        serving(scene.config(scene.broker_directory(tmp_path))) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.get(f"{url}/v1/info") as response:
+            info = parse(Info, await response.read(), canonical=False)
+        async with session.get(f"{url}/healthz") as response:
+            assert response.status == 200
+    assert info.card == scene.world.brokers[0]
+    assert info.development is True
+    assert info.chains[0].agreement_registries == (scene.world.deployment.agreement_registry,)
+
+
+async def test_a_unix_socket_is_the_owners_alone(scene: Scene, tmp_path: Path) -> None:
+    path = tmp_path / "broker.sock"
+    async with serving(scene.config(scene.broker_directory(tmp_path), listen={"unix": path})) as address:
+        assert address == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        connector = aiohttp.UnixConnector(str(path))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get("http://broker/healthz") as response,
+        ):
+            assert response.status == 200
+
+
+async def test_a_killed_broker_keeps_what_it_released(scene: Scene, tmp_path: Path) -> None:
+    """As a process of its own: SIGKILL, start again, the cap still counts; SIGTERM ends it cleanly."""
+    agreement = scene.agreement()
+    capped = agreement.model_copy(update={"keys": agreement.keys.model_copy(update={"max_releases": 1})})
+    body = (await scene.body(capped)).canonical()
+    directory = scene.broker_directory(tmp_path)
+    config = scene.config(directory)
+    file = tmp_path / "broker.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from oracle.keybroker import read_config, serve\n"
+        "asyncio.run(serve(read_config(pathlib.Path(sys.argv[1])), ready=lambda a: print(a, flush=True)))\n"
+    )
+
+    def launch() -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    first, url = await asyncio.to_thread(launch)
+    assert (await post(f"{url}/v1/release", body))[0] == 200
+    first.kill()
+    await asyncio.to_thread(first.wait)
+    with (directory / LOG_FILE).open("ab") as log:
+        log.write(b'{"entry":{"ev')  # what a crash in the middle of a write leaves
+
+    second, url = await asyncio.to_thread(launch)
+    status, data = await post(f"{url}/v1/release", body)
+    assert (status, error(data).code) == (403, "release.cap")
+    second.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(second.wait, 15) == 0
+    for process in (first, second):
+        assert process.stdout is not None
+        process.stdout.close()
+    report = verify_log(directory / LOG_FILE, scene.world.brokers[0].signer)
+    assert (report.ok, report.releases, report.length) == (True, 1, 4)

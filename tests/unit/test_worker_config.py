@@ -1,0 +1,70 @@
+"""The worker's configuration file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from oracle.errors import Refused
+from oracle.worker.config import WorkerConfig
+
+GOOD: dict[str, Any] = {
+    "rpc": ["http://127.0.0.1:1"],
+    "deployment": "deployment.json",
+    "journal": "sub/worker.sqlite",
+    "enclave": {"socket": "e.sock", "config": "/etc/enclave.yaml"},
+    "storage": {"read": ["file:///b"], "write": "file:///b"},
+    "brokers": {"0x" + "11" * 32: "http://127.0.0.1:2"},
+    "wallet": {"keystore": "w.json", "passwordFile": "w.password"},
+    "payee": "0x" + "22" * 20,
+    "attestation": {"collateral": "c.json"},
+    "development": {"appraiser": {"keyFile": "a.key"}},
+}
+
+
+def read(tmp_path: Path, value: object) -> WorkerConfig:
+    path = tmp_path / "worker.yaml"
+    path.write_text(yaml.safe_dump(value))
+    return WorkerConfig.read(path)
+
+
+def test_relative_paths_are_taken_from_the_file(tmp_path: Path) -> None:
+    config = read(tmp_path, GOOD)
+    assert config.journal == tmp_path / "sub/worker.sqlite"
+    assert config.wallet.keystore == tmp_path / "w.json"
+    assert config.development is not None
+    assert config.development.appraiser.key_file == tmp_path / "a.key"
+    assert config.enclave.config == Path("/etc/enclave.yaml")
+    assert config.brokers == {b"\x11" * 32: "http://127.0.0.1:2"}
+
+
+def test_an_enclave_configuration_becomes_the_command_that_launches_it(tmp_path: Path) -> None:
+    launch = read(tmp_path, GOOD).enclave.launch()
+    socket = str(tmp_path / "e.sock")
+    assert launch == (sys.executable, "-m", "enclave_app", "--config", "/etc/enclave.yaml", "--socket", socket)
+    assert read(tmp_path, {**GOOD, "enclave": {"socket": "e.sock"}}).enclave.launch() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"rpc": []}, "rpc"),
+        ({"brokers": {"0x11": "http://127.0.0.1:2"}}, "brokers"),
+        ({"payee": "0x22"}, "payee"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"wallet": {"keystore": "w.json"}}, "wallet"),
+        ({"wallet": {"keystore": "w.json", "passwordFile": "p", "keyFile": "k"}}, "wallet"),
+        ({"enclave": {"socket": "e", "config": "c", "command": ["x"]}}, "enclave"),
+        ({"attestation": None}, "attestation"),
+        ({"privateKey": "0x1234567890"}, "privateKey"),
+    ],
+)
+def test_a_wrong_field_is_named_and_its_value_is_not_quoted(tmp_path: Path, change: dict[str, Any], where: str) -> None:
+    with pytest.raises(Refused) as raised:
+        read(tmp_path, {**GOOD, **change})
+    assert where in raised.value.message
+    assert "0x1234567890" not in raised.value.message

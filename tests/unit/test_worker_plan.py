@@ -1,0 +1,183 @@
+"""Whether a task is ours. Each negative changes one thing of a task that is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from enclave_app.protocol.evidence import Evidence
+from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from enclave_app.protocol.structs import Agreement, TaskRequest
+from enclave_app.protocol.wire import Identity
+from oracle.chain.deploy import Deployment
+from oracle.chain.reader import IdentityRecord
+from oracle.errors import Retryable
+from oracle.worker.plan import DeadlinePassed, NotOurs, Plan, check_deadline, check_release_time, make_plan
+from oracle.worker.register import Enrolled
+from oracle.worker.rows import StoredAgreement, Task
+from oracle.worker.states import State
+from tests.worker_kit import TinyBroker, terms
+
+
+def address(digit: str) -> str:
+    return "0x" + digit * 40
+
+
+DEPLOYMENT = Deployment(
+    chain_id=31337,
+    agreement_registry=address("1"),
+    enclave_registry=address("2"),
+    oracle=address("3"),
+    verifiers={},
+    first_block=0,
+)
+MEASUREMENT, ANCHOR, PLATFORM = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
+OPERATOR, OTHER = address("5"), b"\x09" * 32
+BROKERS = [TinyBroker() for _ in range(3)]
+AGREEMENT = terms(DEPLOYMENT, address("4"), MEASUREMENT, ANCHOR, BROKERS, (b"\x04" * 32, b"\x05" * 32, b"\x06" * 32))
+ENDPOINTS = tuple(broker.digest for broker in BROKERS)
+ENROLLED = Enrolled(
+    identity=Identity(
+        signer=address("6"),
+        sealing_key=b"key",
+        tee=1,
+        attester="software",
+        measurement=MEASUREMENT,
+        sandbox=(),
+        simulated=True,
+    ),
+    anchor=ANCHOR,
+    evidence=Evidence(
+        tee=1,
+        quote=b"quote",
+        signer=address("6"),
+        sealing_key=b"key",
+        chain_id=31337,
+        registry=address("2"),
+        block_number=1,
+        block_hash=ZERO32,
+        operator=OPERATOR,
+        operator_signature=b"",
+    ),
+    record=IdentityRecord(
+        measurement=MEASUREMENT,
+        platform=PLATFORM,
+        operator=OPERATOR,
+        tee=1,
+        tcb_status=1,
+        retired=False,
+        evaluation=17,
+        evidence_at=0,
+        valid_until=1 << 40,
+        block_number=1,
+        sealing_key=ZERO32,
+        svn_digest=ZERO32,
+    ),
+)
+
+
+def request(**changes: Any) -> TaskRequest:
+    fields: dict[str, Any] = {
+        "agreement_id": b"\x07" * 32,
+        "requester": address("8"),
+        "nonce": b"\x08" * 32,
+        "versions": (b"\x04" * 32,),
+        "inputs_id": ZERO32,
+        "input_shares": ZERO32,
+        "params": b"{}",
+        "result_key": b"\x0a" * 32,
+        "spend": 0,
+        "max_fee": 0,
+        "as_of": 1,
+        "deadline": int(time.time()) + 1000,
+        "callback": ZERO_ADDRESS,
+        "callback_gas": 0,
+    }
+    return TaskRequest(**{**fields, **changes})
+
+
+def task(asked: TaskRequest) -> Task:
+    return Task(b"\x0b" * 32, b"\x07" * 32, asked, "", State.SEEN, 0, 0.0, None, None, None, None, 10)
+
+
+def plan(
+    agreement: Agreement = AGREEMENT,
+    asked: TaskRequest | None = None,
+    enrolled: Enrolled = ENROLLED,
+    endpoints: tuple[bytes, ...] = ENDPOINTS,
+) -> Plan:
+    stored = StoredAgreement(b"\x07" * 32, agreement, ())
+    return make_plan(task(asked or request()), stored, enrolled, DEPLOYMENT, endpoints)
+
+
+def tee(**changes: Any) -> Agreement:
+    return AGREEMENT.model_copy(update={"tee": AGREEMENT.tee.model_copy(update=changes)})
+
+
+def recorded(**changes: Any) -> Enrolled:
+    return replace(ENROLLED, record=replace(ENROLLED.record, **changes))
+
+
+def test_a_task_that_fits_is_planned() -> None:
+    made = plan()
+    assert (made.agreement, made.enrolled, made.chain.chain_id) == (AGREEMENT, ENROLLED, 31337)
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("plan.contracts", {"agreement": AGREEMENT.model_copy(update={"oracle": address("9")})}),
+        ("plan.contracts", {"agreement": AGREEMENT.model_copy(update={"enclave_registry": address("9")})}),
+        ("plan.measurement", {"agreement": tee(measurements=(OTHER,))}),
+        ("plan.anchor", {"agreement": tee(anchors=(OTHER,))}),
+        ("plan.status", {"agreement": tee(status_mask=1 << 2)}),
+        ("plan.evaluation", {"agreement": tee(eval_floor=18)}),
+        ("plan.evidence_age", {"agreement": tee(max_evidence_age=119)}),
+        ("plan.host", {"agreement": tee(any_host=False, operators=(address("9"),))}),
+        ("plan.host", {"agreement": tee(any_host=False, platforms=(OTHER,))}),
+        ("plan.brokers", {"endpoints": ENDPOINTS[:1]}),
+        ("plan.measurement", {"enrolled": recorded(measurement=OTHER)}),
+        ("plan.anchor", {"enrolled": replace(ENROLLED, anchor=OTHER)}),
+        ("agreement.not_yet", {"agreement": AGREEMENT.model_copy(update={"supersedes": OTHER})}),
+        ("request.versions", {"asked": request(versions=(OTHER,))}),
+    ],
+)
+def test_a_task_that_is_not_ours_says_why(code: str, changed: dict[str, Any]) -> None:
+    with pytest.raises(NotOurs) as raised:
+        plan(**changed)
+    assert raised.value.code == code
+
+
+def test_a_task_of_an_agreement_that_was_never_seen_is_not_ours() -> None:
+    with pytest.raises(NotOurs) as raised:
+        make_plan(task(request()), None, ENROLLED, DEPLOYMENT, ENDPOINTS)
+    assert raised.value.code == "plan.agreement"
+
+
+@pytest.mark.parametrize("hosts", [{"operators": (OPERATOR,)}, {"platforms": (PLATFORM,)}])
+def test_a_host_that_the_agreement_names_by_operator_or_platform_is_ours(hosts: dict[str, Any]) -> None:
+    assert plan(agreement=tee(any_host=False, **hosts)).agreement.tee.any_host is False
+
+
+def test_as_many_brokers_as_the_threshold_are_enough() -> None:
+    assert plan(endpoints=ENDPOINTS[1:]).agreement.keys.threshold == 2
+
+
+def test_the_second_of_the_deadline_is_still_in_time() -> None:
+    asked = request(deadline=100)
+    check_deadline(asked, 100)
+    with pytest.raises(DeadlinePassed):
+        check_deadline(asked, 101)
+
+
+@pytest.mark.parametrize(("delay", "first"), [(0, 10), (1, 12), (5, 16)])
+def test_releases_are_asked_for_once_no_cancel_can_come(delay: int, first: int) -> None:
+    """A cancel is taken up to block request + delay; without a delay there is none (IComputeOracle)."""
+    agreement = AGREEMENT.model_copy(update={"keys": AGREEMENT.keys.model_copy(update={"release_delay": delay})})
+    check_release_time(agreement, 10, first)
+    with pytest.raises(Retryable) as raised:
+        check_release_time(agreement, 10, first - 1)
+    assert raised.value.code == "task.delay"
