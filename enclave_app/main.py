@@ -18,7 +18,7 @@ from enclave_app.logs import Log
 from enclave_app.protocol.errors import OracleError, Refused
 from enclave_app.sandbox.host import Sandbox
 from enclave_app.sandbox.lockdown import forbid_dumps, load_libc
-from enclave_app.sandbox.zygote import Handlers
+from enclave_app.sandbox.zygote import Jobs
 
 _PRIVATE: Final = 0o177
 
@@ -54,7 +54,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _warm() -> Handlers:
+def _warm() -> Jobs:
     from enclave_app.sandbox.jobs import warm
 
     return warm()

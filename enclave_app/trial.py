@@ -25,7 +25,7 @@ from enclave_app.protocol.errors import Bug, OracleError, Refused, Retryable
 from enclave_app.protocol.structs import FunctionKind, Limits
 from enclave_app.sandbox.host import JobFailed, Sandbox
 from enclave_app.sandbox.memory import MemoryFile
-from enclave_app.sandbox.zygote import Handlers
+from enclave_app.sandbox.zygote import Jobs
 
 MAX_HEAD: Final = 1 << 20
 
@@ -70,7 +70,7 @@ async def _run(sandbox: Sandbox, source: IO[bytes]) -> tuple[dict[str, Any], Seq
     return {"ok": True}, parts
 
 
-def _warm() -> Handlers:
+def _warm() -> Jobs:
     from enclave_app.sandbox import jobs  # only the zygote may load what parses foreign bytes
 
     return jobs.warm()

@@ -104,9 +104,30 @@ def encrypt_table(
     sink = pa.BufferOutputStream()
     # The schema's own metadata (a pandas description, for one) is not the manifest's business, and stays out.
     bare = table.replace_schema_metadata(None)
-    with pq.ParquetWriter(sink, bare.schema, encryption_properties=properties, compression=compression) as writer:
+    with pq.ParquetWriter(
+        sink,
+        bare.schema,
+        encryption_properties=properties,
+        compression=compression,
+        # Otherwise a list comes back under another name for its elements, so as another type than the manifest's.
+        use_compliant_nested_type=False,
+    ) as writer:
         writer.write_table(bare, row_group_size)
-    return bytes(sink.getvalue())
+    data = bytes(sink.getvalue())
+    _check_types(data, ColumnKeys(dict(enumerate(keys))), bare.schema)
+    return data
+
+
+def _check_types(data: bytes, keys: ColumnKeys, schema: pa.Schema) -> None:
+    """Parquet has no seconds, for one: what would come back as another type than the manifest's is refused now."""
+    for written, read in zip(schema, open_file(data, keys).schema_arrow, strict=True):
+        if written.type != read.type:
+            raise Refused(
+                "table.type",
+                f"column {written.name!r} has a type that Parquet does not keep",
+                found=written.type,
+                hint=f"Cast it to {read.type}",
+            )
 
 
 def open_file(data: bytes | memoryview | pa.Buffer, keys: ColumnKeys) -> pq.ParquetFile:

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from enclave_app.protocol.errors import Refused
-from enclave_app.runtimes.arrow_output import canonical_table
+from enclave_app.runtimes.arrow_output import canonical_table, encode_table
 from enclave_app.runtimes.base import FunctionFailed, FunctionSource, HostFault, ParamValue, RunLimits
 from enclave_app.runtimes.sql_policy import check_select
 
@@ -107,7 +107,7 @@ class SqlRuntime:
         values = {"n": 0, AS_OF: _timestamp(0)}
         self._connection.register("warm", _Stream(table))
         text = self._ordered(FunctionSource(entry, ("warm",), ("n",), ("out",)), values, 10)
-        canonical_table(self._connection.sql(text, params=self._used(text, values)).to_arrow_table())
+        encode_table(canonical_table(self._connection.sql(text, params=self._used(text, values)).to_arrow_table()))
         self._connection.unregister("warm")
 
     def _used(self, text: str, values: Mapping[str, Any]) -> dict[str, Any]:

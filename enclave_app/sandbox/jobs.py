@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from enclave_app.runtimes.arrow_output import encode_table  # noqa: E402
 from enclave_app.runtimes.base import FunctionSource, RunLimits  # noqa: E402
 from enclave_app.runtimes.sql import SqlRuntime  # noqa: E402
 from enclave_app.sandbox.memory import MemoryFile, map_read_only  # noqa: E402
-from enclave_app.sandbox.zygote import Handlers  # noqa: E402
+from enclave_app.sandbox.zygote import Jobs  # noqa: E402
 
 Answer = tuple[dict[str, Any], Sequence[bytes | memoryview]]
 
@@ -68,27 +68,35 @@ class SqlJob:
         return {}, [encode_table(found[name]) for name in source.outputs]
 
 
-def warm() -> Handlers:
+def warm() -> Jobs:
     """The handlers, each run once on made-up rows, so that no child pays for first use or needs a file later."""
     pa.set_memory_pool(pa.system_memory_pool())
     runtime = SqlRuntime()
-    _warm_decode()
-    runtime.warm(pa.table({"id": [1, 2, 3], "x": [0.5, None, 1.5], "d": [datetime.date(2020, 1, 1)] * 3}))
-    return {DECODE: decode, SQL: SqlJob(runtime)}
+    rehearse = _rehearsal(runtime)
+    rehearse()
+    return Jobs({DECODE: decode, SQL: SqlJob(runtime)}, rehearse)
 
 
-def _warm_decode() -> None:
-    table = pa.table({"a": [1, 2], "b": ["x", None]})
-    columns = [Column(name=f.name, type=str(f.type), key=i) for i, f in enumerate(table.schema, 1)]
-    keys = [secrets.token_bytes(32) for _ in range(3)]
-    data = pme.encrypt_table(table, keys, columns)
+def _rehearsal(runtime: SqlRuntime) -> Callable[[], None]:
+    """A task in small, over made-up rows under made-up keys: what it touches, the next task will touch."""
+    table = pa.table(
+        {"id": [1, 2, 3], "x": [0.5, None, 1.5], "d": [datetime.date(2020, 1, 1)] * 3, "t": ["a", "b", "c"]}
+    )
+    columns = tuple(Column(name=f.name, type=str(f.type), key=i) for i, f in enumerate(table.schema, 1))
+    keys = {index: secrets.token_bytes(32) for index in range(len(columns) + 1)}
+    data = pme.encrypt_table(table, list(keys.values()), columns)
     manifest = Manifest(
         encryption="parquet-aes-gcm-v1",
         lineage=bytes(32),
-        files=(File(sha256=bytes(32), size=len(data), rows=2),),
-        columns=tuple(columns),
-        keys=tuple(commitment(key) for key in keys),
+        files=(File(sha256=bytes(32), size=len(data), rows=table.num_rows),),
+        columns=columns,
+        keys=tuple(commitment(key) for key in keys.values()),
     )
-    with MemoryFile("warm") as target, FileIO(target.fd, "w", closefd=False) as sink:
-        tables.decode_dataset(manifest, ["a", "b"], dict(enumerate(keys)), memoryview(data), sink)
-        encode_table(tables.read_stream(map_read_only(target.fd)))
+
+    def rehearse() -> None:
+        with MemoryFile("rehearsal") as target:
+            with FileIO(target.fd, "w", closefd=False) as sink:
+                tables.decode_dataset(manifest, table.column_names, keys, memoryview(data), sink)
+            runtime.warm(tables.read_stream(map_read_only(target.fd)))
+
+    return rehearse

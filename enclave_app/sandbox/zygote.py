@@ -1,6 +1,7 @@
 """The zygote: forked before any key exists, it imports and warms what jobs need, and forks one child for each job (R6).
 
-It talks with the enclave in datagrams of JSON, and passes on one socket per job without reading it.
+A few children are forked and primed ahead, while nothing runs: most of a small job's time goes into the pages that a new
+process has to make its own. It talks with the enclave in datagrams of JSON, and passes on one socket per job without reading it.
 
     enclave → zygote  {"fork": job, "memory": …, "cpuSeconds": …, "fileBytes": …} and a socket, or {"kill": job}
     zygote → enclave  {"ready": features} once, then {"exit": job, "status": …} for each
@@ -17,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol
 
 from enclave_app.protocol.errors import OracleError
@@ -32,6 +34,9 @@ from enclave_app.sandbox.lockdown import (
 )
 
 MAX_DATAGRAM: Final = 65_536
+SPARES: Final = 2
+"""Children kept ready: a task takes two, one to decode and one to compute."""
+_IDLE_MS: Final = 20
 PROBE: Final = Allowance(memory=1 << 28, cpu_seconds=10, file_bytes=0)
 
 
@@ -43,9 +48,15 @@ class Handler(Protocol):
     ) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]: ...
 
 
-Handlers = Mapping[str, Handler]
-"""Handlers by the job's "kind"."""
-Warm = Callable[[], Handlers]
+@dataclass(frozen=True)
+class Jobs:
+    """Handlers by the job's "kind", and what a child does before it is locked and given a job: touch what it will use."""
+
+    handlers: Mapping[str, Handler]
+    prime: Callable[[], None]
+
+
+Warm = Callable[[], Jobs]
 """Imports and warms; runs in the zygote, so that the enclave's own process never loads what it does not need."""
 
 
@@ -58,10 +69,10 @@ def run_zygote(control: socket.socket, warm: Warm) -> NoReturn:
         forbid_dumps(libc)
         _silence(control.fileno())
         features = separate_namespaces(libc)
-        handlers = warm()
+        jobs = warm()
         # Objects made so far are never collected, so that a child does not copy their pages.
         gc.freeze()
-        zygote = _Zygote(control, handlers)
+        zygote = _Zygote(control, jobs)
         features += zygote.probe()
         control.send(json.dumps({"ready": features}).encode())
         zygote.serve()
@@ -76,12 +87,19 @@ def run_zygote(control: socket.socket, warm: Warm) -> NoReturn:
         os._exit(status)
 
 
+@dataclass(frozen=True)
+class _Spare:
+    pid: int
+    slot: int
+    control: socket.socket
+
+
 class _Zygote:
-    def __init__(self, control: socket.socket, handlers: Handlers) -> None:
-        self._control, self._handlers = control, handlers
+    def __init__(self, control: socket.socket, jobs: Jobs) -> None:
+        self._control, self._jobs = control, jobs
         self._children: dict[int, tuple[str, int]] = {}
+        self._spares: list[_Spare] = []
         self._wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wake_writer = wake_writer
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
 
@@ -114,7 +132,10 @@ class _Zygote:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
-            ready = dict(poll.poll())
+            idle = not self._children and len(self._spares) < SPARES
+            ready = dict(poll.poll(_IDLE_MS if idle else None))
+            if not ready:
+                self._spares.append(self._spawn(prime=True))
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
@@ -133,32 +154,52 @@ class _Zygote:
                     # Not reaped yet, so the number is still its own.
                     os.kill(pid, signal.SIGKILL)
             return True
-        slot = next(n for n in range(len(self._children) + 1) if n not in {s for _, s in self._children.values()})
-        allowance = Allowance(command["memory"], command["cpuSeconds"], command["fileBytes"])
-        pid = os.fork()
-        if pid == 0:
-            self._child(descriptors[0], slot, allowance)
+        spare = self._spares.pop(0) if self._spares else self._spawn(prime=False)
+        self._children[spare.pid] = (command["fork"], spare.slot)
+        with contextlib.suppress(OSError):
+            # To a spare that died, this fails; the enclave then sees its job's socket closed.
+            socket.send_fds(spare.control, [data], descriptors)
+        spare.control.close()
         os.close(descriptors[0])
-        self._children[pid] = (command["fork"], slot)
         return True
 
+    def _spawn(self, prime: bool) -> _Spare:
+        taken = {slot for _, slot in self._children.values()} | {spare.slot for spare in self._spares}
+        slot = next(n for n in range(len(taken) + 1) if n not in taken)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            self._child(theirs.fileno(), slot, prime)
+        theirs.close()
+        return _Spare(pid, slot, ours)
+
     def _reap(self) -> None:
-        while self._children:
+        while self._children or self._spares:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            job, _ = self._children.pop(pid, ("", 0))
-            self._control.send(json.dumps({"exit": job, "status": status}).encode())
+            self._spares = [spare for spare in self._spares if spare.pid != pid]
+            if pid in self._children:
+                job, _ = self._children.pop(pid)
+                self._control.send(json.dumps({"exit": job, "status": status}).encode())
 
-    def _child(self, descriptor: int, slot: int, allowance: Allowance) -> NoReturn:
+    def _child(self, descriptor: int, slot: int, prime: bool) -> NoReturn:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            connection = socket.socket(fileno=os.dup2(descriptor, 3, inheritable=False))
+            die_with_parent(load_libc())
+            orders = socket.socket(fileno=os.dup2(descriptor, 3, inheritable=False))
             os.closerange(4, 4096)
+            if prime:
+                self._jobs.prime()
+            # The zygote's own words, which hold numbers only.
+            data, descriptors, _, _ = socket.recv_fds(orders, MAX_DATAGRAM, 1)
+            orders.close()
+            command = json.loads(data)
+            connection = socket.socket(fileno=descriptors[0])
             # Before the first foreign byte is read.
-            lock(load_libc(), slot, allowance)
+            lock(load_libc(), slot, Allowance(command["memory"], command["cpuSeconds"], command["fileBytes"]))
             job, descriptors = receive_job(connection)
             answer, parts = self._run(job, descriptors)
             send_answer(connection, answer, parts)
@@ -173,7 +214,7 @@ class _Zygote:
         self, job: dict[str, Any], descriptors: Sequence[int]
     ) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]:
         try:
-            answer, parts = self._handlers[job["kind"]](job, descriptors)
+            answer, parts = self._jobs.handlers[job["kind"]](job, descriptors)
             return {"ok": True, **answer}, parts
         except OracleError as error:
             return {"ok": False, "error": type(error).__name__, "code": error.code, "message": error.message}, ()

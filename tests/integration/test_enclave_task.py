@@ -1,0 +1,435 @@
+"""A task from start to the opened output, against a running enclave: with everything right, and with one thing wrong."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from enclave_app.protocol import signing
+from enclave_app.protocol.canonical import dump
+from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.structs import Outcome
+from tests.enclave_kit import (
+    ANCHOR,
+    CHAIN,
+    MARKER,
+    PAYEE,
+    SQL,
+    Refusal,
+    RunningEnclave,
+    World,
+    enclave,
+    make_bundle,
+    make_world,
+    measured,
+    seal,
+    share,
+    tables,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningEnclave]:
+    async with enclave(tmp_path_factory.mktemp("enclave")) as found:
+        yield found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_world(tmp_path / "storage", measured())
+
+
+def expected() -> list[dict[str, Any]]:
+    found = tables()
+    y = dict(zip(found["b"]["id"].to_pylist(), found["b"]["y"].to_pylist(), strict=True))
+    groups: dict[str, list[float]] = {}
+    for row in found["a"].to_pylist():
+        if row["id"] in y and row["x"] >= 1:
+            groups.setdefault(row["grp"], []).append(row["x"] * y[row["id"]])
+    rows = [{"grp": g, "n": len(v), "total": sum(v)} for g, v in groups.items()]
+    return sorted(rows, key=lambda row: -row["total"])
+
+
+async def refused(running: RunningEnclave, world: World, **changes: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await running.start(world.body(**changes))
+    return caught.value
+
+
+async def test_a_task_gives_the_agreed_output_to_its_recipient(running: RunningEnclave, world: World) -> None:
+    body = world.body()
+    done = await running.whole(world, body)
+    identity = await running.identity()
+    assert done.result.outcome == Outcome.SUCCEEDED
+    assert (done.result.payee, done.result.anchor) == (signing_address(PAYEE), ANCHOR)
+    domain = CHAIN.oracle_domain(world.agreement)
+    assert done.result.task_id == body.request.typed_digest(domain)
+    signing.check(done.result.typed_digest(domain), done.signature, identity.signer, "a result")
+    signed = done.outputs[0]
+    signing.check(signed.shares.typed_digest(domain), signed.signature, identity.signer, "a share list")
+    assert signed.shares.shares == sha256(signed.share_list)
+    found = world.open(body, done, await running.file(done))
+    assert found.drop_columns(["total"]).to_pylist() == [{"grp": r["grp"], "n": r["n"]} for r in expected()]
+    assert found["total"].to_pylist() == pytest.approx([r["total"] for r in expected()])
+    assert done.result.outputs[0].length % 4096 == 0
+    assert done.used == tuple(b.hpke_key for b in world.agreement.keys.brokers[:2])
+    assert done.blamed == ()
+
+
+def signing_address(text: str) -> str:
+    from eth_utils.address import to_checksum_address
+
+    return str(to_checksum_address(text))
+
+
+async def test_any_t_brokers_are_enough_and_make_the_same_output(running: RunningEnclave, world: World) -> None:
+    body, found = world.body(), []
+    for positions in ((0, 1), (0, 2), (1, 2)):
+        started = await running.start(body)
+        done = await running.run(started.task_id, world.answers(body, started, await running.identity(), positions))
+        found.append((done.result, done.signature, await running.file(done)))
+    # R16: a re-run, by whichever brokers, is byte for byte the same.
+    assert found[0] == found[1] == found[2]
+
+
+async def test_the_same_run_again_gives_the_same_bytes(running: RunningEnclave, world: World) -> None:
+    body = world.body()
+    started = await running.start(body)
+    answers = world.answers(body, started, await running.identity())
+    assert await running.run(started.task_id, answers) == await running.run(started.task_id, answers)
+
+
+async def test_t_minus_one_answers_open_nothing(running: RunningEnclave, world: World) -> None:
+    body = world.body()
+    started = await running.start(body)
+    answers = world.answers(body, started, await running.identity(), (1,))
+    with pytest.raises(Refusal) as caught:
+        await running.run(started.task_id, answers)
+    assert (caught.value.code, caught.value.status, caught.value.body.retry) == ("release.too_few", 503, True)
+    # One answer given twice is one answer.
+    with pytest.raises(Refusal) as caught:
+        await running.run(started.task_id, answers * 2)
+    assert caught.value.code == "release.too_few"
+
+
+async def test_a_wrong_share_is_blamed_and_the_rest_suffice(running: RunningEnclave, world: World) -> None:
+    body = world.body()
+    started = await running.start(body)
+    identity = await running.identity()
+
+    def flip(shares: dict[tuple[int, int], bytes]) -> None:
+        shares[1, 0] = bytes([shares[1, 0][0] ^ 1]) + shares[1, 0][1:]
+
+    wrong = world.answer(body, started.releases[0], identity, 0, change=flip)
+    answers = world.answers(body, started, identity, (1, 2))
+    done = await running.run(started.task_id, [wrong, *answers])
+    assert [(b.broker, b.code) for b in done.blamed] == [(world.agreement.keys.brokers[0].hpke_key, "shares.wrong")]
+    assert done.used == tuple(b.hpke_key for b in world.agreement.keys.brokers[1:])
+
+
+async def test_an_answer_without_one_key_is_blamed(running: RunningEnclave, world: World) -> None:
+    body = world.body()
+    started = await running.start(body)
+    identity = await running.identity()
+
+    def drop(shares: dict[tuple[int, int], bytes]) -> None:
+        del shares[0, 1]
+
+    short = world.answer(body, started.releases[0], identity, 0, change=drop)
+    done = await running.run(started.task_id, [short, *world.answers(body, started, identity, (1, 2))])
+    assert [b.code for b in done.blamed] == ["release.keys"]
+
+
+async def test_answers_to_an_earlier_nonce_are_refused(running: RunningEnclave, world: World) -> None:
+    body = world.body()
+    earlier = await running.start(body)
+    replayed = world.answers(body, earlier, await running.identity())
+    started = await running.start(body)
+    assert started.task_id == earlier.task_id
+    assert started.releases[0].request.nonce != earlier.releases[0].request.nonce
+    with pytest.raises(Refusal) as caught:
+        await running.run(started.task_id, replayed)
+    assert caught.value.code == "release.too_few"
+    assert "release.statement" in caught.value.body.message
+
+
+async def test_answers_for_another_task_are_refused(running: RunningEnclave, world: World) -> None:
+    mine, other = world.body(), world.body()
+    started, theirs = await running.start(mine), await running.start(other)
+    with pytest.raises(Refusal) as caught:
+        await running.run(started.task_id, world.answers(other, theirs, await running.identity()))
+    assert caught.value.code == "release.too_few"
+
+
+async def test_an_agreement_of_another_measurement_is_refused(running: RunningEnclave, world: World) -> None:
+    tee = world.agreement.tee.model_copy(update={"measurements": (bytes([1]) * 32,)})
+    assert (await refused(running, world, agreement=world.changed(tee=tee))).code == "task.measurement"
+
+
+async def test_an_anchor_that_is_not_agreed_is_refused(running: RunningEnclave, world: World) -> None:
+    body = world.body().model_copy(update={"anchor": bytes([1]) * 32})
+    with pytest.raises(Refusal) as caught:
+        await running.start(body)
+    assert caught.value.code == "task.anchor"
+
+
+async def test_a_request_under_another_agreement_is_refused(running: RunningEnclave, world: World) -> None:
+    assert (await refused(running, world, agreement_id=bytes([1]) * 32)).code == "task.agreement"
+
+
+async def test_limits_above_the_enclaves_own_are_refused(running: RunningEnclave, world: World) -> None:
+    limits = world.agreement.fn.limits.model_copy(update={"memory_mib": 1 << 20})
+    fn = world.agreement.fn.model_copy(update={"limits": limits})
+    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.limits"
+
+
+async def test_a_swapped_function_is_not_run(running: RunningEnclave, world: World) -> None:
+    world.path(world.bundle.id).write_bytes(make_bundle(SQL + "--", [], []).raw)
+    found = await refused(running, world)
+    assert (found.code, found.body.retry) == ("blob.digest", True)
+
+
+async def test_the_right_blob_is_taken_from_the_next_base(
+    running: RunningEnclave, world: World, tmp_path: Path
+) -> None:
+    lying = tmp_path / "lying"
+    lying.mkdir()
+    for path in world.storage.iterdir():
+        (lying / path.name).write_bytes(b"something else")
+    body = world.body().model_copy(update={"storage": (lying.as_uri(), world.storage.as_uri())})
+    assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
+
+
+async def test_a_missing_blob_is_retryable(running: RunningEnclave, world: World) -> None:
+    world.path(world.agreement.data[0].id_or_stream).unlink()
+    found = await refused(running, world)
+    assert (found.code, found.status, found.body.retry) == ("blob.missing", 503, True)
+
+
+async def test_storage_of_a_scheme_that_is_not_configured_is_refused(running: RunningEnclave, world: World) -> None:
+    with pytest.raises(Refusal) as caught:
+        await running.start(world.body().model_copy(update={"storage": ("ftp://127.0.0.1/",)}))
+    assert caught.value.code == "storage.scheme"
+
+
+async def test_blobs_come_over_http_and_redirects_are_not_followed(running: RunningEnclave, world: World) -> None:
+    async def blob(request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(world.storage / request.match_info["name"])
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(f"/blobs/{request.match_info['name']}")
+
+    app = web.Application()
+    app.router.add_get("/blobs/{name}", blob)
+    app.router.add_get("/moved/{name}", elsewhere)
+    async with TestServer(app) as server:
+        body = world.body().model_copy(update={"storage": (str(server.make_url("/blobs")),)})
+        assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
+        # Another world, because documents that were checked once are remembered by their digest.
+        other = make_world(world.storage, measured())
+        with pytest.raises(Refusal) as caught:
+            await running.start(other.body().model_copy(update={"storage": (str(server.make_url("/moved")),)}))
+        assert caught.value.code == "blob.missing"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "swap", "gone"])
+async def test_altered_ciphertext_never_ends_a_task(running: RunningEnclave, world: World, damage: str) -> None:
+    first, second = world.datasets[0].manifest.files
+    original = world.path(first.sha256).read_bytes()
+    if damage == "gone":
+        world.path(first.sha256).unlink()
+    else:
+        changed = {
+            "flip": original[:100] + bytes([original[100] ^ 1]) + original[101:],
+            "cut": original[:-1],
+            "swap": world.path(second.sha256).read_bytes(),
+        }[damage]
+        world.path(first.sha256).write_bytes(changed)
+    body = world.body()
+    with pytest.raises(Refusal) as caught:
+        await running.whole(world, body)
+    assert caught.value.code == ("blob.missing" if damage == "gone" else "blob.digest")
+    assert caught.value.body.retry
+    world.path(first.sha256).write_bytes(original)
+    assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
+
+
+async def test_a_column_that_is_not_released_is_refused(running: RunningEnclave, world: World) -> None:
+    schema = world.datasets[0].table.schema
+    bundle = make_bundle("SELECT secret FROM a", [("a", schema)], world.domain.params)
+    world.put(bundle.raw)
+    fn = world.agreement.fn.model_copy(update={"id": bundle.id})
+    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.column"
+
+
+async def test_a_column_of_another_type_is_refused(running: RunningEnclave, world: World) -> None:
+    bundle = make_bundle("SELECT id FROM b", [("b", pa.schema([("id", pa.int32())]))], world.domain.params)
+    world.put(bundle.raw)
+    fn = world.agreement.fn.model_copy(update={"id": bundle.id})
+    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.type"
+
+
+async def test_other_outputs_than_agreed_are_refused(running: RunningEnclave, world: World) -> None:
+    bundle = make_bundle(SQL, [], world.domain.params, outputs=("another",))
+    world.put(bundle.raw)
+    fn = world.agreement.fn.model_copy(update={"id": bundle.id})
+    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.outputs"
+
+
+async def test_another_lineage_than_agreed_is_refused(running: RunningEnclave, world: World) -> None:
+    first = world.agreement.data[0].model_copy(update={"lineage": bytes([1]) * 32})
+    data = (first, *world.agreement.data[1:])
+    assert (await refused(running, world, agreement=world.changed(data=data))).code == "task.lineage"
+
+
+async def test_shares_of_another_threshold_are_refused(running: RunningEnclave, world: World) -> None:
+    keys = world.agreement.keys.model_copy(update={"threshold": 3})
+    assert (await refused(running, world, agreement=world.changed(keys=keys))).code == "task.threshold"
+
+
+async def test_shares_for_brokers_in_another_order_are_refused(running: RunningEnclave, world: World) -> None:
+    brokers = world.agreement.keys.brokers
+    keys = world.agreement.keys.model_copy(update={"brokers": brokers[::-1]})
+    assert (await refused(running, world, agreement=world.changed(keys=keys))).code == "task.brokers"
+
+
+async def test_shares_that_make_another_key_than_committed_are_refused(running: RunningEnclave, world: World) -> None:
+    """An owner who shares other keys than it sealed with is found out, whatever the brokers do (R11)."""
+    dataset = world.datasets[1]
+    others = [bytes([i + 1]) * 32 for i in range(len(dataset.keys))]
+    world.datasets[1] = share("b", dataset.table, others, dataset.manifest, world.brokers, world.put)
+    second = world.agreement.data[1].model_copy(update={"shares_digest": world.datasets[1].shares.id})
+    body = world.body(world.changed(data=(world.agreement.data[0], second)))
+    with pytest.raises(Refusal) as caught:
+        await running.whole(world, body)
+    assert (caught.value.code, caught.value.body.retry) == ("key.commitment", False)
+
+
+async def test_a_file_under_other_keys_is_refused_and_not_signed(running: RunningEnclave, world: World) -> None:
+    """Two datasets of one owner, one's files behind the other's keys: everything fits by digest, and does not open."""
+    mine, other = world.datasets[0], seal("a", world.datasets[0].table, world.brokers, world.put)
+    manifest = mine.manifest.model_copy(update={"files": other.manifest.files})
+    world.datasets[0] = share("a", mine.table, mine.keys, manifest, world.brokers, world.put)
+    first = world.agreement.data[0].model_copy(
+        update={"id_or_stream": manifest.id, "shares_digest": world.datasets[0].shares.id}
+    )
+    body = world.body(world.changed(data=(first, world.agreement.data[1])))
+    with pytest.raises(Refusal) as caught:
+        await running.whole(world, body)
+    assert (caught.value.code, caught.value.status) == ("table.key", 400)
+
+
+@pytest.mark.parametrize("params", [{"least": 101}, {"least": "1"}, {}, {"least": 1, "more": 2}])
+async def test_invalid_parameters_end_in_a_signed_failure(
+    running: RunningEnclave, world: World, params: dict[str, Any]
+) -> None:
+    body = world.body(params=dump(params))
+    started = await running.start(body)
+    identity = await running.identity()
+    with pytest.raises(Refusal):
+        await running.run(started.task_id, world.answers(body, started, identity, (0,)))
+    done = await running.run(started.task_id, world.answers(body, started, identity))
+    assert (done.result.outcome, done.result.outputs, done.outputs) == (Outcome.FAILED, (), ())
+    digest = done.result.typed_digest(CHAIN.oracle_domain(world.agreement))
+    signing.check(digest, done.signature, identity.signer, "a failure")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT cast(grp AS INTEGER) AS x FROM a",
+        "SELECT nothing FROM a",
+        "SELECT random() AS x FROM a",
+        "SELECT secret FROM a",
+        "SELECT id FROM a, range(3)",
+        "SELEC",
+        "SELECT a.id FROM a, b, a AS c",
+    ],
+)
+async def test_a_function_that_fails_on_any_machine_ends_in_a_signed_failure(
+    running: RunningEnclave, tmp_path: Path, sql: str
+) -> None:
+    world = make_world(tmp_path / "other", measured(), sql=sql)
+    done = await running.whole(world, world.body())
+    assert (done.result.outcome, done.outputs) == (Outcome.FAILED, ())
+
+
+async def test_running_out_of_time_is_retryable_and_not_signed(running: RunningEnclave, tmp_path: Path) -> None:
+    world = make_world(
+        tmp_path / "other",
+        measured(),
+        sql="SELECT count(*) AS n FROM a, a AS b, a AS c, a AS d, a AS e WHERE a.x + b.x + c.x + d.x + e.x < 0",
+        limits={"time_seconds": 1},
+    )
+    started = time.monotonic()
+    with pytest.raises(Refusal) as caught:
+        await running.whole(world, world.body())
+    assert (caught.value.code, caught.value.body.retry) == ("run.time", True)
+    assert time.monotonic() - started < 10
+
+
+async def test_running_out_of_memory_is_retryable_and_not_signed(running: RunningEnclave, tmp_path: Path) -> None:
+    world = make_world(
+        tmp_path / "other",
+        measured(),
+        sql="SELECT len(list(a.grp || b.grp || c.grp)) AS n FROM a, a AS b, a AS c",
+        limits={"memory_mib": 64},
+    )
+    with pytest.raises(Refusal) as caught:
+        await running.whole(world, world.body())
+    assert caught.value.code in ("run.memory", "run.crashed")
+    assert caught.value.body.retry
+
+
+async def test_as_of_is_the_only_clock(running: RunningEnclave, tmp_path: Path) -> None:
+    world = make_world(tmp_path / "other", measured(), sql="SELECT epoch($as_of) AS t FROM a LIMIT 1")
+    body = world.body(as_of=86_400)
+    done = await running.whole(world, body)
+    assert world.open(body, done, await running.file(done)).to_pylist() == [{"t": 86_400.0}]
+
+
+async def test_no_error_or_log_line_holds_a_value(running: RunningEnclave, tmp_path: Path) -> None:
+    """Functions that would put what they read into an error's text (conversion errors quote the value)."""
+    messages = []
+    for sql in ("SELECT cast(grp AS DATE) AS x FROM a", "SELECT error(grp) AS x FROM a"):
+        world = make_world(tmp_path / sha256(sql.encode()).hex()[:8], measured(), sql=sql)
+        messages.append(repr(await running.whole(world, world.body())))
+    text = running.log.read_text() + "".join(messages)
+    assert all(value not in text for value in ("'red'", '"red"', "green", MARKER))
+
+
+async def test_what_is_forgotten_is_gone(running: RunningEnclave, world: World) -> None:
+    done = await running.whole(world, world.body())
+    await running.call("DELETE", f"/v1/tasks/{done.result.task_id.hex()}")
+    with pytest.raises(Refusal) as caught:
+        await running.file(done)
+    assert (caught.value.code, caught.value.status) == ("task.unknown", 404)
+
+
+async def test_a_small_join_takes_little_time(running: RunningEnclave, world: World, record_property: Any) -> None:
+    """Start, answers, run, result: measured, and loosely bounded, because the machine is shared."""
+    identity, spent, inside = await running.identity(), [], []
+    for _ in range(10):
+        body = world.body()
+        begun = time.perf_counter()
+        started = await running.start(body)
+        answered = time.perf_counter()
+        answers = world.answers(body, started, identity)
+        waited = time.perf_counter()
+        done = await running.run(started.task_id, answers)
+        spent.append((answered - begun + time.perf_counter() - waited) * 1000)
+        inside.append(done.enclave_ms)
+    record_property("enclave_ms", statistics.median(inside))
+    print(f"start and run: median {statistics.median(spent):.1f} ms; enclave_ms {statistics.median(inside)}")
+    assert statistics.median(spent) < 2000
