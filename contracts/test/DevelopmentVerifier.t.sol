@@ -34,7 +34,7 @@ contract DevelopmentVerifierTest is Fixture {
 
     function test_refusesSignatureForAnotherVerifier() public {
         bytes memory evidence = _evidence(_statement(keccak256("block")));
-        DevelopmentVerifier another = new DevelopmentVerifier(verifier.appraiser());
+        DevelopmentVerifier another = _deployVerifier(verifier.appraiser());
         vm.expectPartialRevert(I.DevelopmentVerifier_WrongAppraiser.selector);
         another.verify(evidence);
     }
@@ -51,18 +51,18 @@ contract DevelopmentVerifierTest is Fixture {
         uint256[3] memory allowed = [uint256(31_337), 1337, 31_338];
         for (uint256 i; i < allowed.length; ++i) {
             vm.chainId(allowed[i]);
-            new DevelopmentVerifier(stranger);
+            _deployVerifier(stranger);
         }
         uint256[4] memory refused = [uint256(1), 10, 11_155_111, 8453];
         for (uint256 i; i < refused.length; ++i) {
             vm.chainId(refused[i]);
             vm.expectRevert(abi.encodeWithSelector(I.DevelopmentVerifier_NotADevelopmentChain.selector, refused[i]));
-            new DevelopmentVerifier(stranger);
+            _deployVerifier(stranger);
         }
     }
 
     function test_refusesZeroAppraiser() public {
         vm.expectRevert(I.DevelopmentVerifier_ZeroAppraiser.selector);
-        new DevelopmentVerifier(address(0));
+        _deployVerifier(address(0));
     }
 }

@@ -22,16 +22,17 @@ import {
     TaskRequest,
     VerifierStatement
 } from "../src/Types.sol";
+import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
 import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
 import {IEvidenceVerifier} from "../src/interfaces/IEvidenceVerifier.sol";
 import {ANYONE, Outcome, TaskState, TcbStatus, TeeKind} from "../src/libraries/Constants.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {HashingHarness} from "./utils/HashingHarness.sol";
-import {Test} from "./utils/Test.sol";
+import {Deploy} from "./utils/Deploy.sol";
 
 /// @title One valid case of everything: two hospitals, a function author, an attested enclave, a request and its result
 /// @notice A negative test takes a valid case from here and changes exactly one field.
-abstract contract Fixture is Test {
+abstract contract Fixture is Deploy {
     AgreementRegistry internal registry;
     EnclaveRegistry internal enclaves;
     DevelopmentVerifier internal verifier;
@@ -78,14 +79,26 @@ abstract contract Fixture is Test {
         address appraiser;
         (appraiser, appraiserKey) = makeAddrAndKey("appraiser");
 
-        registry = new AgreementRegistry();
-        verifier = new DevelopmentVerifier(appraiser);
+        registry = AgreementRegistry(deploy("AgreementRegistry.sol:AgreementRegistry", ""));
+        verifier = _deployVerifier(appraiser);
         IEvidenceVerifier[] memory verifiers = new IEvidenceVerifier[](1);
         verifiers[0] = verifier;
-        enclaves = new EnclaveRegistry(verifiers);
-        oracle = new ComputeOracle(registry);
-        hashing = new HashingHarness();
+        enclaves = _deployEnclaves(verifiers);
+        oracle = _deployOracle(registry);
+        hashing = HashingHarness(deploy("HashingHarness.sol:HashingHarness", ""));
         vm.deal(requester, 100 ether);
+    }
+
+    function _deployVerifier(address appraiser) internal returns (DevelopmentVerifier) {
+        return DevelopmentVerifier(deploy("DevelopmentVerifier.sol:DevelopmentVerifier", abi.encode(appraiser)));
+    }
+
+    function _deployEnclaves(IEvidenceVerifier[] memory verifiers) internal returns (EnclaveRegistry) {
+        return EnclaveRegistry(deploy("EnclaveRegistry.sol:EnclaveRegistry", abi.encode(verifiers)));
+    }
+
+    function _deployOracle(IAgreementRegistry agreements) internal returns (ComputeOracle) {
+        return ComputeOracle(deploy("ComputeOracle.sol:ComputeOracle", abi.encode(agreements)));
     }
 
     // Agreements

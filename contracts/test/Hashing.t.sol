@@ -22,11 +22,11 @@ import {ANYONE, DEVELOPMENT_ANCHOR_TAG, EVIDENCE_TAG} from "../src/libraries/Con
 import {Hashing} from "../src/libraries/Hashing.sol";
 import {TaskSlot, TaskSlots} from "../src/libraries/TaskSlot.sol";
 import {HashingHarness} from "./utils/HashingHarness.sol";
-import {Test} from "./utils/Test.sol";
+import {Deploy} from "./utils/Deploy.sol";
 
 /// @notice Every struct hash against forge's own EIP-712 implementation, which is given nothing but the type as text.
-contract HashingTest is Test {
-    HashingHarness private hashing = new HashingHarness();
+contract HashingTest is Deploy {
+    HashingHarness private hashing = HashingHarness(deploy("HashingHarness.sol:HashingHarness", ""));
 
     string private constant LIMITS = "Limits(uint32 memoryMiB,uint32 timeSeconds,uint64 outputBytes,uint64 outputRows)";
     string private constant FUNCTION =

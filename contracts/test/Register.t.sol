@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {EnclaveRegistry} from "../src/EnclaveRegistry.sol";
 import {VerifierStatement} from "../src/Types.sol";
 import {IDevelopmentVerifier as D} from "../src/interfaces/IDevelopmentVerifier.sol";
 import {IEnclaveRegistry as I} from "../src/interfaces/IEnclaveRegistry.sol";
@@ -112,7 +111,7 @@ contract RegisterTest is Fixture {
         VerifierStatement memory s = _statement(r.blockHash);
         IEvidenceVerifier[] memory verifiers = new IEvidenceVerifier[](1);
         verifiers[0] = verifier;
-        s.reportData = new EnclaveRegistry(verifiers).reportDataOf(enclave, SEALING_KEY, r.blockHash);
+        s.reportData = _deployEnclaves(verifiers).reportDataOf(enclave, SEALING_KEY, r.blockHash);
         _refusesStatement(r, s);
     }
 
@@ -314,18 +313,18 @@ contract RegisterTest is Fixture {
     function test_refusesBadVerifiers() public {
         IEvidenceVerifier[] memory verifiers = new IEvidenceVerifier[](0);
         vm.expectRevert(abi.encodeWithSelector(I.EnclaveRegistry_BadVerifierCount.selector, 0, 1, 4));
-        new EnclaveRegistry(verifiers);
+        _deployEnclaves(verifiers);
         verifiers = new IEvidenceVerifier[](5);
         vm.expectRevert(abi.encodeWithSelector(I.EnclaveRegistry_BadVerifierCount.selector, 5, 1, 4));
-        new EnclaveRegistry(verifiers);
+        _deployEnclaves(verifiers);
         verifiers = new IEvidenceVerifier[](2);
         verifiers[0] = verifier;
         verifiers[1] = IEvidenceVerifier(stranger);
         vm.expectRevert(abi.encodeWithSelector(I.EnclaveRegistry_NotAContract.selector, stranger));
-        new EnclaveRegistry(verifiers);
+        _deployEnclaves(verifiers);
         verifiers[1] = verifier;
         vm.expectRevert(abi.encodeWithSelector(I.EnclaveRegistry_DuplicateVerifier.selector, address(verifier)));
-        new EnclaveRegistry(verifiers);
+        _deployEnclaves(verifiers);
     }
 
     function _expected(I.Registration memory r, VerifierStatement memory s) private view returns (I.Identity memory) {

@@ -190,7 +190,7 @@ contract RequestTest is Fixture {
     }
 
     function test_refusesOracleOfAnotherAgreement() public {
-        ComputeOracle another = new ComputeOracle(registry);
+        ComputeOracle another = _deployOracle(registry);
         TaskRequest memory r = _taskRequest(id);
         vm.expectRevert(
             abi.encodeWithSelector(R.AgreementRegistry_NotOracle.selector, address(another), address(oracle))
@@ -298,7 +298,7 @@ contract RequestTest is Fixture {
 
     function test_refusesRegistryWithoutCode() public {
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_NotAContract.selector, stranger));
-        new ComputeOracle(R(stranger));
+        _deployOracle(R(stranger));
     }
 
     function _refuses(TaskRequest memory r, bytes memory err) private {

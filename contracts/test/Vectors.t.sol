@@ -21,7 +21,7 @@ import {
 } from "../src/Types.sol";
 import {EIP712_NAME, EIP712_VERSION} from "../src/libraries/Constants.sol";
 import {HashingHarness} from "./utils/HashingHarness.sol";
-import {Test} from "./utils/Test.sol";
+import {Deploy} from "./utils/Deploy.sol";
 
 /// @notice The digests that Python and Solidity must agree on, from `tests/vectors/eip712.json`:
 ///
@@ -31,10 +31,10 @@ import {Test} from "./utils/Test.sol";
 ///
 /// `abi` is Solidity's `abi.encode(value)` of one value of that type (in eth_abi: `encode([tuple type], [value])`), for Host
 /// and Retire of the address. `digest` is the full EIP-712 digest in `domain`. Other keys are for readers.
-contract VectorsTest is Test {
+contract VectorsTest is Deploy {
     string private constant PATH = "tests/vectors/eip712.json";
 
-    HashingHarness private hashing = new HashingHarness();
+    HashingHarness private hashing = HashingHarness(deploy("HashingHarness.sol:HashingHarness", ""));
 
     function test_everyVector() public view {
         string memory json = vm.readFile(PATH);
