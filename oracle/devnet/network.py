@@ -262,21 +262,21 @@ class Devnet:
                 home.with_suffix(".yaml"),
                 {
                     "directory": str(home),
-                    "password_file": str(home.with_suffix(".password")),
+                    "passwordFile": str(home.with_suffix(".password")),
                     "listen": {"port": int(broker.url.rsplit(":", 1)[1])},
                     "chains": [
                         {
-                            "chain_id": self.deployment.chain_id,
-                            "agreement_registries": [self.deployment.agreement_registry],
+                            "chainId": self.deployment.chain_id,
+                            "agreementRegistries": [self.deployment.agreement_registry],
                             "rpc": [self.rpc_url],
-                            "dangerous_single_rpc": True,
-                            "max_block_age": "skip",
+                            "dangerousSingleRpc": True,
+                            "maxBlockAge": "skip",
                         }
                     ],
                     "anchors": {
                         "intel": False,
                         "development": [str(self.directory / "platform" / "root.der")],
-                        "dangerous_development_roots": True,
+                        "dangerousDevelopmentRoots": True,
                     },
                     "collateral": str(self.directory / "platform" / "collateral.json"),
                 },

@@ -6,22 +6,18 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.release import MAX_BODY
 from enclave_app.protocol.structs import Confirmation
 from oracle.errors import Refused
+from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 Rate = Annotated[float, Field(gt=0, le=100_000)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Listen(_Section):
+class Listen(YamlModel):
     """Where to serve. With `unix` set, host and port are not used. Port 0 takes a free one."""
 
     host: str = "127.0.0.1"
@@ -29,7 +25,7 @@ class Listen(_Section):
     unix: Path | None = None
 
 
-class Minimum(_Section):
+class Minimum(YamlModel):
     """The least confirmed block that this broker takes, whatever an agreement says."""
 
     rule: Literal["latest", "safe", "finalized"]
@@ -40,7 +36,7 @@ class Minimum(_Section):
         return Confirmation[self.rule.upper()]
 
 
-class ServedChain(_Section):
+class ServedChain(YamlModel):
     """A chain this broker serves, and whom it asks about it (R13).
 
     `quorum` endpoints must agree (default: all of them). `max_block_age` in seconds bounds how old the confirmed block may
@@ -64,7 +60,7 @@ class ServedChain(_Section):
             raise ValueError("quorum must be between 1 and the number of RPC endpoints")
         if self.votes == 1 and not self.dangerous_single_rpc:
             raise ValueError(
-                "one RPC endpoint would be believed alone (R13); list several, or write dangerous_single_rpc: true"
+                "one RPC endpoint would be believed alone (R13); list several, or write dangerousSingleRpc: true"
             )
         if self.votes > 1 and 2 * self.votes <= len(self.rpc):
             raise ValueError("quorum must be more than half of the RPC endpoints, or two answers could both have it")
@@ -75,7 +71,7 @@ class ServedChain(_Section):
         return len(self.rpc) if self.quorum is None else self.quorum
 
 
-class Anchors(_Section):
+class Anchors(YamlModel):
     """Roots under which this broker appraises evidence itself (R4). `development` are DER files of one devnet's roots."""
 
     intel: bool = True
@@ -88,12 +84,12 @@ class Anchors(_Section):
             raise ValueError("no trust anchor is set (R21)")
         if self.development and not self.dangerous_development_roots:
             raise ValueError(
-                "a development root vouches for simulated enclaves; write dangerous_development_roots: true to mean it"
+                "a development root vouches for simulated enclaves; write dangerousDevelopmentRoots: true to mean it"
             )
         return self
 
 
-class RateLimits(_Section):
+class RateLimits(YamlModel):
     """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`."""
 
     per_client: Rate = 50
@@ -103,7 +99,7 @@ class RateLimits(_Section):
     concurrent: int = Field(default=32, ge=1, le=1024)
 
 
-class KeyBrokerConfig(_Section):
+class KeyBrokerConfig(YamlModel):
     """`collateral` is one QuoteCollateralV3 JSON file, or a directory of `sgx-<fmspc>.json` and `tdx-<fmspc>.json`."""
 
     directory: Path
@@ -138,19 +134,8 @@ class KeyBrokerConfig(_Section):
 
 
 def read_config(path: Path) -> KeyBrokerConfig:
-    """From a YAML file; relative paths in it are relative to the file. Raises Refused."""
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise Refused("config.unreadable", f"{path} cannot be read as YAML ({type(error).__name__})") from None
-    try:
-        return KeyBrokerConfig.model_validate(value).under(path.absolute().parent)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'document'}: {each['msg']}"
-            for each in error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        )
-        raise Refused("config.invalid", f"{path} is no key broker's configuration: {wrong}") from None
+    """From a YAML file; relative paths in it are relative to the file. Raises Refused `file.read`, `yaml.*`."""
+    return validate_yaml(KeyBrokerConfig, read_yaml(path)).under(path.absolute().parent)
 
 
 def read_password(path: Path) -> str:

@@ -6,25 +6,18 @@ format of eth-account), both under one password; `broker.json` is what the broke
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from eth_account import Account
 from pydantic import Field
 
 from enclave_app.protocol.canonical import Document, parse
-from enclave_app.protocol.digests import sha256, tag
 from enclave_app.protocol.fields import Address, Bytes, Bytes32
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
 from oracle.errors import Refused
+from oracle.keys import create_hpke_key, create_wallet, load_hpke_key, load_wallet
 
 CARD, HPKE_FILE, SIGNER_FILE, LOG_FILE = "broker.json", "hpke.json", "signer.json", "log.jsonl"
 SCRYPT_COST = 1 << 17
@@ -54,17 +47,6 @@ class BrokerCard(Document):
         return key
 
 
-class _SealedSeed(Document):
-    v: Literal[1] = 1
-    kdf: Literal["scrypt"] = "scrypt"
-    n: int = Field(ge=1 << 10, le=1 << 20)
-    salt: Bytes
-    cipher: Literal["aes-256-gcm"] = "aes-256-gcm"
-    nonce: Bytes
-    ciphertext: Bytes
-    public: Bytes32
-
-
 @dataclass(frozen=True)
 class BrokerKeys:
     sealing: SealingKey
@@ -80,21 +62,13 @@ def init(directory: Path, password: str, *, url: str | None = None, cost: int = 
     if not password:
         raise Refused("broker.password", "a broker's keys need a password")
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    seed, salt, nonce = secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(12)
-    public = SealingKey(seed).public
-    sealed = _SealedSeed(
-        n=cost,
-        salt=salt,
-        nonce=nonce,
-        public=public.digest,
-        ciphertext=AESGCM(_stretch(password, salt, cost)).encrypt(nonce, seed, _associated(public.digest)),
-    )
-    signer = Account.create()
-    keystore = Account.encrypt(signer.key, password, kdf="scrypt", iterations=cost)
-    card = BrokerCard(hpke_key=public.wire, digest=public.digest, signer=signer.address, url=url)
-    _write_new(directory / HPKE_FILE, sealed.canonical(), 0o600)
-    _write_new(directory / SIGNER_FILE, json.dumps(keystore).encode(), 0o600)
-    _write_new(directory / CARD, card.canonical() + b"\n", 0o644)
+    for name in (HPKE_FILE, SIGNER_FILE, CARD):
+        if (directory / name).exists():
+            raise Refused("broker.exists", f"{directory / name} is there already", hint="Give a new directory")
+    public = create_hpke_key(directory / HPKE_FILE, lambda: password, n=cost)
+    signer = create_wallet(directory / SIGNER_FILE, lambda: password, n=cost)
+    card = BrokerCard(hpke_key=public.wire, digest=public.digest, signer=signer, url=url)
+    (directory / CARD).write_bytes(card.canonical() + b"\n")
     return card
 
 
@@ -116,41 +90,13 @@ def read_card(path: Path) -> BrokerCard:
 def load(directory: Path, password: str) -> BrokerKeys:
     """Both keys, opened and checked against the card. Raises Refused for a wrong password or a changed file."""
     card = read_card(directory)
-    sealed = parse(_SealedSeed, _read(directory / HPKE_FILE))
     try:
-        seed = AESGCM(_stretch(password, sealed.salt, sealed.n)).decrypt(
-            sealed.nonce, sealed.ciphertext, _associated(sealed.public)
-        )
-        secret = bytes(Account.decrypt(json.loads(_read(directory / SIGNER_FILE)), password))
-    except (InvalidTag, ValueError, TypeError, KeyError):
-        raise Refused("broker.password", f"the keys in {directory} do not open with this password") from None
-    keys = BrokerKeys(SealingKey(seed), SigningKey(secret), card)
+        sealing = load_hpke_key(directory / HPKE_FILE, lambda: password)
+        signing = load_wallet(directory / SIGNER_FILE, lambda: password)
+    except Refused as refusal:
+        code = "broker.keys" if refusal.code == "file.read" else "broker.password"
+        raise Refused(code, f"the keys in {directory} do not open: {refusal.message}") from None
+    keys = BrokerKeys(sealing, signing, card)
     if keys.sealing.public.digest != card.digest or keys.signing.address != card.signer:
         raise Refused("broker.card", f"the card in {directory} belongs to other keys")
     return keys
-
-
-def _stretch(password: str, salt: bytes, cost: int) -> bytes:
-    return Scrypt(salt=salt, length=32, n=cost, r=8, p=1).derive(password.encode("utf-8"))
-
-
-def _associated(public: bytes) -> bytes:
-    return sha256(tag("broker-seed") + public)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Refused("broker.keys", f"a broker's key file {path} cannot be read ({type(error).__name__})") from None
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError:
-        raise Refused("broker.exists", f"{path} is there already", hint="Give a new directory") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -43,7 +43,7 @@ def check(
     return verify(parse_evidence(1, quote), collateral, root, now)
 
 
-def code_of(error: pytest.ExceptionInfo[VerificationError]) -> Code:
+def code_of(error: pytest.ExceptionInfo[VerificationError]) -> str:
     return error.value.code
 
 

@@ -8,7 +8,7 @@ import json
 import stat
 from pathlib import Path
 
-import dcap_qvl  # type: ignore[import-untyped]
+import dcap_qvl
 import pytest
 
 from enclave_app.attesters.base import PlatformError, ReportDataError, UnknownAttester

@@ -23,9 +23,9 @@ REGISTRY = "0x00000000000000000000000000000000000000aa"
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    chain = {"chain_id": 5, "agreement_registries": [REGISTRY], "rpc": ["http://one:1", "http://two:1"]}
+    chain = {"chainId": 5, "agreementRegistries": [REGISTRY], "rpc": ["http://one:1", "http://two:1"]}
     chain.update(changes.pop("chain", {}))
-    base = {"directory": "keys", "password_file": "password", "collateral": "collateral", "chains": [chain]}
+    base = {"directory": "keys", "passwordFile": "password", "collateral": "collateral", "chains": [chain]}
     return {**base, **changes}
 
 
@@ -45,32 +45,32 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (settings(chain={"rpc": ["http://one:1"]}), "dangerous_single_rpc"),
-        (settings(chain={"quorum": 1}), "dangerous_single_rpc"),
+        (settings(chain={"rpc": ["http://one:1"]}), "dangerousSingleRpc"),
+        (settings(chain={"quorum": 1}), "dangerousSingleRpc"),
         (settings(chain={"quorum": 3}), "quorum"),
         (settings(chain={"rpc": [f"http://h{i}:1" for i in range(4)], "quorum": 2}), "more than half"),
         (settings(chain={"rpc": ["http://one:1", "http://ONE:1/"]}), "twice"),
         (settings(chain={"rpc": ["ftp://one", "http://two"]}), "http"),
-        (settings(chain={"agreement_registries": []}), "agreement_registries"),
-        (settings(chain={"max_block_age": None}), "max_block_age"),
-        (settings(chain={"max_block_age": "never"}), "max_block_age"),
+        (settings(chain={"agreementRegistries": []}), "agreementRegistries"),
+        (settings(chain={"maxBlockAge": None}), "maxBlockAge"),
+        (settings(chain={"maxBlockAge": "never"}), "maxBlockAge"),
         (settings(chains=[]), "chains"),
         (settings(chains=settings()["chains"] * 2), "twice"),
         (settings(anchors={"intel": False}), "trust anchor"),
-        (settings(anchors={"development": ["root.der"]}), "dangerous_development_roots"),
+        (settings(anchors={"development": ["root.der"]}), "dangerousDevelopmentRoots"),
         (settings(surprise=1), "surprise"),
         ({}, "directory"),
-        ([], "document"),
+        ([], "the file"),
     ],
 )
 def test_a_configuration_that_means_less_than_it_should_is_refused(tmp_path: Path, value: Any, says: str) -> None:
     with pytest.raises(Refused, match=says) as caught:
         read(tmp_path, value)
-    assert caught.value.code == "config.invalid"
+    assert caught.value.code == "yaml.invalid"
 
 
 def test_one_endpoint_can_be_meant(tmp_path: Path) -> None:
-    chain = {"rpc": ["http://one:1"], "dangerous_single_rpc": True}
+    chain = {"rpc": ["http://one:1"], "dangerousSingleRpc": True}
     assert read(tmp_path, settings(chain=chain)).chains[0].votes == 1
 
 
