@@ -98,9 +98,12 @@ def seal(
 def share(
     dataset: Annotated[Path, typer.Argument(metavar="DIR", help="The sealed dataset.")],
     keys: Annotated[Path, typer.Option("--keys", metavar="FILE", help="Its keys.")],
-    owner: Annotated[str, typer.Option(help="Your address: the data owner that agreements will name.")],
     broker: BrokerKeys,
     threshold: Annotated[int, typer.Option("--threshold", "-t", help="How many brokers are needed to open a key.")],
+    owner: Annotated[
+        str | None,
+        typer.Option(help="The data owner that agreements will name. [default: the configured wallet's address]"),
+    ] = None,
     out: SharesFile = None,
     config: ConfigFile = None,
     deployment: Annotated[
@@ -122,12 +125,12 @@ def share(
     target = out or _beside(dataset)
     if target.exists():
         raise Refused("file.exists", f"{target} is already there", hint="Give --shares with a new file")
-    chain = _chain(config, deployment)
+    chain, address = _chain(config, deployment), _owner(owner, config)
     screen.say(f"The keys of {len(manifest.columns)} column(s) will be split among {len(brokers)} broker(s).")
     screen.warn(f"Any {threshold} of them together can open this data without an enclave: choose who will not collude.")
     screen.confirm("Share the keys?", yes)
     owned = read_keys(keys, password_from(password_file, str(keys)))
-    shares = share_dataset(manifest, owned, chain, parse_address(owner), brokers, threshold)
+    shares = share_dataset(manifest, owned, chain, address, brokers, threshold)
     for key in brokers:
         # Enclaves look brokers' keys up in storage, by the digests in the list: they are published with it.
         (dataset / BLOBS_NAME / blob_name(key.digest)).write_bytes(key.wire)
@@ -139,11 +142,24 @@ def share(
             "file": str(target),
             "threshold": threshold,
             "brokers": [key.digest for key in brokers],
-            "owner": parse_address(owner),
+            "owner": address,
             "chain_id": chain.chain_id,
             "agreement_registry": chain.agreement_registry,
         }
     )
+
+
+def _owner(given: str | None, config: Path | None) -> str:
+    from oracle.keys import read_wallet
+
+    if given is not None:
+        return parse_address(given)
+    keystore = read_config(config).keystore
+    if keystore is None:
+        raise Refused(
+            "share.owner", "nobody is named as the owner", hint="Give --owner, or a keystore in the configuration"
+        )
+    return read_wallet(keystore).address
 
 
 @app.command("inspect")

@@ -34,7 +34,9 @@ SHOWN_ROWS = 50
 
 app = typer.Typer(name="task", help="Tasks: request, watch, open the result.", no_args_is_help=True)
 
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+TaskId = Annotated[
+    str, typer.Argument(metavar="TASK", help="The task's id, or a file with what `task request --json` printed.")
+]
 ResultKey = Annotated[
     Path | None,
     typer.Option(
@@ -212,9 +214,17 @@ def withdraw(
 
 
 def _task_id(text: str) -> bytes:
+    from enclave_app.protocol.canonical import MAX_DOCUMENT, load
     from enclave_app.protocol.digests import parse_digest
 
-    return parse_digest(text)
+    path = Path(text)
+    if not path.is_file():
+        return parse_digest(text)
+    with path.open("rb") as source:
+        said = load(source.read(MAX_DOCUMENT + 1), canonical=False)
+    if not isinstance(said, dict) or not isinstance(said.get("task_id"), str):
+        raise Refused("task.file", f"{path} names no task", expected="what `oracle task request --json` printed")
+    return parse_digest(said["task_id"])
 
 
 def _end(

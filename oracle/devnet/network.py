@@ -34,6 +34,7 @@ from oracle.chain.source import SingleSource
 from oracle.client import Client
 from oracle.config import ClientConfig
 from oracle.devnet.accounts import SCRYPT_N, Account, open_account
+from oracle.devnet.example import write_example
 from oracle.devnet.processes import Process, free_port, until
 from oracle.errors import OracleError, Permanent
 from oracle.keybroker.keys import BrokerCard
@@ -54,6 +55,7 @@ ENCLAVE_CONFIG = {
     "maxRunning": 2,
     "fetchSeconds": 120,
 }
+EXAMPLE_PEOPLE = ("hospital-a", "hospital-b", "institute", "requester")
 SERVICE_ACCOUNTS = ("deployer", "appraiser", "operator")
 
 
@@ -63,7 +65,7 @@ class Options:
 
     brokers: int = 3
     block_time: float | None = None
-    people: tuple[str, ...] = ("hospital-a", "hospital-b", "institute", "requester")
+    people: tuple[str, ...] = EXAMPLE_PEOPLE
     worker: dict[str, Any] = field(default_factory=dict)
     patience: float = 60.0
 
@@ -182,6 +184,8 @@ class Devnet:
         await self._enclave_registered()
         for name in self.accounts:
             self._write_client_yaml(name)
+        if set(EXAMPLE_PEOPLE) <= self.accounts.keys():
+            self._write_example()
 
     async def _start_anvil(self) -> None:
         program = shutil.which(
@@ -344,6 +348,14 @@ class Devnet:
         config = self.client_config(name).model_dump(mode="json", by_alias=True)
         config["deployment"] = "deployment.json"
         _write_yaml(self.directory / f"{name}.yaml", config)
+
+    def _write_example(self) -> None:
+        cards = [
+            {"key": f"../brokers/{number}/broker.json", "signer": broker.card.signer, "url": broker.url}
+            for number, broker in enumerate(self.brokers, start=1)
+        ]
+        parties = {name: account.wallet.address for name, account in self.accounts.items()}
+        write_example(self.directory / "example", parties, self.measurement, self.anchors, cards)
 
     def _python(self, module: str, *arguments: str) -> list[str]:
         return [sys.executable, "-m", module, *arguments]

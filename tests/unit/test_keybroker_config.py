@@ -55,7 +55,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (settings(chain={"maxBlockAge": None}), "maxBlockAge"),
         (settings(chain={"maxBlockAge": "never"}), "maxBlockAge"),
         (settings(chains=[]), "chains"),
-        (settings(chains=settings()["chains"] * 2), "twice"),
+        (settings(chains=[*settings()["chains"], *settings()["chains"]]), "twice"),
         (settings(anchors={"intel": False}), "trust anchor"),
         (settings(anchors={"development": ["root.der"]}), "dangerousDevelopmentRoots"),
         (settings(surprise=1), "surprise"),
