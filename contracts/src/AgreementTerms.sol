@@ -157,7 +157,7 @@ contract AgreementTerms {
         _range("price.failedFee", p.failedFee, 0, p.fee);
         _count("price.to", p.to.length, 0, MAX_SHARES);
         _count("price.bps", p.bps.length, p.to.length, p.to.length);
-        uint256 bps;
+        uint256 bps = 0;
         for (uint256 i; i < p.to.length; ++i) {
             _nonZero("price.to", p.to[i]);
             bps += p.bps[i];

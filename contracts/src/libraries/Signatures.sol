@@ -10,6 +10,8 @@ library Signatures {
     /// @notice Recovers a 65-byte, low-s ECDSA signature (r, s, v).
     /// @return signer zero when `signature` is none.
     function recover(bytes32 digest, bytes calldata signature) internal pure returns (address signer) {
+        // The other two values say why recovery failed; a zero signer is nobody's.
+        // slither-disable-next-line unused-return
         (signer,,) = ECDSA.tryRecoverCalldata(digest, signature);
     }
 
