@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=100)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
-    for name, block_time, in_flight in (("instant", None, 4), ("sequential", None, 1), ("one_second", 1.0, 32)):
+    for name, block_time, in_flight in (("instant", None, 4), ("sequential", None, 1), ("one_second", 1.0, 8)):
         with tempfile.TemporaryDirectory(prefix="enclave-oracle-bench-") as home:
             tasks = arguments.tasks if name != "sequential" else max(20, arguments.tasks // 4)
             results[name] = asyncio.run(measure(Path(home), tasks, in_flight, block_time))

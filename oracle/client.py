@@ -45,6 +45,9 @@ from oracle.storage import Storage, get_from_any, open_storage
 
 POLL = 0.05
 DEFAULT_DEADLINE = 3600
+RELEASE_PATIENCE = 10.0
+FINALITY_PATIENCE = 1800.0
+"""Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
 MAX_RECORD = 64 << 20
 
 
@@ -342,21 +345,40 @@ class Task:
         raise Retryable("task.no_log", "the settlement's log is not there yet")
 
     async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
-        """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks."""
+        """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
+
+        `patience` in seconds bounds the whole wait. Brokers release once they see the settlement at a block that the
+        agreement calls confirmed, so `finalized` takes the chain's finality after the task has ended.
+        """
+        limit = None if patience is None else time.monotonic() + patience
         await self.wait(patience=patience)
         settled = await self.settlement()
         if settled.result.outcome != Outcome.SUCCEEDED:
             raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
         index = self._output_index(name)
-        record = await self.client.record(self.id)
-        signed = next((s for s in record.outputs if s.output == index), None)
-        if signed is None:
-            raise Retryable("task.record", "storage holds no shares for this output; the worker may still be writing")
-        plaintext = await self._open(settled, index, signed)
+        if limit is None:
+            quick = self.agreement.keys.confirmation == Confirmation.LATEST
+            limit = time.monotonic() + (RELEASE_PATIENCE if quick else FINALITY_PATIENCE)
+        plaintext = await self._open_when_released(settled, index, limit)
         try:
             return pa.ipc.open_stream(plaintext).read_all()
         except pa.ArrowInvalid:
             raise Refused("output.format", "the output is no Arrow table") from None
+
+    async def _open_when_released(self, settled: TaskSettled, index: int, limit: float) -> bytes:
+        pause = POLL
+        while True:
+            try:
+                record = await self.client.record(self.id)
+                signed = next((s for s in record.outputs if s.output == index), None)
+                if signed is None:
+                    raise Retryable("task.record", "storage holds no shares for this output yet")
+                return await self._open(settled, index, signed)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
     async def _open(self, settled: TaskSettled, index: int, signed: SignedShares) -> bytes:
         key_pair = self.client.result_key

@@ -1,0 +1,43 @@
+"""Agreements that wait for finality and leave time to cancel (R9), on a chain with blocks of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from enclave_app.protocol.structs import TaskState
+from oracle.devnet import Devnet, Options
+from oracle.devnet.scenario import activate, prepare
+from tests.e2e.conftest import PARAMS, QUERY, expected, tables
+
+FEE = 10**18
+
+
+async def test_nothing_is_released_before_finality_and_a_cancel_gives_fee_and_quota_back(tmp_path: Path) -> None:
+    async with Devnet.open(tmp_path / "net", Options(block_time=1.0)) as devnet:
+        brokers = [{"key": "0x" + b.card.digest.hex(), "signer": b.card.signer} for b in devnet.brokers]
+        changes = {
+            "brokers": {"threshold": 2, "confirmation": "finalized", "releaseDelay": 3, "list": brokers},
+            "price": {"fee": "1 ether", "shares": {"hospital-a": "25 %"}},
+        }
+        prepared = await prepare(devnet, tmp_path / "owners", tables(), QUERY, params=PARAMS, changes=changes)
+        agreement_id = await activate(devnet, prepared)
+        async with devnet.client("requester") as client, devnet.client("hospital-a") as owner:
+            kept = await client.request(agreement_id, {"least": 10})
+            taken_back = await client.request(agreement_id, {"least": 10})
+            await taken_back.cancel()
+            assert (await taken_back.state()).state is TaskState.CANCELLED
+            assert (await client.agreement_status(agreement_id)).used == 1
+            assert await client.balance() == FEE
+            assert await kept.wait(patience=60) is TaskState.FULFILLED
+            assert (await kept.result(patience=60)).to_pylist() == expected(10)
+            assert await owner.balance() == FEE // 4
+            settled = await kept.settlement()
+            # Three blocks of delay, and at least one more until the block past them is final.
+            assert kept.receipt is not None
+            assert settled.log.block_number >= kept.receipt.block_number + 4
+            await asyncio.sleep(2)
+            assert (await taken_back.state()).state is TaskState.CANCELLED
+        logs = [(devnet.directory / "brokers" / str(n) / "log.jsonl").read_text() for n in (1, 2, 3)]
+        assert any(kept.id.hex() in log for log in logs)
+        assert not any(taken_back.id.hex() in log for log in logs)
