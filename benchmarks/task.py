@@ -86,7 +86,8 @@ class Watch:
     """Sees settlements as their receipts come, for all tasks at once."""
 
     def __init__(self, client: Client) -> None:
-        self._client, self._times = client, {}  # type: ignore[var-annotated]
+        self._client = client
+        self._times: dict[bytes, float] = {}
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
@@ -104,7 +105,7 @@ class Watch:
     async def settled(self, task_id: bytes) -> float:
         async with self._changed:
             await self._changed.wait_for(lambda: task_id in self._times)
-            return float(self._times[task_id])
+            return self._times[task_id]
 
 
 async def gas_medians(devnet: Devnet, client: Client, agreement_id: bytes) -> dict[str, int]:
