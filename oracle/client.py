@@ -46,6 +46,7 @@ from oracle.storage import Storage, get_from_any, open_storage
 POLL = 0.05
 DEFAULT_DEADLINE = 3600
 MAX_RECORD = 64 << 20
+MAX_ANSWER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -259,17 +260,23 @@ class Client:
             raise Permanent("client.closed", "this client is not open", hint="Use `async with Client(...)`")
         try:
             async with self._http.post(
-                f"{url.rstrip('/')}/v1/output", data=body, headers={"content-type": "application/json"}
+                f"{url.rstrip('/')}/v1/output",
+                data=body,
+                headers={"content-type": "application/json"},
+                allow_redirects=False,
             ) as response:
-                data = await response.content.read(1 << 20)
+                data = b""
+                # One read gives what has come so far, which may be the first packet only.
+                while not response.content.at_eof() and len(data) <= MAX_ANSWER:
+                    data += await response.content.read(MAX_ANSWER + 1 - len(data))
                 status = response.status
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Retryable("broker.unreachable", f"{url} cannot be reached ({type(error).__name__})") from None
         if status != 200:
-            error_body = validate(release.ErrorBody, load(data, canonical=False))
+            error_body = validate(release.ErrorBody, load(data, limit=MAX_ANSWER, canonical=False))
             kind = Retryable if error_body.retry else Refused
             raise kind(error_body.code, f"{url}: {error_body.message}")
-        return validate(OutputAnswer, load(data, canonical=False))
+        return validate(OutputAnswer, load(data, limit=MAX_ANSWER, canonical=False))
 
     async def _transact(self, contract: str, function: str, *args: Any) -> Receipt:
         addresses = {
