@@ -173,12 +173,14 @@ class Client:
         """Ask for a computation and pay its fee. `requesters` is the agreed list, where the agreement has one.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
-        agreed domain are refused here, before they cost anything (R9): Refused `params.*`.
+        agreed domain are refused here, before they cost anything (R9): Refused `params.*`; and so is an agreement on other
+        contracts than the deployment's: Refused `agreement.contracts`.
         """
         if self.result_key is None:
             raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
         active = await self.agreement(agreement_id)
         agreement = active.agreement
+        self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
         head = await self.head()
@@ -229,6 +231,17 @@ class Client:
     async def withdraw(self) -> Receipt:
         """Collect what the oracle contract holds for this wallet."""
         return await self._transact("ComputeOracle", "withdraw", self.sender.address)
+
+    def _check_contracts(self, agreement: Agreement) -> None:
+        """Whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
+        known = self.config.deployment
+        if (agreement.oracle, agreement.enclave_registry) != (known.oracle, known.enclave_registry):
+            raise Refused(
+                "agreement.contracts",
+                "the agreement is on other contracts than the deployment file names",
+                found=f"oracle {agreement.oracle}, enclave registry {agreement.enclave_registry}",
+                expected=f"{known.oracle}, {known.enclave_registry}",
+            )
 
     # --- plumbing -----------------------------------------------------------------------------------------------------
 
