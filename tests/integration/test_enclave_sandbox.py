@@ -195,7 +195,11 @@ async def test_more_output_than_allowed_is_not_read(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [b'{"ok": true, "parts": [1e999]}', b'{"ok": true, "parts": [Infinity]}', b'{"ok": true, "parts": [72101108108111]}'],
+    [
+        b'{"ok": true, "parts": [1e999]}',
+        b'{"ok": true, "parts": [Infinity]}',
+        b'{"ok": true, "parts": [72101108108111]}',
+    ],
 )
 async def test_what_a_taken_over_child_says_goes_to_no_one(said: bytes) -> None:
     """Sizes that are no sizes are an answer out of form; and none is quoted, for the host reads the error's text (R6)."""

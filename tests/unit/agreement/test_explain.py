@@ -145,7 +145,8 @@ def test_contracts_that_are_not_ours_are_loud(case: Any, part: str) -> None:
     ours = Deployment(document.chain, document.agreement.oracle, document.agreement.enclave_registry)
     assert worst(explain(document, deployment=ours), "chain", document.agreement.oracle) is Severity.INFO
     other = document.chain.model_copy(update={"agreement_registry": "0x" + "EE" * 20})
-    theirs = replace(ours, **{part: other if part == "chain" else "0x" + "EE" * 20})
+    changes: dict[str, Any] = {part: other if part == "chain" else "0x" + "EE" * 20}
+    theirs = replace(ours, **changes)
     assert worst(explain(document, deployment=theirs), "chain", "NOT THE CONTRACTS") is Severity.DANGER
 
 
