@@ -49,6 +49,7 @@ RELEASE_PATIENCE = 10.0
 FINALITY_PATIENCE = 1800.0
 """Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
 MAX_RECORD = 64 << 20
+MAX_ANSWER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -175,12 +176,14 @@ class Client:
         """Ask for a computation and pay its fee. `requesters` is the agreed list, where the agreement has one.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
-        agreed domain are refused here, before they cost anything (R9): Refused `params.*`.
+        agreed domain are refused here, before they cost anything (R9): Refused `params.*`; and so is an agreement on other
+        contracts than the deployment's: Refused `agreement.contracts`.
         """
         if self.result_key is None:
             raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
         active = await self.agreement(agreement_id)
         agreement = active.agreement
+        self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
         head = await self.head()
@@ -232,6 +235,17 @@ class Client:
         """Collect what the oracle contract holds for this wallet."""
         return await self._transact("ComputeOracle", "withdraw", self.sender.address)
 
+    def _check_contracts(self, agreement: Agreement) -> None:
+        """Whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
+        known = self.config.deployment
+        if (agreement.oracle, agreement.enclave_registry) != (known.oracle, known.enclave_registry):
+            raise Refused(
+                "agreement.contracts",
+                "the agreement is on other contracts than the deployment file names",
+                found=f"oracle {agreement.oracle}, enclave registry {agreement.enclave_registry}",
+                expected=f"{known.oracle}, {known.enclave_registry}",
+            )
+
     # --- plumbing -----------------------------------------------------------------------------------------------------
 
     @property
@@ -262,17 +276,23 @@ class Client:
             raise Permanent("client.closed", "this client is not open", hint="Use `async with Client(...)`")
         try:
             async with self._http.post(
-                f"{url.rstrip('/')}/v1/output", data=body, headers={"content-type": "application/json"}
+                f"{url.rstrip('/')}/v1/output",
+                data=body,
+                headers={"content-type": "application/json"},
+                allow_redirects=False,
             ) as response:
-                data = await response.content.read(1 << 20)
+                data = b""
+                # One read gives what has come so far, which may be the first packet only.
+                while not response.content.at_eof() and len(data) <= MAX_ANSWER:
+                    data += await response.content.read(MAX_ANSWER + 1 - len(data))
                 status = response.status
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Retryable("broker.unreachable", f"{url} cannot be reached ({type(error).__name__})") from None
         if status != 200:
-            error_body = validate(release.ErrorBody, load(data, canonical=False))
+            error_body = validate(release.ErrorBody, load(data, limit=MAX_ANSWER, canonical=False))
             kind = Retryable if error_body.retry else Refused
             raise kind(error_body.code, f"{url}: {error_body.message}")
-        return validate(OutputAnswer, load(data, canonical=False))
+        return validate(OutputAnswer, load(data, limit=MAX_ANSWER, canonical=False))
 
     async def _transact(self, contract: str, function: str, *args: Any) -> Receipt:
         addresses = {

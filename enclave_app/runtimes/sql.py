@@ -158,7 +158,7 @@ def _append_order(node: dict[str, Any], columns: int) -> None:
         before_limit = [m["type"] for m in modifiers].index("LIMIT_MODIFIER") if _limited(modifiers) else len(modifiers)
         modifiers.insert(before_limit, order)
     # Nothing follows ORDER BY ALL, and nothing needs to.
-    if any(entry["expression"]["class"] == "STAR" for entry in order["orders"]):
+    if any(_is_all(entry["expression"]) for entry in order["orders"]):
         return
     order["orders"] += [
         {
@@ -168,6 +168,14 @@ def _append_order(node: dict[str, Any], columns: int) -> None:
         }
         for position in range(1, columns + 1)
     ]
+
+
+def _is_all(expression: dict[str, Any]) -> bool:
+    """ORDER BY ALL, and not COLUMNS('some') or COLUMNS(* EXCLUDE …), which parse to the same class."""
+    narrowed = ("relation_name", "expr", "exclude_list", "qualified_exclude_list", "replace_list", "rename_list")
+    return bool(
+        expression["class"] == "STAR" and expression["columns"] and not any(expression[name] for name in narrowed)
+    )
 
 
 def _append_limit(node: dict[str, Any], rows: int) -> None:

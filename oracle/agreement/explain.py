@@ -13,6 +13,7 @@ from enclave_app.protocol.params import BooleanParam, ChoiceParam, Param
 from enclave_app.protocol.structs import ANYONE, Agreement, Confirmation, Dataset, FunctionKind, Output, TcbStatus
 from oracle.agreement.anchors import LABELS, development_anchors, maker_of
 from oracle.agreement.document import AgreementDocument
+from oracle.agreement.draft import Deployment
 from oracle.agreement.fit import unneeded_columns
 from oracle.agreement.units import show_duration, show_moment, show_size, show_wei
 from oracle.attestation.anchors import PUBLIC_CHAINS
@@ -40,14 +41,16 @@ def explain(
     bundle: Bundle | None = None,
     manifests: Mapping[str, Manifest] | None = None,
     names: Mapping[str, str] | None = None,
+    deployment: Deployment | None = None,
 ) -> tuple[Line, ...]:
     """What a signature under this document consents to, line by line.
 
     `bundle` adds the function's own text, `manifests` (by dataset name) rows and types, `names` (address to name) what
-    to call the parties. Texts of other parties are shown without control characters. Refused
+    to call the parties, `deployment` the contracts that the reader knows. Texts of other parties are shown without control
+    characters. Refused
     `explain.bundle` or `explain.manifest` for ones that the agreement does not name.
     """
-    return _Explanation(document, bundle, manifests or {}, names or {}).lines()
+    return _Explanation(document, bundle, manifests or {}, names or {}, deployment).lines()
 
 
 class _Explanation:
@@ -57,9 +60,11 @@ class _Explanation:
         bundle: Bundle | None,
         manifests: Mapping[str, Manifest],
         names: Mapping[str, str],
+        deployment: Deployment | None,
     ) -> None:
         self._document, self._agreement = document, document.agreement
         self._bundle, self._manifests, self._names = bundle, manifests, names
+        self._deployment = deployment
         self._lines: list[Line] = []
         if bundle is not None and bundle.id != self._agreement.fn.id:
             raise Refused("explain.bundle", "this is not the function that the agreement names", found=bundle.id.hex())
@@ -77,6 +82,7 @@ class _Explanation:
         self._validity(agreement)
         self._enclaves(agreement)
         self._brokers(agreement)
+        self._contracts(agreement)
         self._signatures()
         return tuple(self._lines)
 
@@ -291,6 +297,27 @@ class _Explanation:
             self._say("brokers", f"A request can be cancelled for {blocks}, and then neither costs nor counts.")
         else:
             self._say("brokers", "A request cannot be cancelled.")
+
+    def _contracts(self, agreement: Agreement) -> None:
+        """R7: brokers read requests and settlements from the contracts that an agreement names, whoever wrote those."""
+        known, severity = self._deployment, Severity.INFO
+        if known is None:
+            severity = Severity.NOTICE
+        self._say(
+            "chain",
+            f"Requests, quota, fees and results are kept by the contract {agreement.oracle}, and enclaves by "
+            f"{agreement.enclave_registry}: brokers believe both"
+            + ("; compare them with what you know." if known is None else "."),
+            severity,
+        )
+        named = Deployment(self._document.chain, agreement.oracle, agreement.enclave_registry)
+        if known is not None and known != named:
+            self._say(
+                "chain",
+                "THESE ARE NOT THE CONTRACTS of your own configuration. Contracts of somebody else can let everything run, as "
+                "often as they like, and hand out results that were never settled.",
+                Severity.DANGER,
+            )
 
     def _signatures(self) -> None:
         document = self._document

@@ -17,12 +17,12 @@ MAX_ANSWER = 256 << 20
 
 class Rpc:
     """`timeout` in seconds bounds each request. web3 encodes and decodes; the session is ours, because web3's connects anew
-    for each request."""
+    for each request. `most` bounds an answer in bytes."""
 
-    def __init__(self, url: str, *, timeout: float = 20.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 20.0, most: int = MAX_ANSWER) -> None:
         self.url = url
         self._codec = AsyncJSONBaseProvider()
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._timeout, self._most = aiohttp.ClientTimeout(total=timeout), most
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -70,8 +70,8 @@ class Rpc:
                 raw = bytearray()
                 async for chunk in answer.content.iter_chunked(1 << 20):
                     raw += chunk
-                    if len(raw) > MAX_ANSWER:
-                        raise Retryable("rpc.size", f"{self.url} answered with more than {MAX_ANSWER} bytes")
+                    if len(raw) > self._most:
+                        raise Retryable("rpc.size", f"{self.url} answered with more than {self._most} bytes")
         except TimeoutError:
             raise Retryable("rpc.timeout", f"{self.url} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:

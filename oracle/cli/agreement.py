@@ -68,7 +68,7 @@ def show(
     from oracle.cli.agreement_chain import find_document
 
     document = find_document(agreement, config)
-    lines = explain_with(document, function, manifest)
+    lines = explain_with(document, function, manifest, config)
     terms = document.model_dump(mode="json", by_alias=True)["agreement"]
     Screen(as_json).answer({**summary(document), "lines": as_rows(lines), "terms": terms}, explanation(lines))
 
@@ -94,7 +94,7 @@ def sign(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    ask_consent(screen, document, explain_with(document, function, manifest), "Sign it?", yes)
+    ask_consent(screen, document, explain_with(document, function, manifest, config), "Sign it?", yes)
     settings = None if keystore is not None and config is None else read_config(config)
     signed = sign_document(document, open_wallet(settings, keystore, password_file))
     write_document(out or file, signed)
@@ -162,7 +162,7 @@ def summary(document: AgreementDocument) -> dict[str, Any]:
 
 
 def explain_with(
-    document: AgreementDocument, function: Path | None, manifests: Sequence[str] | None
+    document: AgreementDocument, function: Path | None, manifests: Sequence[str] | None, config: Path | None
 ) -> tuple[Line, ...]:
     from enclave_app.protocol.bundle import read_bundle
     from oracle.agreement.explain import explain
@@ -170,7 +170,12 @@ def explain_with(
 
     bundle = None if function is None else read_bundle(function.read_bytes(), document.agreement.fn.id)
     given = parse_pairs(manifests or (), "--manifest")
-    return explain(document, bundle=bundle, manifests={name: load_manifest(Path(path)) for name, path in given.items()})
+    return explain(
+        document,
+        bundle=bundle,
+        manifests={name: load_manifest(Path(path)) for name, path in given.items()},
+        deployment=_deployment(config),
+    )
 
 
 def _deployment(config: Path | None) -> Deployment | None:

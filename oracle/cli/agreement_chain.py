@@ -75,7 +75,7 @@ def approve(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    ask_consent(screen, document, explain_with(document, function, manifest), "Consent to it on chain?", yes)
+    ask_consent(screen, document, explain_with(document, function, manifest, config), "Consent to it on chain?", yes)
     _transact(str(file), lambda client: client.approve(document.id), keystore, config, password_file, as_json)
 
 

@@ -21,6 +21,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import BaseModel, Field, model_validator
 
 from enclave_app.protocol.fields import Address, Bytes32
+from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -88,7 +89,9 @@ class DevelopmentConfig(YamlModel):
 class WorkerConfig(YamlModel):
     """`concurrency` bounds the tasks worked on at once. Without `development` the enclave has to be registered by others;
     `verifier` names the deployment's verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers
-    once enough have answered, `drain` how long a stop waits for what runs."""
+    once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay
+    the payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the wallet
+    from agreements of strangers."""
 
     rpc: tuple[str, ...] = Field(min_length=1)
     deployment: Path
@@ -111,6 +114,8 @@ class WorkerConfig(YamlModel):
     retry_most: float = Field(default=30.0, gt=0)
     drain: float = Field(default=30.0, ge=0)
     receipt_patience: float = Field(default=120.0, gt=0)
+    min_fee: int = Field(default=0, ge=0, lt=1 << 128)
+    max_callback_gas: int = Field(default=MAX_CALLBACK_GAS, ge=0, le=MAX_CALLBACK_GAS)
 
     @model_validator(mode="after")
     def _appraisable(self) -> Self:

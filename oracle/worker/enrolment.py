@@ -50,7 +50,6 @@ class Enrolment:
         self._lock = asyncio.Lock()
         self._enrolled: Enrolled | None = None
         self._made_at = 0
-        self._wanted_age = DEFAULT_MAX_AGE
         self._doubted = True
         self._log = Log("worker.enrolment")
 
@@ -64,7 +63,6 @@ class Enrolment:
         Raises Retryable while the enclave is down or not registered: whatever is wrong with it, no task fails for it (R19).
         """
         max_age = max(max_age, MIN_MAX_AGE)
-        self._wanted_age = min(self._wanted_age, max_age)
         enrolled = self._enrolled
         if enrolled is not None and not self._doubted and self._is_young(enrolled, max_age):
             return enrolled
@@ -90,7 +88,8 @@ class Enrolment:
             await asyncio.sleep(interval)
             try:
                 self.doubt()
-                await self.current(self._wanted_age)
+                # Younger evidence is made for the tasks that want it: one agreement must not cost us for ever after.
+                await self.current()
             except Retryable as error:
                 self._log.warning("the enclave cannot be used now", code=error.code, message=error.message)
 

@@ -76,7 +76,15 @@ class Pipeline:
         """Whether the task is ours, and whether its time for a release has come."""
         p = self._p
         stored = await self._db(self._journal.agreement, task.agreement_id)
-        plan = make_plan(task, stored, await p.enrolment.current(), p.deployment, p.brokers.endpoints)
+        plan = make_plan(
+            task,
+            stored,
+            await p.enrolment.current(),
+            p.deployment,
+            p.brokers.endpoints,
+            min_fee=p.config.min_fee,
+            max_callback_gas=p.config.max_callback_gas,
+        )
         # Renewed for those only whose task is ours: strangers must not spend our gas.
         plan = replace(plan, enrolled=await p.enrolment.current(plan.agreement.tee.max_evidence_age))
         keys = plan.agreement.keys

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from enclave_app.protocol.rules import check_agreement, check_request
-from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, TaskRequest
+from enclave_app.protocol.rules import MAX_CALLBACK_GAS, check_agreement, check_request
+from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, Price, TaskRequest
 from oracle.chain.deploy import Deployment
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.worker.register import Enrolled
@@ -17,6 +17,7 @@ from oracle.worker.rows import StoredAgreement, Task
 
 MIN_MAX_AGE = 120
 """Agreements that want younger evidence than this, in seconds, are not served: each renewal costs a transaction."""
+BPS = 10_000
 KINDS = frozenset({FunctionKind.SQL})
 """Function kinds whose runtimes exist in this version."""
 
@@ -50,8 +51,11 @@ def make_plan(
     enrolled: Enrolled,
     deployment: Deployment,
     endpoints: Collection[bytes],
+    *,
+    min_fee: int = 0,
+    max_callback_gas: int = MAX_CALLBACK_GAS,
 ) -> Plan:
-    """Raises NotOurs, whose code and message say why."""
+    """Raises NotOurs, whose code and message say why. `min_fee` in wei is the least that the task must pay its payee."""
     if stored is None:
         raise NotOurs("plan.agreement", "the agreement's activation was not seen, or cannot be read")
     agreement = stored.agreement
@@ -72,6 +76,7 @@ def make_plan(
             expected=f"at least {MIN_MAX_AGE} s",
         )
     _check_brokers(agreement, endpoints)
+    _check_worth(agreement.price, task.request, min_fee, max_callback_gas)
     chain = Chain(chain_id=deployment.chain_id, agreement_registry=deployment.agreement_registry)
     return Plan(chain, task, agreement, stored.signatures, enrolled)
 
@@ -114,6 +119,20 @@ def _check_brokers(agreement: Agreement, endpoints: Collection[bytes]) -> None:
             "too few of the agreement's key brokers are in the configuration",
             found=known,
             expected=f"at least {agreement.keys.threshold}",
+        )
+
+
+def _check_worth(price: Price, request: TaskRequest, min_fee: int, max_callback_gas: int) -> None:
+    """Anyone can activate an agreement that takes this worker's enclave, and then spend its gas for less than it costs."""
+    paid = min(price.fee - sum(price.fee * bps // BPS for bps in price.bps), price.failed_fee)
+    if paid < min_fee:
+        raise NotOurs("plan.fee", "the task may pay less than is asked for", found=paid, expected=f"at least {min_fee}")
+    if request.callback_gas > max_callback_gas:
+        raise NotOurs(
+            "plan.callback_gas",
+            "the task's callback may use more gas than is given",
+            found=request.callback_gas,
+            expected=f"at most {max_callback_gas}",
         )
 
 

@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from enclave_app.protocol.errors import Refused
 from enclave_app.sandbox import seccomp
+from enclave_app.sandbox.channel import ChildClosed, receive_answer
 from enclave_app.sandbox.errors import SandboxError
 from enclave_app.sandbox.host import JobCrashed, JobFailed, JobTimeout, Sandbox
 from enclave_app.sandbox.lockdown import FIRST_UID, MIB, Allowance
@@ -66,6 +67,8 @@ def attack(name: str, argument: str) -> str:
         time.sleep(60)
     if name == "abort":
         os.abort()
+    if name == "exit":
+        os._exit(int(argument))
     return "unknown"
 
 
@@ -188,6 +191,31 @@ async def test_more_output_than_allowed_is_not_read(sandbox: Sandbox) -> None:
     assert await run(sandbox, "echo", "1000", limit=1000) == "ok"
     with pytest.raises(JobCrashed):
         await run(sandbox, "echo", "1001", limit=1000)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"ok": true, "parts": [1e999]}',
+        b'{"ok": true, "parts": [Infinity]}',
+        b'{"ok": true, "parts": [72101108108111]}',
+    ],
+)
+async def test_what_a_taken_over_child_says_goes_to_no_one(said: bytes) -> None:
+    """Sizes that are no sizes are an answer out of form; and none is quoted, for the host reads the error's text (R6)."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.sendall(len(said).to_bytes(4, "big") + said)
+        with pytest.raises(ChildClosed) as caught:
+            await receive_answer(ours, 1000)
+    assert not any(character.isdigit() for character in caught.value.message)
+
+
+async def test_a_child_cannot_speak_through_its_exit_status(sandbox: Sandbox) -> None:
+    with pytest.raises(JobCrashed) as caught:
+        await run(sandbox, "exit", "77")
+    assert "77" not in caught.value.message
 
 
 async def test_sealed_inputs_can_be_read_and_not_changed(sandbox: Sandbox) -> None:

@@ -188,6 +188,15 @@ async def test_a_liar_cannot_stop_an_honest_majority(scene: Scene, tmp_path: Pat
         await attempt(scene, scene.broker_directory(tmp_path), body, [liar, scene.world.url, honest], quorum=2)
 
 
+async def test_an_answer_of_a_size_that_no_read_needs_is_not_taken_in(scene: Scene, tmp_path: Path) -> None:
+    """One endpoint must not fill a broker's memory: zeros behind a true answer decode, so only the size tells."""
+    body = await scene.body()
+    lie = about("AgreementRegistry", "status", lambda data: data + bytes(5 << 20))
+    async with proxy(scene.world.url, lie) as liar:
+        error = await code_of(scene, scene.broker_directory(tmp_path), body, [liar])
+    assert (error.code, type(error)) == ("rpc.size", Retryable)
+
+
 async def test_a_dead_endpoint_stops_a_quorum_of_all_and_not_a_majority(scene: Scene, tmp_path: Path) -> None:
     body = await scene.body()
     dead = f"http://127.0.0.1:{free_port()}"

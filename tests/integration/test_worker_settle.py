@@ -23,6 +23,8 @@ from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Refused, Reverted
 from oracle.worker.enclave import Enclave
+from oracle.worker.enrolment import Enrolment
+from oracle.worker.plan import MIN_MAX_AGE
 from oracle.worker.register import (
     DevelopmentAppraiser,
     Enrolled,
@@ -127,6 +129,40 @@ async def test_registering_again_renews_over_a_newer_block(tmp_path: Path) -> No
         second = await register(place)
         assert second.record.block_number > first.record.block_number
         assert second.signer == first.signer
+
+
+async def test_one_agreement_that_wants_young_evidence_is_no_standing_cost(tmp_path: Path) -> None:
+    """Anyone can activate such an agreement: it is renewed for when a task of it comes, and not for ever after."""
+    async with world(tmp_path) as place, Enclave(place.enclave.socket) as enclave:
+        source = SingleSource(place.rpc)
+        now = (await source.confirmed(Confirmation.LATEST)).timestamp
+        enrolment = Enrolment(
+            enclave,
+            None,
+            Sender(place.rpc, place.wallet),
+            source,
+            place.deployment,
+            appraiser(place).anchor,
+            appraiser(place),
+            None,
+            lambda: None,
+            lambda: now,
+        )
+
+        async def sent() -> int:
+            return as_int(await place.rpc.call("eth_getTransactionCount", place.wallet.address, "latest"))
+
+        await enrolment.current(MIN_MAX_AGE)
+        await place.rpc.call("evm_increaseTime", MIN_MAX_AGE)
+        await place.rpc.call("anvil_mine", hex(1))
+        now, before = (await source.confirmed(Confirmation.LATEST)).timestamp, await sent()
+        watching = asyncio.create_task(enrolment.watch(0.01))
+        await asyncio.sleep(0.5)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        assert await sent() == before
+        await enrolment.current(MIN_MAX_AGE)
+        assert await sent() == before + 1
 
 
 async def test_a_registration_by_another_appraiser_is_refused_by_the_verifier(tmp_path: Path) -> None:

@@ -201,6 +201,14 @@ def test_rows_that_a_query_leaves_unordered_or_tied_come_in_one_order() -> None:
     assert limited["x"].to_pylist() == ["a"]
 
 
+@pytest.mark.parametrize("order", ["COLUMNS('k')", "COLUMNS(* EXCLUDE (x))", "COLUMNS('k'), COLUMNS('k')"])
+def test_an_order_by_some_columns_is_completed_too(order: str) -> None:
+    shuffled = pa.table({"k": [2, 1, 2, 1], "x": ["d", "b", "c", "a"]})
+    assert run(f"SELECT k, x FROM t ORDER BY {order}", inputs={"t": shuffled})["x"].to_pylist() == ["a", "b", "c", "d"]  # noqa: S608
+    limited = run(f"SELECT x, k FROM t ORDER BY {order} LIMIT 1", inputs={"t": shuffled})  # noqa: S608
+    assert limited["x"].to_pylist() == ["a"]
+
+
 def test_a_sum_of_doubles_repeats_to_the_bit() -> None:
     values = pa.table(
         {"x": [(-1.0) ** i * 10.0 ** (i % 30 - 15) for i in range(200_000)], "g": [i % 97 for i in range(200_000)]}

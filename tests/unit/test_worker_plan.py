@@ -108,9 +108,10 @@ def plan(
     asked: TaskRequest | None = None,
     enrolled: Enrolled = ENROLLED,
     endpoints: tuple[bytes, ...] = ENDPOINTS,
+    **limits: int,
 ) -> Plan:
     stored = StoredAgreement(b"\x07" * 32, agreement, ())
-    return make_plan(task(asked or request()), stored, enrolled, DEPLOYMENT, endpoints)
+    return make_plan(task(asked or request()), stored, enrolled, DEPLOYMENT, endpoints, **limits)
 
 
 def tee(**changes: Any) -> Agreement:
@@ -119,6 +120,32 @@ def tee(**changes: Any) -> Agreement:
 
 def recorded(**changes: Any) -> Enrolled:
     return replace(ENROLLED, record=replace(ENROLLED.record, **changes))
+
+
+def priced(fee: int, failed_fee: int, bps: int = 0) -> Agreement:
+    shares = {"to": (address("9"),), "bps": (bps,)} if bps else {"to": (), "bps": ()}
+    price = AGREEMENT.price.model_copy(update={"fee": fee, "failed_fee": failed_fee, **shares})
+    return AGREEMENT.model_copy(update={"price": price})
+
+
+def test_a_task_that_pays_what_was_asked_for_is_planned() -> None:
+    assert plan(priced(1000, 500), min_fee=500).agreement.price.fee == 1000
+    assert plan(priced(1000, 1000, bps=5000), min_fee=500).agreement.price.fee == 1000
+    assert plan(asked=request(callback_gas=100), max_callback_gas=100).request.callback_gas == 100
+
+
+@pytest.mark.parametrize("agreement", [priced(499, 499), priced(1000, 499), priced(1000, 1000, bps=5010)])
+def test_a_task_that_may_pay_less_than_was_asked_for_is_not_ours(agreement: Agreement) -> None:
+    """Anyone can activate an agreement that names this worker's enclave; its settlements must not be at our cost."""
+    with pytest.raises(NotOurs) as refused:
+        plan(agreement, min_fee=500)
+    assert refused.value.code == "plan.fee"
+
+
+def test_a_callback_dearer_than_was_allowed_is_not_ours() -> None:
+    with pytest.raises(NotOurs) as refused:
+        plan(asked=request(callback_gas=101), max_callback_gas=100)
+    assert refused.value.code == "plan.callback_gas"
 
 
 def test_a_task_that_fits_is_planned() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from enclave_app.protocol.errors import Refused
 from oracle.agreement.document import AgreementDocument
+from oracle.agreement.draft import Deployment
 from oracle.agreement.explain import Line, Severity, explain
 from oracle.agreement.sign import sign
 
@@ -128,6 +130,24 @@ def test_another_function_or_manifest_is_refused(case: Any) -> None:
     with pytest.raises(Refused) as refused:
         explain(changed_fn, bundle=draft.bundle)
     assert refused.value.code == "explain.bundle"
+
+
+def test_the_contracts_that_brokers_believe_are_named(case: Any) -> None:
+    document = case.draft().document
+    for address in (document.agreement.oracle, document.agreement.enclave_registry):
+        assert worst(explain(document), "chain", address) is Severity.NOTICE
+
+
+@pytest.mark.parametrize("part", ["oracle", "enclave_registry", "chain"])
+def test_contracts_that_are_not_ours_are_loud(case: Any, part: str) -> None:
+    """A contract of the drafter's own could say of any task that it is paid for, within its quota and settled."""
+    document = case.draft().document
+    ours = Deployment(document.chain, document.agreement.oracle, document.agreement.enclave_registry)
+    assert worst(explain(document, deployment=ours), "chain", document.agreement.oracle) is Severity.INFO
+    other = document.chain.model_copy(update={"agreement_registry": "0x" + "EE" * 20})
+    changes: dict[str, Any] = {part: other if part == "chain" else "0x" + "EE" * 20}
+    theirs = replace(ours, **changes)
+    assert worst(explain(document, deployment=theirs), "chain", "NOT THE CONTRACTS") is Severity.DANGER
 
 
 def test_who_signed_is_shown_and_unchecked_signatures_are_marked(case: Any) -> None:
