@@ -232,6 +232,7 @@ class TinyEnclave:
         self.runs = 0
         self.run_delay = 0.0
         self.forgets = 0
+        self.out_of_memory = False
         """How many started tasks it will have dropped by the time they are to run."""
         self._boot()
 
@@ -322,6 +323,9 @@ class TinyEnclave:
         if self.forgets:
             self.forgets -= 1
             self.held.clear()
+        if self.out_of_memory:
+            self.runs += 1
+            raise Retryable("run.memory", "the function ran out of memory")
         held = self._task(request)
         body = parse(RunBody, await request.read(), limit=64 << 20)
         await asyncio.sleep(self.run_delay)

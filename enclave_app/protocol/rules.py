@@ -1,4 +1,5 @@
-"""What an agreement must hold, whoever reads it: the same checks as AgreementRegistry.activate, field by field.
+"""What an agreement must hold, whoever reads it: the checks of AgreementRegistry.activate, field by field, and stricter in
+names (identifiers, no duplicate columns or recipients), so an agreement that passes here activates, and not the other way.
 
 A field whose behaviour is not built yet must hold its off value (`agreement.not_yet`); an empty policy refuses (R21).
 """

@@ -46,9 +46,11 @@ def serve(
     """Serve until SIGTERM or Ctrl-C. What it did goes to stderr, one JSON line each."""
     import logging
 
+    from oracle.hardening import forbid_dumps
     from oracle.keybroker.config import read_config
     from oracle.keybroker.server import serve as serve_broker
 
+    forbid_dumps()
     settings, screen = read_config(config), Screen(as_json)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if settings.anchors.development:

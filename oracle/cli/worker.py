@@ -24,10 +24,12 @@ def run_worker(
     as_json: Json = False,
 ) -> None:
     """Run until SIGTERM or Ctrl-C, which let running tasks finish. What it did goes to stderr, one JSON line each."""
+    from oracle.hardening import forbid_dumps
     from oracle.logs import configure
     from oracle.worker.config import WorkerConfig
     from oracle.worker.daemon import Worker
 
+    forbid_dumps()
     settings = WorkerConfig.read(config)
     configure("worker", settings.log_level)
 

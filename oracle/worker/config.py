@@ -87,7 +87,7 @@ class DevelopmentConfig(YamlModel):
 
 
 class WorkerConfig(YamlModel):
-    """`concurrency` bounds the tasks worked on at once. Without `development` the enclave has to be registered by others;
+    """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is parked. Without `development` the enclave has to be registered by others;
     `verifier` names the deployment's verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers
     once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay
     the payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the wallet
@@ -106,6 +106,7 @@ class WorkerConfig(YamlModel):
     development: DevelopmentConfig | None = None
     verifier: str = "development"
     concurrency: int = Field(default=4, ge=1, le=256)
+    max_runs: int = Field(default=4, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     poll: float = Field(default=0.25, gt=0)
     release_timeout: float = Field(default=20.0, gt=0)

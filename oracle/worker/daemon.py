@@ -37,6 +37,8 @@ from oracle.worker.states import OPEN, State
 
 WATCH_SECONDS = 2.0
 LONGEST_SLEEP = 5.0
+RUN_FAULTS = "run."
+"""What codes of a run begin with that ran out of time or memory, or whose sandbox died: the host's matter, never signed (R19)."""
 WAITS = frozenset({"task.delay"})
 """Codes of waiting for the chain, which is no failed attempt: tried again at the pace of blocks."""
 
@@ -52,6 +54,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._replan = True
         self._running: dict[bytes, asyncio.Task[None]] = {}
+        self._run_faults: dict[bytes, int] = {}
         self._log = Log("worker")
 
     def stop(self) -> None:
@@ -215,6 +218,7 @@ class Worker:
         try:
             await self._pipeline.work(task_id)
             self._pipeline.forget(task_id)
+            self._run_faults.pop(task_id, None)
         except Overtaken:
             self._pipeline.forget(task_id)
             log.info("the chain overtook the task")
@@ -234,6 +238,13 @@ class Worker:
     async def _retry(self, task_id: bytes, error: Retryable, log: Log) -> None:
         if error.code == UNREACHABLE:
             self._enrolment.doubt()
+        if error.code.startswith(RUN_FAULTS):
+            # Each try costs a broker's release and up to the agreed time: a function that never fits must not try for ever.
+            self._run_faults[task_id] = self._run_faults.get(task_id, 0) + 1
+            if self._run_faults[task_id] >= self.config.max_runs:
+                given_up = Permanent(error.code, f"given up after {self.config.max_runs} runs: {error.message}")
+                await self._end(task_id, State.PARKED, given_up, log)
+                return
         task = await self._db(self._db.journal.task, task_id)
         if task is None:
             return
@@ -253,6 +264,7 @@ class Worker:
 
     async def _end(self, task_id: bytes, state: State, error: Exception, log: Log) -> None:
         self._pipeline.forget(task_id)
+        self._run_faults.pop(task_id, None)
         task = await self._db(self._db.journal.task, task_id)
         if task is None or task.state not in OPEN:
             return

@@ -170,6 +170,16 @@ async def test_two_brokers_open_a_settled_output_for_its_recipient(scene: Scene,
     assert verify_log(tmp_path / "broker0" / LOG_FILE, scene.world.brokers[0].signer).ok
 
 
+async def test_asking_again_gets_the_same_answer_and_no_other_log_entry(
+    scene: Scene, broker: KeyBroker, tmp_path: Path
+) -> None:
+    task = await finished(scene)
+    await task.settle()
+    first = await broker.outputs.output(task.body())
+    assert await broker.outputs.output(task.body()) == first
+    assert len(logged(tmp_path)) == 1
+
+
 async def test_nobody_reads_a_result_that_was_not_settled(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
     task = await finished(scene)
     await refused(broker, task.body(), "output.not_settled", Retryable, tmp_path)

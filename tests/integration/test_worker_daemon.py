@@ -235,6 +235,23 @@ async def test_a_task_that_the_enclave_dropped_before_its_run_is_started_again(t
         assert [broker.asked for broker in place.brokers] == [2, 2, 2]
 
 
+async def test_a_function_that_never_fits_is_parked_after_some_runs_and_never_settled(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.out_of_memory = True
+        async with running(place, maxRuns=3) as worker:
+            task_id, _, _ = await place.request(agreement)
+
+            async def parked() -> bool:
+                task = await worker._db(worker._db.journal.task, task_id)
+                return task is not None and task.state is State.PARKED
+
+            await until(parked)
+        assert place.enclave.runs == 3
+        assert (await place.on_chain(task_id)).state is TaskState.REQUESTED
+
+
 async def test_a_stop_lets_what_runs_finish(tmp_path: Path) -> None:
     async with world(tmp_path) as place:
         agreement = await place.agreement()
