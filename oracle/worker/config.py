@@ -87,11 +87,12 @@ class DevelopmentConfig(YamlModel):
 
 
 class WorkerConfig(YamlModel):
-    """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is parked. Without `development` the enclave has to be registered by others;
-    `verifier` names the deployment's verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers
-    once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay
-    the payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the wallet
-    from agreements of strangers."""
+    """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
+    parked. Without `development` the enclave has to be registered by others; `verifier` names the deployment's
+    verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers once enough have
+    answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay the
+    payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the
+    wallet from agreements of strangers."""
 
     rpc: tuple[str, ...] = Field(min_length=1)
     deployment: Path
