@@ -29,8 +29,7 @@ def snippet(start: str) -> str:
 @pytest.mark.slow
 async def test_the_walkthrough_gives_the_answer(tmp_path: Path) -> None:
     async with Devnet.open(tmp_path / "net"):
-        (tmp_path / ".venv").mkdir()
-        (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+        (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
         script = f"set -eu\ncd {shlex.quote(str(tmp_path))}\n{snippet(WALKTHROUGH)}"
         script += f"\ncd ../..\n.venv/bin/python - <<'END'\n{snippet(PYTHON)}END\n"
         environment = {"PATH": os.defpath, "HOME": str(tmp_path), "COLUMNS": "120"}
