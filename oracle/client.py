@@ -50,6 +50,9 @@ FINALITY_PATIENCE = 1800.0
 """Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
 MAX_RECORD = 64 << 20
 MAX_ANSWER = 1 << 20
+IDLE_CHAIN = 600
+"""A head so many seconds behind this machine's clock is taken for a chain that makes blocks only when asked."""
+CLOCK_MARGIN = 60
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ class Client:
         self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
-        head = await self.head()
+        as_of, deadline = _times((await self.head()).timestamp, int(time.time()), seconds)
         request = TaskRequest(
             agreement_id=agreement_id,
             requester=self.sender.address,
@@ -198,8 +201,8 @@ class Client:
             result_key=self.result_key.public.digest,
             spend=0,
             max_fee=agreement.price.fee,
-            as_of=head.timestamp,
-            deadline=head.timestamp + seconds,
+            as_of=as_of,
+            deadline=deadline,
             callback=ZERO_ADDRESS,
             callback_gas=0,
         )
@@ -309,6 +312,13 @@ class Client:
         return await get_logs(
             self.rpc, [address], self.config.deployment.first_block, head.number, [[topic(event)], [first_topic]]
         )
+
+
+def _times(head: int, now: int, seconds: int) -> tuple[int, int]:
+    """`asOf` and deadline of a request. Blocks say the time; but where none came for long, as on a development chain that
+    nobody used, the last one's time is older than the contract takes, and the next one's will be near `now`."""
+    as_of = head if now - head < IDLE_CHAIN else now - CLOCK_MARGIN
+    return as_of, max(head, now) + seconds
 
 
 class Task:

@@ -19,6 +19,7 @@ from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Bytes, Bytes32
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
+from oracle.naming import naming
 from oracle.passwords import MAX_SCRYPT_N, SCRYPT_N, Locked, Password, lock, read_secret, unlock, write_secret
 
 _PURPOSE = tag("hpke-key-file")
@@ -113,9 +114,10 @@ def create_hpke_key(path: Path, password: Password, *, n: int = SCRYPT_N) -> Pub
 
 def load_hpke_key(path: Path, password: Password) -> SealingKey:
     """The HPKE key of a file; Refused `hpke.file` where its two halves do not belong together."""
-    parsed = validate(HpkeKeyFile, load(read_secret(path), canonical=False))
-    public = PublicKey(parsed.public)
-    key = SealingKey(unlock(parsed.seed, password, _PURPOSE + public.digest))
+    with naming(path):
+        parsed = validate(HpkeKeyFile, load(read_secret(path), canonical=False))
+        public = PublicKey(parsed.public)
+        key = SealingKey(unlock(parsed.seed, password, _PURPOSE + public.digest))
     if key.public.digest != public.digest:
         raise Refused("hpke.file", f"{path} holds a public key that is not its private key's")
     return key
@@ -134,12 +136,16 @@ def read_public_key(path: Path) -> PublicKey:
     text = data.strip()
     if re.fullmatch(rb"(0x)?[0-9a-fA-F]{%d}" % (2 * PUBLIC_KEY_BYTES), text):
         return PublicKey(bytes.fromhex(text.decode("ascii").removeprefix("0x")))
-    value = load(data, canonical=False)
-    if isinstance(value, dict) and value.get("format") == HpkeKeyFile.model_fields["format"].default:
-        return PublicKey(validate(HpkeKeyFile, value).public)
-    if isinstance(value, dict) and value.get("format") == "enclave-oracle/broker":
-        return _card_key(path, validate(_BrokerCard, value))
-    return PublicKey(validate(HpkePublicFile, value).public)
+    with naming(path):
+        value = load(data, canonical=False)
+        kind = value.get("format") if isinstance(value, dict) else None
+        if kind == HpkeKeyFile.model_fields["format"].default:
+            return PublicKey(validate(HpkeKeyFile, value).public)
+        if kind == "enclave-oracle/broker":
+            return _card_key(path, validate(_BrokerCard, value))
+        if kind != HpkePublicFile.model_fields["format"].default:
+            raise Refused("hpke.file", "neither a broker's card nor an HPKE key")
+        return PublicKey(validate(HpkePublicFile, value).public)
 
 
 def _card_key(path: Path, card: _BrokerCard) -> PublicKey:

@@ -66,6 +66,8 @@ def validate_yaml(model: type[M], value: Any, hints: Mapping[str, str] | None = 
 
     `hints` say what to write where something is missing, by dotted path without list positions.
     """
+    if not isinstance(value, dict):
+        raise Refused("yaml.invalid", "the file holds no `key: value` lines")
     try:
         return model.model_validate(value)
     except ValidationError as error:

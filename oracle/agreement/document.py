@@ -15,6 +15,7 @@ from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
+from oracle.naming import naming
 
 MAX_CONTRACT_SIGNATURE = 16_384
 Digest = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
@@ -91,7 +92,8 @@ def read_document(path: Path) -> AgreementDocument:
             data = source.read(MAX_DOCUMENT + 1)
     except OSError as error:
         raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
-    return parse_document(data)
+    with naming(path):
+        return parse_document(data)
 
 
 def write_document(path: Path, document: AgreementDocument) -> None:

@@ -68,6 +68,11 @@ class _Explanation:
         self._lines: list[Line] = []
         if bundle is not None and bundle.id != self._agreement.fn.id:
             raise Refused("explain.bundle", "this is not the function that the agreement names", found=bundle.id.hex())
+        if stray := set(self._manifests) - {term.name for term in self._agreement.data}:
+            named = ", ".join(term.name for term in self._agreement.data)
+            raise Refused(
+                "explain.manifest", "the agreement names no such dataset", found=sorted(stray)[0], expected=named
+            )
 
     def lines(self) -> tuple[Line, ...]:
         agreement = self._agreement
@@ -281,8 +286,9 @@ class _Explanation:
             f"OPEN THE DATA WITHOUT ANY ENCLAVE; {count - t} may be down without harm.",
             Severity.DANGER if t == 1 else Severity.NOTICE,
         )
+        deep = f" with {keys.confirm_blocks} more on top" if keys.confirm_blocks else ""
         rule = {
-            Confirmation.LATEST: f"is {keys.confirm_blocks} block(s) deep, AND COULD STILL BE UNDONE",
+            Confirmation.LATEST: f"is in a block{deep}, WHICH COULD STILL BE UNDONE",
             Confirmation.SAFE: "is in a block that the chain calls safe",
             Confirmation.FINALIZED: "is final on the chain",
         }.get(Confirmation(keys.confirmation) if keys.confirmation in set(Confirmation) else Confirmation.LATEST)

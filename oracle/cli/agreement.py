@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +94,8 @@ def sign(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    ask_consent(screen, document, explain_with(document, function, manifest, config), "Sign it?", yes)
+    lines = explain_with(document, function, manifest, config, signer_names(keystore, config))
+    ask_consent(screen, document, lines, "Sign it?", yes)
     settings = None if keystore is not None and config is None else read_config(config)
     signed = sign_document(document, open_wallet(settings, keystore, password_file))
     write_document(out or file, signed)
@@ -162,7 +163,11 @@ def summary(document: AgreementDocument) -> dict[str, Any]:
 
 
 def explain_with(
-    document: AgreementDocument, function: Path | None, manifests: Sequence[str] | None, config: Path | None
+    document: AgreementDocument,
+    function: Path | None,
+    manifests: Sequence[str] | None,
+    config: Path | None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[Line, ...]:
     from enclave_app.protocol.bundle import read_bundle
     from oracle.agreement.explain import explain
@@ -170,12 +175,16 @@ def explain_with(
 
     bundle = None if function is None else read_bundle(function.read_bytes(), document.agreement.fn.id)
     given = parse_pairs(manifests or (), "--manifest")
-    return explain(
-        document,
-        bundle=bundle,
-        manifests={name: load_manifest(Path(path)) for name, path in given.items()},
-        deployment=_deployment(config),
-    )
+    loaded = {name: load_manifest(Path(path)) for name, path in given.items()}
+    return explain(document, bundle=bundle, manifests=loaded, names=names, deployment=_deployment(config))
+
+
+def signer_names(keystore: Path | None, config: Path | None) -> dict[str, str]:
+    """Whoever is about to sign is called so: of all addresses, their own is the one that they look for."""
+    from oracle.keys import read_wallet
+
+    path = keystore or read_config(config).keystore
+    return {} if path is None else {read_wallet(path).address: "YOU"}
 
 
 def _deployment(config: Path | None) -> Deployment | None:

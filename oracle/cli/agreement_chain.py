@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enclave_app.protocol.errors import Refused
-from oracle.cli.agreement import DocumentFile, FunctionFile, Manifests, app, ask_consent, explain_with, summary
+from oracle.cli.agreement import (
+    DocumentFile,
+    FunctionFile,
+    Manifests,
+    app,
+    ask_consent,
+    explain_with,
+    signer_names,
+    summary,
+)
 from oracle.cli.common import (
     ConfigFile,
     Json,
@@ -19,6 +28,7 @@ from oracle.cli.common import (
     make_client,
     open_wallet,
     parse_address,
+    parse_id,
     read_config,
     run,
 )
@@ -75,7 +85,8 @@ def approve(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    ask_consent(screen, document, explain_with(document, function, manifest, config), "Consent to it on chain?", yes)
+    lines = explain_with(document, function, manifest, config, signer_names(keystore, config))
+    ask_consent(screen, document, lines, "Consent to it on chain?", yes)
     _transact(str(file), lambda client: client.approve(document.id), keystore, config, password_file, as_json)
 
 
@@ -183,11 +194,10 @@ def status(agreement: AgreementRef, config: ConfigFile = None, as_json: Json = F
 
 def find_id(text: str) -> bytes:
     """An agreement's id, from its file or as it is."""
-    from enclave_app.protocol.digests import parse_digest
     from oracle.agreement.document import read_document
 
     path = Path(text)
-    return read_document(path).id if path.exists() else parse_digest(text)
+    return read_document(path).id if path.exists() else parse_id(text, "agreement")
 
 
 def find_document(text: str, config: Path | None) -> AgreementDocument:

@@ -130,6 +130,21 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def parse_id(text: str, what: str) -> bytes:
+    """32 bytes in hex; Refused `digest.*`, which says that `text` is no file either, where one could stand."""
+    from enclave_app.protocol.digests import parse_digest
+
+    try:
+        return parse_digest(text)
+    except Refused as error:
+        raise Refused(
+            error.code,
+            f"no such file, and no {what}'s id",
+            found=repr(text[:80]),
+            expected="a file, or 0x and 64 hex digits",
+        ) from None
+
+
 def parse_address(text: str) -> str:
     """A checksummed address; Refused `address` for anything else."""
     from pydantic import TypeAdapter, ValidationError

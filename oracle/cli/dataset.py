@@ -34,7 +34,7 @@ SharesFile = Annotated[
 
 @app.command("seal")
 def seal(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="Parquet, CSV or Arrow files of one table.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Parquet, CSV or Arrow files of one table.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the sealed dataset goes.")],
     keys: Annotated[
         Path, typer.Option("--keys", metavar="FILE", help="Where its keys go: SECRET, and never handed to anyone.")
@@ -58,8 +58,15 @@ def seal(
 
     screen = Screen(as_json)
     line = None if lineage is None else parse_digest(lineage)
+    if keys.resolve().is_relative_to(out.resolve()):
+        raise Refused(
+            "keys.place",
+            f"{keys} would lie inside the sealed dataset, which is made to be handed out",
+            hint="Name a file outside it",
+        )
+    visible = preview_public(open_source(inputs).schema)
     screen.say("Whoever gets the sealed dataset will be able to see, without any key:")
-    screen.say(*(f"  - {item}" for item in preview_public(open_source(inputs).schema)))
+    screen.say(*(f"  - {item}" for item in visible))
     screen.say("Nothing else: every value stays encrypted.", "")
     if dangerous_plaintext_keys:
         screen.warn("The keys will lie in plaintext: whoever reads the key file reads the data.")
@@ -118,16 +125,22 @@ def share(
     from enclave_app.protocol.storage import blob_name
     from oracle.dataset.keyfile import read_keys
     from oracle.dataset.seal import BLOBS_NAME, load_manifest
-    from oracle.dataset.share import share_dataset
+    from oracle.dataset.share import check_brokers, share_dataset
 
     screen = Screen(as_json)
     manifest, brokers = load_manifest(dataset), _read_brokers(broker)
     target = out or _beside(dataset)
     if target.exists():
         raise Refused("file.exists", f"{target} is already there", hint="Give --shares with a new file")
+    check_brokers(brokers, threshold)
     chain, address = _chain(config, deployment), _owner(owner, config)
     screen.say(f"The keys of {len(manifest.columns)} column(s) will be split among {len(brokers)} broker(s).")
-    screen.warn(f"Any {threshold} of them together can open this data without an enclave: choose who will not collude.")
+    if threshold == 1:
+        screen.warn("ANY ONE of them ALONE can open this data without an enclave: choose at least two, if you can.")
+    else:
+        screen.warn(
+            f"Any {threshold} of them together can open this data without an enclave: choose who will not collude."
+        )
     screen.confirm("Share the keys?", yes)
     owned = read_keys(keys, password_from(password_file, str(keys)))
     shares = share_dataset(manifest, owned, chain, address, brokers, threshold)

@@ -68,8 +68,11 @@ def show(
     """Show a log's entries. They are not checked here; `verify` does."""
     from enclave_app.protocol.digests import parse_digest
     from oracle.keybroker.log import read_log
+    from oracle.naming import naming
 
-    entries = list(read_log(_file(place), task_id=None if task is None else parse_digest(task)))
+    file = _file(place)
+    with naming(file):
+        entries = list(read_log(file, task_id=None if task is None else parse_digest(task)))
     rows = [(e.seq, when(e.time), e.event.kind, *_about(e)) for e in entries]
     value = {"entries": [{**e.model_dump(mode="json", by_alias=True), "digest": e.digest} for e in entries]}
     Screen(as_json).answer(value, grid(("#", "time", "what", "task", "to"), rows))
@@ -116,7 +119,10 @@ def verify(
 def _file(place: Path) -> Path:
     from oracle.keybroker.keys import LOG_FILE
 
-    return place / LOG_FILE if place.is_dir() else place
+    file = place / LOG_FILE if place.is_dir() else place
+    if not file.is_file():
+        raise Refused("log.missing", f"there is no log at {file}", hint="Name a broker's directory, or its log")
+    return file
 
 
 def _about(entry: Entry) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
+from oracle.cli.advice import advice
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -63,6 +64,7 @@ class Screen:
         try:
             agreed = typer.confirm(question, err=True)
         except typer.Abort:
+            typer.echo(err=True)  # the question's line is still open
             raise Refused(
                 "confirm.missing", "nobody answered the question; nothing was done", hint="Or give --yes"
             ) from (None)
@@ -155,14 +157,16 @@ def to_plain(value: Any) -> Any:
 
 def report(error: OracleError, as_json: bool) -> None:
     """An expected failure: what happened, its stable code, and whether trying again may help."""
+    hint = advice(str(error.code))
+    message = error.message if hint is None else f"{error.message}. {hint}"
     if as_json:
-        body = {"code": str(error.code), "message": error.message, "retry": isinstance(error, Retryable)}
+        body = {"code": str(error.code), "message": message, "retry": isinstance(error, Retryable)}
         typer.echo(to_json({"error": body}))
         return
     from rich.text import Text
 
     console = _console(stderr=True)
-    console.print(Text.assemble(("error: ", "bold red"), plain(error.message)))
+    console.print(Text.assemble(("error: ", "bold red"), plain(message)))
     again = "; trying again may help" if isinstance(error, Retryable) else ""
     console.print(Text(f"       {plain(str(error.code))}{again}", style="dim"))
 

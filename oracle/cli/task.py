@@ -27,6 +27,7 @@ from oracle.cli.screen import Screen, fields, grid, when
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from oracle.chain.reader import TaskOnChain
     from oracle.chain.sender import Receipt
     from oracle.client import Task
 
@@ -54,7 +55,9 @@ def request(
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter, visible to everyone.")
     ] = None,
-    seconds: Annotated[int, typer.Option(help="How long it may take; after that the fee can be had back.")] = 3600,
+    seconds: Annotated[
+        int, typer.Option(min=1, help="How long it may take; after that the fee can be had back.")
+    ] = 3600,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result's settlement.")] = False,
     patience: Patience = None,
     keystore: Keystore = None,
@@ -110,7 +113,7 @@ def watch(
             found = await client.task(task_id)
             before = await found.state()
             if not as_json:
-                screen.say(f"{before.state.name.lower()} since block {before.request_block}")
+                screen.say(_standing(before))
             state = await found.wait(patience=patience)
             return {"task_id": task_id, "agreement_id": found.request.agreement_id, "state": state}
 
@@ -213,13 +216,20 @@ def withdraw(
     screen.answer({"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)})
 
 
+def _standing(task: TaskOnChain) -> str:
+    # The contract keeps the request's block only while the task stands.
+    since = f" since block {task.request_block}" if task.request_block else ""
+    return f"{task.state.name.lower()}{since}"
+
+
 def _task_id(text: str) -> bytes:
     from enclave_app.protocol.canonical import MAX_DOCUMENT, load
     from enclave_app.protocol.digests import parse_digest
+    from oracle.cli.common import parse_id
 
     path = Path(text)
     if not path.is_file():
-        return parse_digest(text)
+        return parse_id(text, "task")
     with path.open("rb") as source:
         said = load(source.read(MAX_DOCUMENT + 1), canonical=False)
     if not isinstance(said, dict) or not isinstance(said.get("task_id"), str):

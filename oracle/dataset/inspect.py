@@ -72,7 +72,11 @@ def describe_public(manifest: Manifest) -> tuple[str, ...]:
 
 def preview_public(schema: pa.Schema) -> tuple[str, ...]:
     """The same before sealing, for an owner to say yes or no to."""
-    return (*describe_schema([(f.name, str(f.type)) for f in schema]), "How many rows each file has, and its size.")
+    return (
+        *describe_schema([(f.name, str(f.type)) for f in schema]),
+        "How many rows each file has, and its size.",
+        "Its lineage: a random number which all versions of this data share.",
+    )
 
 
 def describe_schema(columns: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from enclave_app.protocol.digests import commitment, tag
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Bytes32
 from enclave_app.protocol.manifest import MAX_COLUMNS, Manifest
+from oracle.naming import naming
 from oracle.passwords import SCRYPT_N, Locked, Password, lock, read_secret, unlock, write_secret
 
 _PURPOSE = tag("dataset-key-file")
@@ -86,12 +87,13 @@ def check_protection(password: Password | None, dangerous_plaintext_keys: bool) 
 
 def read_keys(path: Path, password: Password | None) -> DatasetKeys:
     """The keys of a file, of either kind. Refused `keys.password` where one is needed and none is given."""
-    value = load(read_secret(path), canonical=False)
-    if isinstance(value, dict) and value.get("format") == PlaintextKeysFile.model_fields["format"].default:
-        plain = validate(PlaintextKeysFile, value)
-        return DatasetKeys(plain.dataset, plain.keys)
-    locked = validate(LockedKeysFile, value)
-    if password is None:
-        raise Refused("keys.password", f"{path} is under a password, and none was given")
-    raw = unlock(locked.keys, password, _PURPOSE + locked.dataset)
+    with naming(path):
+        value = load(read_secret(path), canonical=False)
+        if isinstance(value, dict) and value.get("format") == PlaintextKeysFile.model_fields["format"].default:
+            plain = validate(PlaintextKeysFile, value)
+            return DatasetKeys(plain.dataset, plain.keys)
+        locked = validate(LockedKeysFile, value)
+        if password is None:
+            raise Refused("keys.password", f"{path} is under a password, and none was given")
+        raw = unlock(locked.keys, password, _PURPOSE + locked.dataset)
     return DatasetKeys(locked.dataset, tuple(raw[i : i + KEY_BYTES] for i in range(0, len(raw), KEY_BYTES)))

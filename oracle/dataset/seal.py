@@ -22,6 +22,7 @@ from enclave_app.protocol.manifest import MAX_MANIFEST, Column, File, Manifest, 
 from enclave_app.protocol.storage import blob_name
 from oracle.dataset.keyfile import DatasetKeys, check_protection, write_keys
 from oracle.dataset.sources import Table, open_source
+from oracle.naming import naming
 from oracle.passwords import SCRYPT_N, Password
 
 ROW_GROUP_ROWS = 122_880
@@ -68,9 +69,11 @@ def seal(
     """
     check_protection(password, dangerous_plaintext_keys)
     keys_path = keys_path or directory / KEYS_NAME
-    for path in (directory / MANIFEST_NAME, directory / BLOBS_NAME, keys_path):
+    for path in (directory / MANIFEST_NAME, directory / BLOBS_NAME):
         if path.exists():
             raise Refused("seal.exists", f"{path} is already there", hint="Seal into a new directory")
+    if keys_path.exists():
+        raise Refused("seal.exists", f"{keys_path} is already there", hint="Name a new file for the keys")
     if lineage is not None and len(lineage) != 32:
         raise Refused("dataset.lineage", "a lineage has the wrong length", found=len(lineage), expected="32 bytes")
     table = open_source(source)
@@ -129,7 +132,8 @@ def load_manifest(path: Path, expected: bytes | None = None) -> Manifest:
         data = path.read_bytes()
     except OSError as error:
         raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
-    return read_manifest(data, sha256(data) if expected is None else expected)
+    with naming(path):
+        return read_manifest(data, sha256(data) if expected is None else expected)
 
 
 def _parts(batches: Iterator[pa.RecordBatch], schema: pa.Schema, file_bytes: int) -> Iterator[pa.Table]:

@@ -20,11 +20,20 @@ def share_dataset(
     Every call splits afresh. Raises Refused `keys.dataset`, `share.brokers`, `share.threshold`.
     """
     keys.check(manifest)
-    if not 1 <= len(brokers) <= 16 or len({broker.digest for broker in brokers}) != len(brokers):
-        raise Refused("share.brokers", "name 1 to 16 brokers, each once", found=len(brokers))
-    if not 1 <= threshold <= len(brokers):
-        raise Refused("share.threshold", "not a threshold", found=threshold, expected=f"1 to {len(brokers)}")
+    check_brokers(brokers, threshold)
     binding = DatasetBinding(
         chain_id=chain.chain_id, registry=chain.agreement_registry, owner=owner, dataset=manifest.id
     )
     return make_share_list(manifest.id, keys.keys, threshold, brokers, binding, random_coefficients(threshold))
+
+
+def check_brokers(brokers: Sequence[PublicKey], threshold: int) -> None:
+    """Refused `share.brokers` or `share.threshold` for a choice that nothing can be shared by."""
+    if not 1 <= len(brokers) <= 16:
+        raise Refused("share.brokers", "not a number of brokers", found=len(brokers), expected="1 to 16")
+    if len({broker.digest for broker in brokers}) != len(brokers):
+        raise Refused("share.brokers", "the same broker is named twice", hint="Each broker holds one share")
+    if not 1 <= threshold <= len(brokers):
+        raise Refused(
+            "share.threshold", "not a number of brokers to need", found=threshold, expected=f"1 to {len(brokers)}"
+        )

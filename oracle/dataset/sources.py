@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from enclave_app.protocol.manifest import MAX_COLUMNS, Column
 from oracle.dataset.types import EXPECTED, parse_type
 
 BATCH_ROWS = 1 << 16
+_EXPECTED = {".csv": "A CSV file starts with a line of column names, and every line has as many values as that one"}
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,22 @@ def _open_arrow(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return file.schema, (file.get_batch(index) for index in range(file.num_record_batches))
 
 
+def _why(path: Path, error: OSError) -> str:
+    """pyarrow's own errors have no `strerror`, and name the file a second time."""
+    return error.strerror if error.strerror and str(path) not in error.strerror else os.strerror(error.errno or 2)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what pyarrow raises about one file into a refusal that names the file and quotes none of its values."""
     try:
         yield
     except OSError as error:
-        raise Refused("dataset.source", f"cannot read {path}", found=error.strerror or "no such table") from None
+        raise Refused("dataset.source", f"cannot read {path}", found=_why(path, error)) from None
     except pa.ArrowException as error:
-        raise Refused("dataset.source", f"cannot read {path} as a table", found=type(error).__name__) from None
+        raise Refused(
+            "dataset.source",
+            f"cannot read {path} as a table",
+            found=type(error).__name__,
+            hint=_EXPECTED.get(path.suffix.lower(), "Is the file whole, and of the kind that its name says?"),
+        ) from None

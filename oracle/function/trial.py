@@ -16,6 +16,7 @@ from enclave_app.protocol.errors import Bug, Permanent, Refused, Retryable
 from enclave_app.protocol.structs import Limits
 from oracle.dataset.sources import open_source
 from oracle.dataset.types import parse_type
+from oracle.function.diagnose import explain_sql_error
 
 START_SECONDS = 60
 """What the sandbox may take to start, beyond the function's own time."""
@@ -35,7 +36,7 @@ async def try_function(
     Permanent with the function's own code where it would fail in the enclave too, Retryable where the machine failed.
     """
     given = dump(dict(params or {}))
-    bundle.header.params.read(given)
+    values = bundle.header.params.read(given)
     stray = set(samples) ^ {table.name for table in bundle.header.tables}
     if stray:
         raise Refused(
@@ -58,6 +59,8 @@ async def try_function(
     answer, parts = _read_answer(await _call(data, limits.time_seconds + START_SECONDS))
     if answer.get("ok") is not True:
         code, message = str(answer.get("code")), str(answer.get("message"))
+        if code == "sql.failed" and (said := await asyncio.to_thread(explain_sql_error, bundle, values)):
+            message = f"{message}: {said}"
         raise {"function": Permanent, "host": Retryable}.get(str(answer.get("kind")), Refused)(code, message)
     outputs = zip(bundle.header.outputs, parts, strict=True)
     return {name: pa.ipc.open_stream(part).read_all() for name, part in outputs}

@@ -99,7 +99,7 @@ class WorkerConfig(YamlModel):
     journal: Path
     enclave: EnclaveConfig
     storage: StorageConfig
-    brokers: dict[Bytes32, str]
+    brokers: dict[Bytes32, str] = Field(min_length=1)
     wallet: KeySource
     payee: Address
     operator: KeySource | None = None

@@ -159,6 +159,7 @@ def test_signing_explains_first_and_takes_no_for_an_answer(case: Case) -> None:
     ran = oracle(*case.signing("hospital"), given="n\n")
     assert ran.code == 1
     assert ran.stderr.index("people") < ran.stderr.index("Sign it?")
+    assert "YOU (0x" in ran.stderr
     assert "confirm.declined" in ran.stderr
     assert case.document.read_bytes() == before
 

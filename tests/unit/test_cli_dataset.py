@@ -63,6 +63,21 @@ def test_sealing_says_what_becomes_public_before_it_starts(table: Path, tmp_path
     assert not (tmp_path / "k").exists()
 
 
+def test_a_table_that_cannot_be_read_is_not_talked_about(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(f"a,b\n1,2\n{MARKER}\n")
+    ran = oracle("dataset", "seal", tmp_path / "in.csv", "--out", tmp_path / "ds", "--keys", tmp_path / "k", "--yes")
+    assert ran.code == 1
+    assert "in.csv" in ran.stderr
+    assert "Whoever gets" not in ran.stderr
+    assert MARKER not in ran.stdout + ran.stderr
+
+
+def test_keys_are_not_put_into_what_is_handed_out(table: Path, tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "ds", "--keys", tmp_path / "ds" / "k", "--dangerous-plaintext-keys", "--yes")
+    assert refusal("dataset", "seal", table, *words)["code"] == "keys.place"
+    assert not (tmp_path / "ds").exists()
+
+
 def test_a_question_that_nobody_answers_is_a_no(table: Path, tmp_path: Path) -> None:
     assert (
         refusal("dataset", "seal", table, "--out", tmp_path / "ds", "--keys", tmp_path / "k")["code"]
@@ -144,12 +159,42 @@ def test_sharing_says_who_could_collude(sealed: Path, deployment: Path) -> None:
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [(("--threshold", 4), "share.threshold"), (("--threshold", 1, "--owner", "0x12"), "address")],
+    [
+        (("--threshold", 4), "share.threshold"),
+        (("--threshold", 0), "share.threshold"),
+        (("--threshold", 1, "--owner", "0x12"), "address"),
+    ],
 )
 def test_impossible_shares_are_refused(sealed: Path, deployment: Path, more: tuple[object, ...], code: str) -> None:
     brokers = [SealingKey.generate() for _ in range(3)]
     assert refusal(*share(sealed, deployment, brokers, *more, "--yes"))["code"] == code
     assert not (sealed / "shares.json").exists()
+
+
+def test_nothing_is_said_about_shares_that_cannot_be(sealed: Path, deployment: Path) -> None:
+    brokers = [SealingKey.generate() for _ in range(3)]
+    ran = oracle(*share(sealed, deployment, brokers, "--threshold", 4, "--yes"))
+    assert "expected 1 to 3; found 4" in ran.stderr
+    assert "together" not in ran.stderr
+
+
+def test_a_broker_named_twice_is_refused_as_such(sealed: Path, deployment: Path) -> None:
+    broker = SealingKey.generate()
+    error = refusal(*share(sealed, deployment, [broker, broker], "--threshold", 2, "--yes"))
+    assert error["code"] == "share.brokers"
+    assert "twice" in error["message"]
+
+
+def test_one_broker_that_is_enough_is_said_loudly(sealed: Path, deployment: Path) -> None:
+    brokers = [SealingKey.generate() for _ in range(2)]
+    ran = oracle(*share(sealed, deployment, brokers, "--threshold", 1), given="n\n")
+    assert "ANY ONE of them ALONE" in ran.stderr
+
+
+def test_a_file_that_is_no_key_is_named(sealed: Path, deployment: Path) -> None:
+    (sealed.parent / "notes.txt").write_text("hello")
+    words = ("--threshold", 1, "--broker", sealed.parent / "notes.txt", "--yes")
+    assert "notes.txt" in refusal(*share(sealed, deployment, [SealingKey.generate()], *words))["message"]
 
 
 def test_publishing_stores_everything_but_the_keys(sealed: Path, deployment: Path, tmp_path: Path) -> None:

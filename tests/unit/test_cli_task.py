@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import stat
+from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.params import BooleanParam, DecimalParam, IntegerParam, ParamDomain
+from oracle.cli.advice import ADVICE
 from oracle.cli.common import typed_params
 from oracle.cli.task import _writer
+from oracle.client import _times
 from tests.cli_kit import refusal
 
 TABLE = pa.table({"malignant": [False, True], "radius": [12.5, 18.0]})
@@ -53,3 +58,32 @@ def test_a_request_without_a_configuration_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert refusal("task", "request", "0x" + "00" * 32)["code"] == "config.missing"
     assert refusal("withdraw")["code"] == "config.missing"
+
+
+def test_a_file_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    deployment = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle"), ZERO_ADDRESS)
+    (tmp_path / "d.json").write_text(json.dumps({**deployment, "chainId": "31337", "verifiers": {}, "firstBlock": 0}))
+    config = tmp_path / "oracle.yaml"
+    config.write_text("rpc: http://127.0.0.1:9\ndeployment: d.json\nstorage: [file:///tmp]\nbrokers: {}\n")
+    error = refusal("task", "watch", tmp_path / "nothere.json", "--config", config)
+    assert error["code"].startswith("digest.")
+    assert "no such file" in error["message"]
+
+
+def test_every_advice_is_about_an_error_that_a_contract_can_give() -> None:
+    names = {
+        error["name"]
+        for contract in ("IAgreementRegistry", "IComputeOracle")
+        for error in json.loads((resources.files("oracle") / "abi" / f"{contract}.json").read_text())["abi"]
+        if error["type"] == "error"
+    }
+    assert set(ADVICE) <= names
+
+
+def test_a_request_takes_its_time_from_blocks_unless_there_were_none_for_long() -> None:
+    now = 1_790_000_000
+    assert _times(now - 12, now, 60) == (now - 12, now + 60)
+    assert _times(now + 500, now, 60) == (now + 500, now + 560)
+    as_of, deadline = _times(now - 2 * 3600, now, 60)
+    assert now - 3600 < as_of < now
+    assert deadline == now + 60

@@ -201,6 +201,28 @@ async def test_what_would_fail_in_the_enclave_fails_in_a_trial(query: str, code:
 
 
 @pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("SELECT unread FROM imaging", 'column "unread" not found'),
+        ("SELEC patient FROM clinic", "syntax error"),
+        ("SELECT patient + malignant AS x FROM clinic", "No function matches"),
+    ],
+)
+async def test_an_author_is_told_what_is_wrong_with_the_statement(query: str, words: str) -> None:
+    with pytest.raises(Permanent) as failed:
+        await run(query)
+    assert words in failed.value.message
+
+
+async def test_an_error_that_rows_bring_out_quotes_none_of_them() -> None:
+    marked = pa.table({"patient": [569], "malignant": [True]})
+    with pytest.raises(Permanent) as failed:
+        await run("SELECT cast('v' || patient AS INTEGER) AS x FROM clinic", samples={**samples(), "clinic": marked})
+    assert failed.value.code == "sql.failed"
+    assert "569" not in failed.value.message
+
+
+@pytest.mark.parametrize(
     ("changes", "code"),
     [
         ({"params": {"smallest_group": 4}}, "params.value"),

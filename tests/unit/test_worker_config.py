@@ -53,6 +53,7 @@ def test_an_enclave_configuration_becomes_the_command_that_launches_it(tmp_path:
     ("change", "where"),
     [
         ({"rpc": []}, "rpc"),
+        ({"brokers": {}}, "brokers"),
         ({"brokers": {"0x11": "http://127.0.0.1:2"}}, "brokers"),
         ({"payee": "0x22"}, "payee"),
         ({"concurrency": 0}, "concurrency"),

@@ -126,6 +126,9 @@ def test_another_function_or_manifest_is_refused(case: Any) -> None:
     with pytest.raises(Refused) as refused:
         explain(draft.document, manifests=swapped)
     assert refused.value.code == "explain.manifest"
+    with pytest.raises(Refused) as refused:
+        explain(draft.document, manifests={**draft.manifests, "clinics": draft.manifests["clinic"]})
+    assert refused.value.code == "explain.manifest"
     changed_fn = changed(other.document, "fn", id=b"\x01" * 32)
     with pytest.raises(Refused) as refused:
         explain(changed_fn, bundle=draft.bundle)
