@@ -23,9 +23,10 @@ import pyarrow as pa
 from enclave_app.protocol.structs import TaskState
 from oracle.chain.events import get_logs, topic
 from oracle.chain.rpc import Rpc, as_hex, as_int
-from oracle.client import Client, Task
+from oracle.client import Client
 from oracle.devnet import Devnet, Options
 from oracle.devnet.scenario import OwnedTable, activate, prepare
+from oracle.task import Task
 
 QUERY = "SELECT a.grp, count(*) AS n, sum(b.amount) AS total FROM a JOIN b ON a.id = b.id GROUP BY a.grp ORDER BY a.grp"
 WARM_UP = 5

@@ -8,17 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oracle.client import Client, Task
+    from oracle.client import Client
+    from oracle.task import Task
 
 __all__ = ["Client", "Task"]
 
 
 def __getattr__(name: str) -> Any:
     """PEP 562."""
-    if name in __all__:
-        from oracle import client
+    if name == "Client":
+        from oracle.client import Client
 
-        return getattr(client, name)
+        return Client
+    if name == "Task":
+        from oracle.task import Task
+
+        return Task
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

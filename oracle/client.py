@@ -7,7 +7,6 @@ async with Client(config, wallet=key, result_key=hpke_key) as client:
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -17,37 +16,32 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import pyarrow as pa
 
-from enclave_app.protocol import output, release, shares, signing
+from enclave_app.protocol import release
 from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
-from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.params import ParamDomain, read_domain
-from enclave_app.protocol.release import OutputAnswer, OutputBody, SignedShares, TaskRecord
+from enclave_app.protocol.release import OutputAnswer, TaskRecord
 from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import record_name
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, Outcome, TaskRequest, TaskState
+from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
-from oracle.chain.events import AgreementActivated, TaskRequested, TaskSettled, get_logs, read_event, topic
-from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader, TaskOnChain
+from oracle.chain.events import AgreementActivated, TaskRequested, get_logs, read_event, topic
+from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender, account_of
 from oracle.chain.source import Block, SingleSource
 from oracle.config import ClientConfig
 from oracle.errors import OracleError, Permanent, Refused, Retryable
 from oracle.storage import Storage, get_from_any, open_storage
+from oracle.task import Task
 
-POLL = 0.05
 DEFAULT_DEADLINE = 3600
-RELEASE_PATIENCE = 10.0
-FINALITY_PATIENCE = 1800.0
-"""Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
 MAX_RECORD = 64 << 20
 MAX_ANSWER = 1 << 20
 IDLE_CHAIN = 600
@@ -116,31 +110,31 @@ class Client:
     async def activate(self, agreement: Agreement, signatures: Sequence[bytes]) -> tuple[bytes, Receipt]:
         """Activate with one signature per party, in `agreement.parties()` order; returns the agreement id."""
         check_agreement(agreement)
-        receipt = await self._transact("AgreementRegistry", "activate", agreement, list(signatures))
+        receipt = await self.transact("AgreementRegistry", "activate", agreement, list(signatures))
         return self.chain.agreement_id(agreement), receipt
 
     async def suspend(self, agreement_id: bytes) -> Receipt:
-        return await self._transact("AgreementRegistry", "suspend", agreement_id)
+        return await self.transact("AgreementRegistry", "suspend", agreement_id)
 
     async def resume(self, agreement_id: bytes) -> Receipt:
-        return await self._transact("AgreementRegistry", "resume", agreement_id)
+        return await self.transact("AgreementRegistry", "resume", agreement_id)
 
     async def revoke(self, agreement_id: bytes) -> Receipt:
-        return await self._transact("AgreementRegistry", "revoke", agreement_id)
+        return await self.transact("AgreementRegistry", "revoke", agreement_id)
 
     async def approve(self, agreement_id: bytes) -> Receipt:
         """Consent by a transaction of one's own, for accounts that cannot sign off chain."""
-        return await self._transact("AgreementRegistry", "approve", agreement_id)
+        return await self.transact("AgreementRegistry", "approve", agreement_id)
 
     async def drop_measurement(self, agreement_id: bytes, measurement: bytes) -> Receipt:
-        return await self._transact("AgreementRegistry", "dropMeasurement", agreement_id, measurement)
+        return await self.transact("AgreementRegistry", "dropMeasurement", agreement_id, measurement)
 
     async def drop_host(self, agreement_id: bytes, host: bytes) -> Receipt:
-        return await self._transact("AgreementRegistry", "dropHost", agreement_id, host)
+        return await self.transact("AgreementRegistry", "dropHost", agreement_id, host)
 
     async def agreement(self, agreement_id: bytes) -> ActiveAgreement:
         """An activated agreement, from the chain's log, its id recomputed."""
-        for log in await self._logs(self.config.deployment.agreement_registry, "AgreementActivated", agreement_id):
+        for log in await self.logs_about(self.config.deployment.agreement_registry, "AgreementActivated", agreement_id):
             event = read_event(log)
             if isinstance(event, AgreementActivated) and self.chain.agreement_id(event.agreement) == agreement_id:
                 return ActiveAgreement(agreement_id, event.agreement, event.signatures, log.block_number)
@@ -226,7 +220,7 @@ class Client:
 
     async def task(self, task_id: bytes) -> Task:
         """A task that is already on the chain."""
-        for log in await self._logs(self.config.deployment.oracle, "TaskRequested", task_id):
+        for log in await self.logs_about(self.config.deployment.oracle, "TaskRequested", task_id):
             event = read_event(log)
             if isinstance(event, TaskRequested):
                 active = await self.agreement(event.agreement_id)
@@ -236,7 +230,7 @@ class Client:
 
     async def withdraw(self) -> Receipt:
         """Collect what the oracle contract holds for this wallet."""
-        return await self._transact("ComputeOracle", "withdraw", self.sender.address)
+        return await self.transact("ComputeOracle", "withdraw", self.sender.address)
 
     def _check_contracts(self, agreement: Agreement) -> None:
         """Whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
@@ -297,7 +291,7 @@ class Client:
             raise kind(error_body.code, f"{url}: {error_body.message}")
         return validate(OutputAnswer, load(data, limit=MAX_ANSWER, canonical=False))
 
-    async def _transact(self, contract: str, function: str, *args: Any) -> Receipt:
+    async def transact(self, contract: str, function: str, *args: Any) -> Receipt:
         addresses = {
             "AgreementRegistry": self.config.deployment.agreement_registry,
             "ComputeOracle": self.config.deployment.oracle,
@@ -307,7 +301,7 @@ class Client:
             raise Permanent("transaction.reverted", f"{function} was mined but reverted: the state changed meanwhile")
         return receipt
 
-    async def _logs(self, address: str, event: str, first_topic: bytes) -> list[Any]:
+    async def logs_about(self, address: str, event: str, first_topic: bytes) -> list[Any]:
         head = await self.head()
         return await get_logs(
             self.rpc, [address], self.config.deployment.first_block, head.number, [[topic(event)], [first_topic]]
@@ -319,166 +313,3 @@ def _times(head: int, now: int, seconds: int) -> tuple[int, int]:
     nobody used, the last one's time is older than the contract takes, and the next one's will be near `now`."""
     as_of = head if now - head < IDLE_CHAIN else now - CLOCK_MARGIN
     return as_of, max(head, now) + seconds
-
-
-class Task:
-    """One request: wait for it, and open its result."""
-
-    def __init__(self, client: Client, task_id: bytes, agreement: Agreement, request: TaskRequest) -> None:
-        self.client, self.id, self.agreement, self.request = client, task_id, agreement, request
-        self.receipt: Receipt | None = None
-
-    async def state(self) -> TaskOnChain:
-        return await self.client.oracle.task(self.id, await self.client.head())
-
-    async def wait(self, *, patience: float | None = None) -> TaskState:
-        """Until the task has ended (or `patience` seconds passed); returns its final state."""
-        limit = None if patience is None else time.monotonic() + patience
-        while True:
-            state = (await self.state()).state
-            if state not in (TaskState.NONE, TaskState.REQUESTED):
-                return state
-            if limit is not None and time.monotonic() > limit:
-                raise Retryable("task.pending", f"task 0x{self.id.hex()} has not ended yet")
-            head = await self.client.head()
-            if state == TaskState.REQUESTED and head.timestamp > self.request.deadline:
-                raise Permanent(
-                    "task.late",
-                    "the task's deadline passed without a result",
-                    hint="`oracle task expire` returns the fee",
-                )
-            await asyncio.sleep(POLL)
-
-    async def cancel(self) -> Receipt:
-        """Take the request back, within the agreement's release delay (R9)."""
-        return await self.client._transact("ComputeOracle", "cancel", self.request)
-
-    async def expire(self) -> Receipt:
-        """After the deadline: get the fee back."""
-        return await self.client._transact("ComputeOracle", "expire", self.request)
-
-    async def settlement(self) -> TaskSettled:
-        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
-        domain = self.client.chain.oracle_domain(self.agreement)
-        on_chain = await self.state()
-        if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
-            raise Retryable("task.pending", f"task 0x{self.id.hex()} is {on_chain.state.name.lower()}")
-        for log in await self.client._logs(self.agreement.oracle, "TaskFulfilled", self.id):
-            event = read_event(log)
-            if not isinstance(event, TaskSettled):
-                continue
-            digest = event.result.typed_digest(domain)
-            if digest[:31] != on_chain.result_digest:
-                raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
-            signing.check(digest, event.signature, event.signer, "the result")
-            return event
-        raise Retryable("task.no_log", "the settlement's log is not there yet")
-
-    async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
-        """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
-
-        `patience` in seconds bounds the whole wait. Brokers release once they see the settlement at a block that the
-        agreement calls confirmed, so `finalized` takes the chain's finality after the task has ended.
-        """
-        limit = None if patience is None else time.monotonic() + patience
-        await self.wait(patience=patience)
-        settled = await self.settlement()
-        if settled.result.outcome != Outcome.SUCCEEDED:
-            raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
-        index = self._output_index(name)
-        if limit is None:
-            quick = self.agreement.keys.confirmation == Confirmation.LATEST
-            limit = time.monotonic() + (RELEASE_PATIENCE if quick else FINALITY_PATIENCE)
-        plaintext = await self._open_when_released(settled, index, limit)
-        try:
-            return pa.ipc.open_stream(plaintext).read_all()
-        except pa.ArrowInvalid:
-            raise Refused("output.format", "the output is no Arrow table") from None
-
-    async def _open_when_released(self, settled: TaskSettled, index: int, limit: float) -> bytes:
-        pause = POLL
-        while True:
-            try:
-                record = await self.client.record(self.id)
-                signed = next((s for s in record.outputs if s.output == index), None)
-                if signed is None:
-                    raise Retryable("task.record", "storage holds no shares for this output yet")
-                return await self._open(settled, index, signed)
-            except Retryable:
-                if time.monotonic() + pause > limit:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 5.0)
-
-    async def _open(self, settled: TaskSettled, index: int, signed: SignedShares) -> bytes:
-        key_pair = self.client.result_key
-        if key_pair is None:
-            raise Permanent("client.result_key", "no key to open the result with")
-        chain, out = self.client.chain, settled.result.outputs[index]
-        manifest = read_manifest(signed.manifest, out.digest)
-        listed = shares.read_share_list(signed.share_list, manifest.id, signed.shares.shares)
-        if (signed.shares.agreement_id, signed.shares.task_id) != (settled.agreement_id, self.id):
-            raise Refused("task.record", "the shares in storage are for another task")
-        body = OutputBody(
-            chain=chain,
-            agreement=self.agreement,
-            request=self.request,
-            result=settled.result,
-            output=index,
-            manifest=signed.manifest,
-            share_list=signed.share_list,
-            shares=signed.shares,
-            shares_signature=signed.signature,
-            recipient=key_pair.public.wire,
-        ).canonical()
-        good = await self._gather_shares(listed, signed, body, key_pair)
-        key = shares.recover_key(good, self.agreement.keys.threshold, manifest.keys[0])
-        ciphertext = await self.client.blob(manifest.files[0].sha256)
-        return output.open_output(manifest, ciphertext, key, settled.agreement_id, self.id, out.name)
-
-    async def _gather_shares(
-        self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
-    ) -> dict[int, bytes]:
-        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
-        chain, threshold = self.client.chain, self.agreement.keys.threshold
-
-        async def ask(broker: bytes) -> tuple[int, bytes]:
-            url = self.client.config.brokers.get(broker)
-            if url is None:
-                raise Permanent("broker.endpoint", f"no endpoint is configured for broker {broker.hex()[:16]}…")
-            answer = await self.client.post_output(url, body)
-            x, share = release.open_output_share(answer.sealed, chain, self.agreement, signed.shares, broker, key_pair)
-            if x != listed.position(broker):
-                raise Refused("shares.wrong", "a broker answered with another's share")
-            shares.check_share(listed, x, 0, share)
-            return x, share
-
-        pending = {asyncio.create_task(ask(entry.broker)) for entry in listed.brokers}
-        good: dict[int, bytes] = {}
-        faults: list[OracleError] = []
-        try:
-            while pending and len(good) < threshold:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for finished in done:
-                    try:
-                        x, share = finished.result()
-                    except OracleError as error:
-                        faults.append(error)
-                    else:
-                        good[x] = share
-        finally:
-            for rest in pending:
-                rest.cancel()
-        if len(good) < threshold:
-            reasons = "; ".join(str(fault) for fault in faults[:3])
-            kind = Retryable if any(isinstance(f, Retryable) for f in faults) else Refused
-            raise kind("output.shares", f"{len(good)} of the {threshold} brokers needed answered: {reasons}")
-        return good
-
-    def _output_index(self, name: str | None) -> int:
-        names = [o.name for o in self.agreement.outputs]
-        if name is None and len(names) == 1:
-            return 0
-        if name is None or name not in names:
-            raise Refused("task.output", "the task has no such output", found=name, expected=" or ".join(names))
-        return names.index(name)

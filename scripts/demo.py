@@ -32,7 +32,6 @@ from oracle.agreement.document import AgreementDocument
 from oracle.agreement.draft import Deployment, build_draft
 from oracle.agreement.explain import Severity, explain
 from oracle.agreement.sign import sign
-from oracle.client import Task
 from oracle.dataset.publish import publish_dataset
 from oracle.dataset.seal import Sealed, seal
 from oracle.dataset.share import share_dataset
@@ -40,6 +39,7 @@ from oracle.devnet import Devnet
 from oracle.errors import OracleError, Permanent
 from oracle.function.spec import FunctionSpec, pack_function
 from oracle.storage import open_storage
+from oracle.task import Task
 from oracle.worker.brokers import BrokerClient
 from oracle.worker.enclave import Enclave
 

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enclave_app.protocol.errors import Refused
-from oracle.cli.agreement import (
-    DocumentFile,
-    FunctionFile,
-    Manifests,
-    app,
-    ask_consent,
-    explain_with,
-    signer_names,
-    summary,
-)
+from oracle.cli.agreement import app
 from oracle.cli.common import (
     ConfigFile,
     Json,
@@ -28,9 +19,18 @@ from oracle.cli.common import (
     make_client,
     open_wallet,
     parse_address,
-    parse_id,
     read_config,
     run,
+)
+from oracle.cli.consent import (
+    DocumentFile,
+    FunctionFile,
+    Manifests,
+    ask_consent,
+    explain_with,
+    find_id,
+    signer_names,
+    summary,
 )
 from oracle.cli.screen import Screen, fields, when
 
@@ -192,37 +192,6 @@ def status(agreement: AgreementRef, config: ConfigFile = None, as_json: Json = F
     Screen(as_json).answer(value, fields(shown))
 
 
-def find_id(text: str) -> bytes:
-    """An agreement's id, from its file or as it is."""
-    from oracle.agreement.document import read_document
-
-    path = Path(text)
-    return read_document(path).id if path.exists() else parse_id(text, "agreement")
-
-
-def find_document(text: str, config: Path | None) -> AgreementDocument:
-    """An agreement with its signatures: from its file, or from the chain's log, checked against the id."""
-    from oracle.agreement.document import AgreementDocument, read_document
-
-    if Path(text).exists():
-        return read_document(Path(text))
-    settings, agreement_id = read_config(config), find_id(text)
-
-    async def read() -> AgreementDocument:
-        async with make_client(settings) as client:
-            active = await client.agreement(agreement_id)
-            given = dict(zip(active.agreement.parties(), active.signatures, strict=False))
-            ecdsa = {party: each for party, each in given.items() if _signed(agreement_id, each, party)}
-            return AgreementDocument(
-                chain=client.chain,
-                agreement=active.agreement,
-                signatures=ecdsa,
-                contract_signatures={p: each for p, each in given.items() if each and p not in ecdsa},
-            )
-
-    return run(read())
-
-
 def receipt_fields(receipt: Receipt) -> dict[str, Any]:
     return {"transaction": receipt.transaction_hash, "block": receipt.block_number, "gas": receipt.gas_used}
 
@@ -264,15 +233,6 @@ def _transact(
     with screen.busy("waiting for the chain"):
         value = run(send())
     screen.answer(value)
-
-
-def _signed(digest: bytes, signature: bytes, party: str) -> bool:
-    from enclave_app.protocol.signing import recover
-
-    try:
-        return recover(digest, signature) == party
-    except Refused:
-        return False
 
 
 def _same_chain(document: AgreementDocument, chain_id: int, registry: str) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from oracle.chain.reader import TaskOnChain
     from oracle.chain.sender import Receipt
-    from oracle.client import Task
+    from oracle.task import Task
 
 SHOWN_ROWS = 50
 
@@ -68,7 +68,8 @@ def request(
 ) -> None:
     """Ask for a computation, and pay its fee. The quota is spent with it, whatever comes of it."""
     from oracle.agreement.document import read_document
-    from oracle.cli.agreement_chain import find_id, receipt_fields
+    from oracle.cli.agreement_chain import receipt_fields
+    from oracle.cli.consent import find_id
 
     settings, agreement_id = read_config(config), find_id(agreement)
     given = parse_pairs(param or (), "--param")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from enclave_app.protocol.structs import Outcome, TaskState
-from oracle.client import Task
 from oracle.devnet import Devnet
 from oracle.errors import Permanent, Refused, Reverted
+from oracle.task import Task
 from tests.e2e.conftest import MARKER, expected
 from tests.e2e.lying_broker import lying_broker
 
@@ -123,7 +123,7 @@ async def test_a_killed_worker_resumes_and_settles_once(devnet: Devnet, agreemen
         await devnet.worker.start()
         assert await task.wait(patience=40) is TaskState.FULFILLED
         assert (await task.result()).to_pylist() == expected(70)
-        settlements = await client._logs(task.agreement.oracle, "TaskFulfilled", task.id)
+        settlements = await client.logs_about(task.agreement.oracle, "TaskFulfilled", task.id)
         assert len(settlements) == 1
 
 

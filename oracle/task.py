@@ -1,0 +1,190 @@
+"""One request: wait for it, and open its result with shares of t brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from enclave_app.protocol import output, release, shares, signing
+from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.manifest import read_manifest
+from enclave_app.protocol.release import OutputBody, SignedShares
+from enclave_app.protocol.structs import Agreement, Confirmation, Outcome, TaskRequest, TaskState
+from oracle.chain.events import TaskSettled, read_event
+from oracle.chain.reader import TaskOnChain
+from oracle.chain.sender import Receipt
+from oracle.errors import OracleError, Permanent, Refused, Retryable
+
+if TYPE_CHECKING:
+    from oracle.client import Client
+
+POLL = 0.05
+RELEASE_PATIENCE = 10.0
+FINALITY_PATIENCE = 1800.0
+"""Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
+
+
+class Task:
+    """One request: wait for it, and open its result."""
+
+    def __init__(self, client: Client, task_id: bytes, agreement: Agreement, request: TaskRequest) -> None:
+        self.client, self.id, self.agreement, self.request = client, task_id, agreement, request
+        self.receipt: Receipt | None = None
+
+    async def state(self) -> TaskOnChain:
+        return await self.client.oracle.task(self.id, await self.client.head())
+
+    async def wait(self, *, patience: float | None = None) -> TaskState:
+        """Until the task has ended (or `patience` seconds passed); returns its final state."""
+        limit = None if patience is None else time.monotonic() + patience
+        while True:
+            state = (await self.state()).state
+            if state not in (TaskState.NONE, TaskState.REQUESTED):
+                return state
+            if limit is not None and time.monotonic() > limit:
+                raise Retryable("task.pending", f"task 0x{self.id.hex()} has not ended yet")
+            head = await self.client.head()
+            if state == TaskState.REQUESTED and head.timestamp > self.request.deadline:
+                raise Permanent(
+                    "task.late",
+                    "the task's deadline passed without a result",
+                    hint="`oracle task expire` returns the fee",
+                )
+            await asyncio.sleep(POLL)
+
+    async def cancel(self) -> Receipt:
+        """Take the request back, within the agreement's release delay (R9)."""
+        return await self.client.transact("ComputeOracle", "cancel", self.request)
+
+    async def expire(self) -> Receipt:
+        """After the deadline: get the fee back."""
+        return await self.client.transact("ComputeOracle", "expire", self.request)
+
+    async def settlement(self) -> TaskSettled:
+        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
+        domain = self.client.chain.oracle_domain(self.agreement)
+        on_chain = await self.state()
+        if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
+            raise Retryable("task.pending", f"task 0x{self.id.hex()} is {on_chain.state.name.lower()}")
+        for log in await self.client.logs_about(self.agreement.oracle, "TaskFulfilled", self.id):
+            event = read_event(log)
+            if not isinstance(event, TaskSettled):
+                continue
+            digest = event.result.typed_digest(domain)
+            if digest[:31] != on_chain.result_digest:
+                raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
+            signing.check(digest, event.signature, event.signer, "the result")
+            return event
+        raise Retryable("task.no_log", "the settlement's log is not there yet")
+
+    async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
+        """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
+
+        `patience` in seconds bounds the whole wait. Brokers release once they see the settlement at a block that the
+        agreement calls confirmed, so `finalized` takes the chain's finality after the task has ended.
+        """
+        limit = None if patience is None else time.monotonic() + patience
+        await self.wait(patience=patience)
+        settled = await self.settlement()
+        if settled.result.outcome != Outcome.SUCCEEDED:
+            raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
+        index = self._output_index(name)
+        if limit is None:
+            quick = self.agreement.keys.confirmation == Confirmation.LATEST
+            limit = time.monotonic() + (RELEASE_PATIENCE if quick else FINALITY_PATIENCE)
+        plaintext = await self._open_when_released(settled, index, limit)
+        try:
+            return pa.ipc.open_stream(plaintext).read_all()
+        except pa.ArrowInvalid:
+            raise Refused("output.format", "the output is no Arrow table") from None
+
+    async def _open_when_released(self, settled: TaskSettled, index: int, limit: float) -> bytes:
+        pause = POLL
+        while True:
+            try:
+                record = await self.client.record(self.id)
+                signed = next((s for s in record.outputs if s.output == index), None)
+                if signed is None:
+                    raise Retryable("task.record", "storage holds no shares for this output yet")
+                return await self._open(settled, index, signed)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    async def _open(self, settled: TaskSettled, index: int, signed: SignedShares) -> bytes:
+        key_pair = self.client.result_key
+        if key_pair is None:
+            raise Permanent("client.result_key", "no key to open the result with")
+        chain, out = self.client.chain, settled.result.outputs[index]
+        manifest = read_manifest(signed.manifest, out.digest)
+        listed = shares.read_share_list(signed.share_list, manifest.id, signed.shares.shares)
+        if (signed.shares.agreement_id, signed.shares.task_id) != (settled.agreement_id, self.id):
+            raise Refused("task.record", "the shares in storage are for another task")
+        body = OutputBody(
+            chain=chain,
+            agreement=self.agreement,
+            request=self.request,
+            result=settled.result,
+            output=index,
+            manifest=signed.manifest,
+            share_list=signed.share_list,
+            shares=signed.shares,
+            shares_signature=signed.signature,
+            recipient=key_pair.public.wire,
+        ).canonical()
+        good = await self._gather_shares(listed, signed, body, key_pair)
+        key = shares.recover_key(good, self.agreement.keys.threshold, manifest.keys[0])
+        ciphertext = await self.client.blob(manifest.files[0].sha256)
+        return output.open_output(manifest, ciphertext, key, settled.agreement_id, self.id, out.name)
+
+    async def _gather_shares(
+        self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
+    ) -> dict[int, bytes]:
+        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
+        chain, threshold = self.client.chain, self.agreement.keys.threshold
+
+        async def ask(broker: bytes) -> tuple[int, bytes]:
+            url = self.client.config.brokers.get(broker)
+            if url is None:
+                raise Permanent("broker.endpoint", f"no endpoint is configured for broker {broker.hex()[:16]}…")
+            answer = await self.client.post_output(url, body)
+            x, share = release.open_output_share(answer.sealed, chain, self.agreement, signed.shares, broker, key_pair)
+            if x != listed.position(broker):
+                raise Refused("shares.wrong", "a broker answered with another's share")
+            shares.check_share(listed, x, 0, share)
+            return x, share
+
+        pending = {asyncio.create_task(ask(entry.broker)) for entry in listed.brokers}
+        good: dict[int, bytes] = {}
+        faults: list[OracleError] = []
+        try:
+            while pending and len(good) < threshold:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for finished in done:
+                    try:
+                        x, share = finished.result()
+                    except OracleError as error:
+                        faults.append(error)
+                    else:
+                        good[x] = share
+        finally:
+            for rest in pending:
+                rest.cancel()
+        if len(good) < threshold:
+            reasons = "; ".join(str(fault) for fault in faults[:3])
+            kind = Retryable if any(isinstance(f, Retryable) for f in faults) else Refused
+            raise kind("output.shares", f"{len(good)} of the {threshold} brokers needed answered: {reasons}")
+        return good
+
+    def _output_index(self, name: str | None) -> int:
+        names = [o.name for o in self.agreement.outputs]
+        if name is None and len(names) == 1:
+            return 0
+        if name is None or name not in names:
+            raise Refused("task.output", "the task has no such output", found=name, expected=" or ".join(names))
+        return names.index(name)
