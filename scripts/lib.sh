@@ -8,6 +8,8 @@ mkdir -p "$tools"
 export PATH="$root/.venv/bin:$PATH"
 # A virtual environment that happens to be active is not ours.
 unset VIRTUAL_ENV PYTHONHOME PYTHONPATH
+# The system's certificates, as pip and npm use: a site may have its own.
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
 
 now_ms() { date +%s%3N; }
 

@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 from oracle.attestation.claims import Verified
 from oracle.attestation.errors import AppraisalError, Code, PolicyError
 from oracle.attestation.policy import SKIP, AppraisalPolicy
+from oracle.attestation.types import intel_name
 
 T = TypeVar("T")
 
@@ -44,8 +45,8 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
         wanted = () if isinstance(policy.statuses, str) else policy.statuses or ()
         _refuse(
             Code.STATUS_NOT_ALLOWED,
-            verified.tcb_status.name,
-            ", ".join(status.name for status in wanted),
+            intel_name(verified.tcb_status),
+            ", ".join(intel_name(status) for status in wanted),
             "update the platform's firmware and TCB, or allow this status knowingly",
         )
     if isinstance(policy.evaluation_floor, int) and verified.evaluation < policy.evaluation_floor:

@@ -17,7 +17,7 @@ from oracle.attestation.collateral import Collateral, Window, certificate_window
 from oracle.attestation.errors import Code, CollateralError, RootError, VerificationError
 from oracle.attestation.quote import CERTIFICATION_PCK_CHAIN, ParsedQuote, SgxReport
 from oracle.attestation.qvl import PckValues, QvlRefused, QvlReport, pck_values, verify_quote
-from oracle.attestation.types import TcbStatus
+from oracle.attestation.types import INTEL_NAMES, TcbStatus
 
 SVN_TAG: Final = hashlib.sha256(b"enclave-oracle/svn/1").digest()
 
@@ -164,9 +164,9 @@ def check_agreement(parsed: ParsedQuote, report: QvlReport, pck: PckValues) -> N
 
 def _status(name: str) -> TcbStatus:
     try:
-        return TcbStatus[name]
+        return INTEL_NAMES[name]
     except KeyError:
-        _refuse(Code.QUOTE_REFUSED, f"TCB status {name!r}", ", ".join(TcbStatus.__members__), "update this verifier")
+        _refuse(Code.QUOTE_REFUSED, f"TCB status {name!r}", ", ".join(INTEL_NAMES), "update this verifier")
 
 
 def _refuse(code: Code, found: str, expected: str, action: str) -> NoReturn:

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from oracle.attestation.errors import Code, PolicyError
-from oracle.attestation.types import TcbStatus
+from oracle.attestation.types import INTEL_NAMES, TcbStatus, intel_name
 
 SKIP = "skip"
 Skip = Literal["skip"]
@@ -41,16 +41,16 @@ def _bytes_of(size: int) -> BeforeValidator:
 
 def _status(value: object) -> object:
     if isinstance(value, str):
-        if value not in TcbStatus.__members__:
-            raise ValueError(f"expected one of {', '.join(TcbStatus.__members__)}")
-        return TcbStatus[value]
+        if value not in INTEL_NAMES:
+            raise ValueError(f"expected one of {', '.join(INTEL_NAMES)}")
+        return INTEL_NAMES[value]
     return value
 
 
 _HEX = PlainSerializer(lambda value: "0x" + value.hex(), when_used="json")
 Bytes32 = Annotated[bytes, _bytes_of(32), _HEX]
 Bytes64 = Annotated[bytes, _bytes_of(64), _HEX]
-Status = Annotated[TcbStatus, BeforeValidator(_status), PlainSerializer(lambda value: value.name, when_used="json")]
+Status = Annotated[TcbStatus, BeforeValidator(_status), PlainSerializer(intel_name, when_used="json")]
 
 
 class AppraisalPolicy(BaseModel):

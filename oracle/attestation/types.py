@@ -1,26 +1,26 @@
-"""Enumerations shared by the three stages; the numbers are those of the contracts."""
+"""Names of the three stages for the protocol's numbers."""
 
 from __future__ import annotations
 
-from enum import IntEnum
+from typing import Final
+
+from enclave_app.protocol.structs import TcbStatus, Tee
+
+__all__ = ["INTEL_NAMES", "TcbStatus", "Tee", "intel_name"]
+
+INTEL_NAMES: Final = {
+    "UpToDate": TcbStatus.UP_TO_DATE,
+    "SWHardeningNeeded": TcbStatus.SW_HARDENING_NEEDED,
+    "ConfigurationNeeded": TcbStatus.CONFIGURATION_NEEDED,
+    "ConfigurationAndSWHardeningNeeded": TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED,
+    "OutOfDate": TcbStatus.OUT_OF_DATE,
+    "OutOfDateConfigurationNeeded": TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED,
+    "Revoked": TcbStatus.REVOKED,
+    "TDRelaunchAdvised": TcbStatus.TD_RELAUNCH_ADVISED,
+    "TDRelaunchAdvisedConfigurationNeeded": TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED,
+}
+"""TCB statuses as Intel's collateral writes them; appraisal policies use the same names."""
 
 
-class Tee(IntEnum):
-    """TEE kinds, as in `VerifierStatement.tee` and in the measurement's tag byte."""
-
-    SGX = 1
-    TDX = 2
-
-
-class TcbStatus(IntEnum):
-    """Intel's TCB statuses; bit 1 << value of `Enclaves.statusMask` stands for each. Zero is no status."""
-
-    UpToDate = 1
-    SWHardeningNeeded = 2
-    ConfigurationNeeded = 3
-    ConfigurationAndSWHardeningNeeded = 4
-    OutOfDate = 5
-    OutOfDateConfigurationNeeded = 6
-    Revoked = 7
-    TDRelaunchAdvised = 8
-    TDRelaunchAdvisedConfigurationNeeded = 9
+def intel_name(status: TcbStatus) -> str:
+    return next(name for name, known in INTEL_NAMES.items() if known is status)

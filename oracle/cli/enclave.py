@@ -129,8 +129,7 @@ async def _register(settings: WorkerConfig) -> Enrolled:
 
 
 def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
-    from enclave_app.protocol.structs import Tee
-    from oracle.attestation.types import TcbStatus
+    from enclave_app.protocol.structs import TcbStatus, Tee
 
     record = enclave.record
     return {

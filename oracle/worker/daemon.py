@@ -300,6 +300,19 @@ async def _check_chain(source: SingleSource, deployment: Deployment) -> None:
         raise Permanent(
             "chain.wrong", "the RPC endpoint serves another chain", found=found, expected=deployment.chain_id
         )
+    contracts = {
+        "oracle": deployment.oracle,
+        "agreementRegistry": deployment.agreement_registry,
+        "enclaveRegistry": deployment.enclave_registry,
+    }
+    for name, address in contracts.items():
+        if await source.rpc.call("eth_getCode", address, "latest") in ("0x", None):
+            raise Permanent(
+                "config.deployment",
+                f"the deployment file names a contract where there is none ({name})",
+                found=address,
+                hint="Is it the file of this chain?",
+            )
 
 
 async def _anchor(source: SingleSource, deployment: Deployment, appraiser: Appraiser | None, verifier: str) -> bytes:

@@ -119,7 +119,7 @@ def check_evidence(
             AppraisalPolicy(
                 measurements=(identity.measurement,),
                 anchors=(sha256(root_der),),
-                statuses=tuple(status for status in TcbStatus if status is not TcbStatus.Revoked),
+                statuses=tuple(status for status in TcbStatus if status is not TcbStatus.REVOKED),
                 evaluation_floor="skip",
                 report_data=expected,
                 advisories="skip",

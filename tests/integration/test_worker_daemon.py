@@ -20,6 +20,8 @@ from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import TaskState
 from oracle import logs
 from oracle.chain.abi import load
+from oracle.chain.deploy import Deployment
+from oracle.errors import Permanent
 from oracle.worker.daemon import Worker
 from oracle.worker.journal import Journal
 from oracle.worker.states import State
@@ -114,6 +116,19 @@ async def test_a_request_is_settled_and_its_record_and_blobs_are_stored(tmp_path
             assert (place.blobs / output.shares.shares.hex()).read_bytes() == output.share_list
         assert states(place) == {task_id: (State.SETTLED, None)}
         assert place.enclave.held == {}
+
+
+@pytest.mark.parametrize("name", ["oracle", "agreement_registry", "enclave_registry"])
+async def test_a_deployment_file_of_another_chain_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    async with world(tmp_path) as place:
+        config = place.config()
+        deployment = Deployment.read(config.deployment)
+        elsewhere = deployment.model_copy(update={name: "0x" + "12" * 20})
+        (tmp_path / "elsewhere.json").write_bytes(elsewhere.canonical())
+        worker = Worker(config.model_copy(update={"deployment": tmp_path / "elsewhere.json"}))
+        with pytest.raises(Permanent) as caught:
+            await asyncio.wait_for(worker.run(), 20)
+        assert caught.value.code == "config.deployment"
 
 
 @pytest.mark.parametrize("fault", ["down", "lie", "wrong_share", "garbage", "refuse", "slow"])

@@ -35,7 +35,7 @@ VERIFIED = verify(
 POLICY = AppraisalPolicy(
     measurements=(ENCLAVE.measurement,),
     anchors=(VERIFIED.root,),
-    statuses=(TcbStatus.UpToDate, TcbStatus.SWHardeningNeeded),
+    statuses=(TcbStatus.UP_TO_DATE, TcbStatus.SW_HARDENING_NEEDED),
     evaluation_floor=17,
     report_data=bytes(range(64)),
     advisories=("INTEL-SA-00001",),
@@ -58,7 +58,7 @@ def test_a_policy_that_names_this_evidence_accepts_it() -> None:
     [
         ("measurements", (bytes(32),), Code.MEASUREMENT_NOT_LISTED),
         ("anchors", (bytes(32),), Code.ANCHOR_NOT_LISTED),
-        ("statuses", (TcbStatus.UpToDate,), Code.STATUS_NOT_ALLOWED),
+        ("statuses", (TcbStatus.UP_TO_DATE,), Code.STATUS_NOT_ALLOWED),
         ("evaluation_floor", 18, Code.EVALUATION_BELOW_FLOOR),
         ("report_data", bytes(64), Code.REPORT_DATA_MISMATCH),
         ("advisories", ("INTEL-SA-00615",), Code.ADVISORY_REFUSED),

@@ -28,6 +28,7 @@ from oracle.attestation import (
 )
 from oracle.attestation.dcap import check_agreement, svn_digest
 from oracle.attestation.qvl import PckValues, pck_values, verify_quote
+from oracle.attestation.types import intel_name
 
 NOW = 1_800_000_000
 ENCLAVE = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=b"configuration")
@@ -55,7 +56,7 @@ def minted(**fields: object) -> Collateral:
 def test_a_minted_quote_gives_the_claims_that_were_put_in() -> None:
     claims = check()
 
-    assert claims.tcb_status is TcbStatus.UpToDate
+    assert claims.tcb_status is TcbStatus.UP_TO_DATE
     assert claims.measurement == ENCLAVE.measurement
     assert claims.report_data == bytes(range(64))
     assert claims.root == hashlib.sha256(AUTHORITY.root_der).digest() == DevelopmentRoot(AUTHORITY.root_der).digest
@@ -101,15 +102,15 @@ def test_a_debug_enclave_is_refused() -> None:
     assert code_of(caught) is Code.DEBUG_ENCLAVE
 
 
-@pytest.mark.parametrize("status", [s for s in TcbStatus if s < TcbStatus.Revoked])
+@pytest.mark.parametrize("status", [s for s in TcbStatus if s < TcbStatus.REVOKED])
 def test_each_status_of_the_platform_is_reported(status: TcbStatus) -> None:
-    claims = check(collateral=minted(status=status.name, advisories=("INTEL-SA-00001",)))
+    claims = check(collateral=minted(status=intel_name(status), advisories=("INTEL-SA-00001",)))
     assert claims.tcb_status is status
     assert claims.advisory_ids == ("INTEL-SA-00001",)
 
 
 def test_an_outdated_quoting_enclave_makes_the_whole_out_of_date() -> None:
-    assert check(collateral=minted(qe_status="OutOfDate")).tcb_status is TcbStatus.OutOfDate
+    assert check(collateral=minted(qe_status="OutOfDate")).tcb_status is TcbStatus.OUT_OF_DATE
 
 
 def test_a_revoked_tcb_is_refused() -> None:
@@ -125,7 +126,7 @@ def test_a_revoked_pck_certificate_is_refused_and_its_neighbour_is_not() -> None
         check(collateral=collateral)
     assert code_of(caught) is Code.QUOTE_REFUSED
     quote = asyncio.run(SoftwareAttester(neighbour, ENCLAVE).quote(bytes(64)))
-    assert check(quote, collateral).tcb_status is TcbStatus.UpToDate
+    assert check(quote, collateral).tcb_status is TcbStatus.UP_TO_DATE
 
 
 def test_the_evaluation_number_is_the_older_of_the_two() -> None:
@@ -141,7 +142,7 @@ def test_expired_collateral_is_refused_and_a_newer_one_mends_it() -> None:
     assert code_of(caught) is Code.COLLATERAL_EXPIRED
     assert caught.value.retryable
     newer = Collateral.from_json(json.dumps(AUTHORITY.collateral(now=NOW + DAY, days=1)))
-    assert check(collateral=newer, now=NOW + DAY + 1).tcb_status is TcbStatus.UpToDate
+    assert check(collateral=newer, now=NOW + DAY + 1).tcb_status is TcbStatus.UP_TO_DATE
 
 
 def test_collateral_of_the_future_is_refused() -> None:
