@@ -301,7 +301,7 @@ def test_enclaves_are_listed_with_how_they_stand(town: Town, tmp_path: Path) -> 
     (found,) = answer(*words)["enclaves"]
     assert found["signer"] == world.enclave.signer.address
     assert found["measurement"] == "0x" + world.program.measurement.hex()
-    assert (found["state"], found["tee"], found["tcb_status"], found["maker"]) == ("valid", "sgx", "uptodate", None)
+    assert (found["state"], found["tee"], found["tcb_status"], found["maker"]) == ("valid", "sgx", "up_to_date", None)
     assert "DEVELOPMENT" in oracle(*words).stdout
     town.call("anvil_mine", hex(2), hex(2 * 86_400))
     assert answer(*words)["enclaves"] == []
