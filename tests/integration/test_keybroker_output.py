@@ -24,7 +24,7 @@ from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker, read_log, verify_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import OutputReleased
-from tests.integration.keybroker_scene import Scene, World, anvil, make_world
+from tests.broker_kit import Scene, World, anvil, make_world
 
 NAME = "summary"
 
@@ -274,7 +274,7 @@ async def test_a_share_list_that_no_enclave_signed_is_refused(scene: Scene, brok
 
 async def test_a_share_list_of_another_program_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
     from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-    from tests.integration.keybroker_scene import Enclave
+    from tests.broker_kit import Enclave
 
     other = Enclave(SoftwareAttester(scene.world.platform, SoftwareEnclave(secrets.token_bytes(32), b"{}")))
     await scene.register(await scene.evidence(other), other)

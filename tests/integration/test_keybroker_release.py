@@ -26,7 +26,7 @@ from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker, read_log, verify_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
-from tests.integration.keybroker_scene import Enclave, Scene, Sealed, World, anvil, collateral_with, make_world
+from tests.broker_kit import Enclave, Scene, Sealed, World, anvil, collateral_with, make_world
 
 
 @pytest.fixture(scope="module")

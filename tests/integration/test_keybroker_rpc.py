@@ -20,7 +20,7 @@ from oracle.chain.rpc import Rpc
 from oracle.chain.source import Block
 from oracle.errors import OracleError, Permanent, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker
-from tests.integration.keybroker_scene import Scene, World, anvil, free_port, make_world
+from tests.broker_kit import Scene, World, anvil, free_port, make_world
 
 Lie = Callable[[dict[str, Any], Any], Any]
 """The call and its true result, to the result that is given."""

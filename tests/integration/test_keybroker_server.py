@@ -25,7 +25,7 @@ from oracle.keybroker import KeyBrokerConfig, open_broker, verify_log
 from oracle.keybroker.broker import Info
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.server import start
-from tests.integration.keybroker_scene import Scene, World, anvil, make_world
+from tests.broker_kit import Scene, World, anvil, make_world
 
 
 @pytest.fixture(scope="module")

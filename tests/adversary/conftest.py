@@ -1,0 +1,61 @@
+"""The harness of the host adversary suite: every case names its lie, shows its refusal, and is counted by seam."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adversary.lies import SEAMS, Lie, Refused
+
+HERE = Path(__file__).parent
+_REFUSED: Counter[str] = Counter()
+_TOLD: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lies", metavar="FILE", help="write the suite's cases to FILE as JSON")
+
+
+def lie_of(item: pytest.Item) -> Lie:
+    told = [mark.args[0] for mark in item.iter_markers("lie")]
+    if len(told) != 1 or not isinstance(told[0], Lie) or told[0].seam not in SEAMS:
+        raise pytest.UsageError(f"{item.nodeid} is no case: it needs one `lie` mark with a known seam")
+    return told[0]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    cases = [(item.nodeid, lie_of(item)) for item in session.items if HERE in item.path.parents]
+    path = session.config.getoption("--lies", default=None)
+    if path:
+        rows = [{"test": node, **vars(told)} for node, told in cases]
+        Path(path).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest) -> Iterator[Refused]:
+    """The check of this case's refusal; a case that passes without one fails."""
+    told = lie_of(request.node)
+    _TOLD[told.seam] += 1
+    check = Refused(told)
+    yield check
+    assert check.seen, "the case ended without having seen its refusal"
+    _REFUSED[told.seam] += 1
+
+
+@pytest.fixture(autouse=True)
+def _every_case_shows_its_refusal(refused: Refused) -> None:
+    """A case cannot do without the check."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _TOLD:
+        return
+    terminalreporter.section("host adversary suite")
+    terminalreporter.write_line(f"{'seam':<12} {'cases':>6} {'refused':>8}")
+    for seam in SEAMS:
+        terminalreporter.write_line(f"{seam:<12} {_TOLD[seam]:>6} {_REFUSED[seam]:>8}")
+    terminalreporter.write_line(f"{'all':<12} {_TOLD.total():>6} {_REFUSED.total():>8}")
