@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eth_abi.abi import encode
 from eth_account import Account
@@ -196,6 +196,20 @@ async def make_world(url: str, directory: Path) -> World:
     return world
 
 
+class Registration(NamedTuple):
+    """IEnclaveRegistry.Registration, field by field."""
+
+    signer: str
+    sealing_key: bytes
+    block_number: int
+    block_hash: bytes
+    operator: str
+    proof_of_possession: bytes
+    operator_signature: bytes
+    verifier: str
+    evidence: bytes
+
+
 class Scene:
     """A world seen from one test's event loop."""
 
@@ -251,8 +265,8 @@ class Scene:
         parsed = parse_evidence(evidence.tee, evidence.quote)
         return verify(parsed, collateral, self.world.authority.root_der, int(time.time()))
 
-    async def register(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> None:
-        """Register through the development appraiser, who may be made to say something else than the evidence."""
+    async def registration(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> Registration:
+        """What the development appraiser lets register, who may be made to say something else than the evidence."""
         enclave, seen = enclave or self.world.enclave, self.verified(evidence)
         now = (await self.head()).timestamp
         statement = VerifierStatement(
@@ -271,9 +285,6 @@ class Scene:
                 **said,
             }
         )
-        verifier = self.world.deployment.verifiers["development"]
-        domain = Domain(chain_id=self.world.deployment.chain_id, verifying_contract=verifier)
-        signature = SigningKey(bytes(self.world.appraiser.key)).sign(statement.typed_digest(domain))
         enrolment = Enrolment(
             signer=evidence.signer,
             sealing_key=sha256(evidence.sealing_key),
@@ -281,7 +292,7 @@ class Scene:
             operator=evidence.operator,
         )
         registry = Domain(chain_id=evidence.chain_id, verifying_contract=evidence.registry)
-        registration = (
+        return Registration(
             evidence.signer,
             enrolment.sealing_key,
             evidence.block_number,
@@ -289,11 +300,27 @@ class Scene:
             evidence.operator,
             enclave.signer.sign(enrolment.typed_digest(registry)),
             evidence.operator_signature,
-            verifier,
-            encode([VerifierStatement.abi_type(), "bytes"], [statement.to_abi(), signature]),
+            self.world.deployment.verifiers["development"],
+            self.appraised(statement),
         )
+
+    def appraised(
+        self, statement: VerifierStatement, appraiser: LocalAccount | None = None, verifier: str | None = None
+    ) -> bytes:
+        """The development verifier's evidence: a statement, signed by its appraiser unless another is given."""
+        verifier = verifier or self.world.deployment.verifiers["development"]
+        domain = Domain(chain_id=self.world.deployment.chain_id, verifying_contract=verifier)
+        signature = SigningKey(bytes((appraiser or self.world.appraiser).key)).sign(statement.typed_digest(domain))
+        return encode([VerifierStatement.abi_type(), "bytes"], [statement.to_abi(), signature])
+
+    async def register(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> None:
+        """Register evidence through the development appraiser; `said` is what it says otherwise than the evidence."""
+        await self.send_registration(await self.registration(evidence, enclave, **said))
+
+    async def send_registration(self, registration: Registration, registry: str | None = None) -> None:
+        """Anyone may relay one, so the requester does."""
         call = load("EnclaveRegistry").call("register", registration)
-        await self.transact(self.world.requester, self.world.deployment.enclave_registry, call)
+        await self.transact(self.world.requester, registry or self.world.deployment.enclave_registry, call)
 
     @property
     def anchor(self) -> bytes:
