@@ -265,11 +265,10 @@ class Scene:
         parsed = parse_evidence(evidence.tee, evidence.quote)
         return verify(parsed, collateral, self.world.authority.root_der, int(time.time()))
 
-    async def registration(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> Registration:
-        """What the development appraiser lets register, who may be made to say something else than the evidence."""
-        enclave, seen = enclave or self.world.enclave, self.verified(evidence)
-        now = (await self.head()).timestamp
-        statement = VerifierStatement(
+    async def statement(self, evidence: Evidence, **said: Any) -> VerifierStatement:
+        """What an appraiser says about evidence; `said` is what it says otherwise."""
+        seen, now = self.verified(evidence), (await self.head()).timestamp
+        return VerifierStatement(
             **{
                 "tee": int(seen.tee),
                 "measurement": seen.measurement,
@@ -285,6 +284,10 @@ class Scene:
                 **said,
             }
         )
+
+    async def registration(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> Registration:
+        """What the development appraiser lets register, who may be made to say something else than the evidence."""
+        enclave, statement = enclave or self.world.enclave, await self.statement(evidence, **said)
         enrolment = Enrolment(
             signer=evidence.signer,
             sealing_key=sha256(evidence.sealing_key),
