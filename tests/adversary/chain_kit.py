@@ -6,7 +6,7 @@ A test file takes the fixtures by name: `broker, scene, world = kit.broker, kit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
+from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Enclaves, Outcome, Result, TaskRequest
+from enclave_app.protocol.structs import Agreement, Enclaves, Enrolment, Outcome, Result, Retire, TaskRequest
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, EnclaveReader, OracleReader
 from oracle.chain.rpc import Rpc
@@ -29,8 +30,11 @@ from oracle.keybroker import KeyBroker, open_broker, read_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
 from tests.adversary.lies import Footprint, Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Enclave, Registration, Scene, World, anvil, make_world
 
+QUOTE_SIGNATURE = 436
+"""Where a version 3 quote has its ECDSA signature, r ‖ s."""
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 MAY_PASS_LATER = frozenset(
     {
         "agreement.inactive",
@@ -69,6 +73,33 @@ async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
     broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
     yield broker
     await broker.close()
+
+
+@pytest.fixture
+async def on_chain(scene: Scene) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Makes the chain say another id; afterwards it has its own again."""
+
+    async def become(chain_id: int) -> None:
+        await scene.rpc.call("anvil_setChainId", chain_id)
+
+    yield become
+    await become(scene.world.deployment.chain_id)
+
+
+@pytest.fixture
+def boot(scene: Scene) -> Enclave:
+    """A genuine enclave that is not registered yet."""
+    return Enclave(scene.world.enclave.attester)
+
+
+@pytest.fixture
+async def honest(scene: Scene, boot: Enclave) -> Registration:
+    """Its registration, which the registry takes."""
+    registration = await scene.registration(await scene.evidence(boot), boot)
+    before = await scene.rpc.call("evm_snapshot")
+    await scene.send_registration(registration)
+    await scene.rpc.call("evm_revert", before)
+    return registration
 
 
 def case(seam: str, name: str, value: object, what: str, rules: str, reason: str) -> Any:
@@ -133,6 +164,16 @@ def identity(scene: Scene, signer: str, anchor: bytes | None = None, registry: s
     return look
 
 
+def padded(quote: bytes) -> bytes:
+    return quote + bytes(64)
+
+
+def malleated(quote: bytes) -> bytes:
+    """The same quote with its signature's other form, (r, n − s), which verifies as well."""
+    s = int.from_bytes(quote[QUOTE_SIGNATURE + 32 : QUOTE_SIGNATURE + 64], "big")
+    return quote[: QUOTE_SIGNATURE + 32] + (P256_ORDER - s).to_bytes(32, "big") + quote[QUOTE_SIGNATURE + 64 :]
+
+
 # Lies at a broker
 
 
@@ -177,6 +218,26 @@ async def fulfil(
     )
     call = load("ComputeOracle").call("fulfil", request, given or agreement.tee, agreement.price, result, signature)
     await scene.transact(scene.world.requester, agreement.oracle, call)
+
+
+def possession(scene: Scene, key: SigningKey, said: Registration) -> bytes:
+    """`key`'s proof of possession for what a registration says, in the scene's registry."""
+    enrolment = Enrolment(
+        signer=said.signer, sealing_key=said.sealing_key, block_hash=said.block_hash, operator=said.operator
+    )
+    return key.sign(enrolment.typed_digest(registry_domain(scene)))
+
+
+async def retire(scene: Scene, signer: str, key: SigningKey) -> None:
+    """`key`'s word that `signer` is no longer used."""
+    signature = key.sign(Retire(signer=signer).typed_digest(registry_domain(scene)))
+    call = load("EnclaveRegistry").call("retire", scene.anchor, signer, signature)
+    await scene.transact(scene.world.requester, scene.world.deployment.enclave_registry, call)
+
+
+def registry_domain(scene: Scene) -> Domain:
+    deployment = scene.world.deployment
+    return Domain(chain_id=deployment.chain_id, verifying_contract=deployment.enclave_registry)
 
 
 async def deploy(scene: Scene, name: str, *args: object) -> str:

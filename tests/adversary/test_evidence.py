@@ -17,8 +17,7 @@ from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Host, Retire
-from oracle.chain.abi import load
+from enclave_app.protocol.structs import Host
 from oracle.keybroker import KeyBroker
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
@@ -158,10 +157,7 @@ async def test_an_expired_registration(scene: Scene, broker: KeyBroker, tmp_path
 @lie("evidence", "an enclave that was retired", "R2", "enclave.retired")
 async def test_a_retired_identity(scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused) -> None:
     body = await scene.body()
-    signer = scene.world.enclave.signer
-    digest = Retire(signer=signer.address).typed_digest(body.chain.enclave_domain(body.agreement))
-    call = load("EnclaveRegistry").call("retire", scene.anchor, signer.address, signer.sign(digest))
-    await scene.transact(scene.world.requester, scene.world.deployment.enclave_registry, call)
+    await kit.retire(scene, body.evidence.signer, scene.world.enclave.signer)
     await kit.ask(broker, refused, tmp_path, body)
 
 

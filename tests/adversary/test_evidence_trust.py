@@ -29,20 +29,7 @@ from tests.broker_kit import Enclave, Scene, collateral_with
 broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "evidence")
 
-QUOTE_SIGNATURE = 436
-"""Where a version 3 quote has its ECDSA signature, r ‖ s."""
-P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 RECORDED = Path(__file__).parent.parent / "data" / "attestation"
-
-
-def padded(quote: bytes) -> bytes:
-    return quote + bytes(64)
-
-
-def malleated(quote: bytes) -> bytes:
-    """The same quote with its signature's other form, (r, n − s), which verifies as well."""
-    s = int.from_bytes(quote[QUOTE_SIGNATURE + 32 : QUOTE_SIGNATURE + 64], "big")
-    return quote[: QUOTE_SIGNATURE + 32] + (P256_ORDER - s).to_bytes(32, "big") + quote[QUOTE_SIGNATURE + 64 :]
 
 
 def with_quote(body: ReleaseBody, quote: bytes) -> ReleaseBody:
@@ -221,15 +208,15 @@ async def test_a_real_quote_of_somebody_else(scene: Scene, tmp_path: Path, refus
 async def test_trailing_bytes(
     scene: Scene, broker: KeyBroker, body: ReleaseBody, tmp_path: Path, refused: Refused
 ) -> None:
-    await kit.ask(broker, refused, tmp_path, with_quote(body, padded(body.evidence.quote) + b"\x01"))
+    await kit.ask(broker, refused, tmp_path, with_quote(body, kit.padded(body.evidence.quote) + b"\x01"))
     await broker.releases.release(body)
 
 
 @pytest.mark.parametrize(
     "another_form",
     [
-        case("padded", padded, "a used quote again, with zeros behind it", "R2 R13", "release.cap"),
-        case("malleated", malleated, "a used quote again, its signature malleated", "R2 R13", "release.cap"),
+        case("padded", kit.padded, "a used quote again, with zeros behind it", "R2 R13", "release.cap"),
+        case("malleated", kit.malleated, "a used quote again, its signature malleated", "R2 R13", "release.cap"),
     ],
 )
 async def test_one_quote_twice(
