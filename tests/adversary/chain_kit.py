@@ -35,6 +35,8 @@ from tests.broker_kit import Enclave, Registration, Scene, World, anvil, make_wo
 QUOTE_SIGNATURE = 436
 """Where a version 3 quote has its ECDSA signature, r ‖ s."""
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+SAYS_YES = "0x631626ba7e60e01b60005260206000f3"
+"""The code of a wallet that answers every question with ERC-1271's yes."""
 MAY_PASS_LATER = frozenset(
     {
         "agreement.inactive",
@@ -172,6 +174,11 @@ def malleated(quote: bytes) -> bytes:
     """The same quote with its signature's other form, (r, n − s), which verifies as well."""
     s = int.from_bytes(quote[QUOTE_SIGNATURE + 32 : QUOTE_SIGNATURE + 64], "big")
     return quote[: QUOTE_SIGNATURE + 32] + (P256_ORDER - s).to_bytes(32, "big") + quote[QUOTE_SIGNATURE + 64 :]
+
+
+def junk_of(wallet: str) -> bytes:
+    """A signature that only `wallet` could make sense of."""
+    return bytes.fromhex(wallet[2:]) + b" says so"
 
 
 # Lies at a broker
