@@ -417,6 +417,12 @@ class Scene:
         return given
 
     async def request(self, agreement: Agreement, **changes: Any) -> TaskRequest:
+        request = await self.task_request(agreement, **changes)
+        await self.send_request(request)
+        return request
+
+    async def task_request(self, agreement: Agreement, **changes: Any) -> TaskRequest:
+        """A request that the contract takes, not sent yet."""
         now = (await self.head()).timestamp
         base: dict[str, Any] = {
             "agreement_id": self.world.chain.agreement_id(agreement),
@@ -434,10 +440,13 @@ class Scene:
             "callback": ZERO_ADDRESS,
             "callback_gas": 0,
         }
-        request = TaskRequest(**{**base, **changes})
-        call = load("ComputeOracle").call("request", request, [], "")
-        await self.transact(self.world.requester, self.world.deployment.oracle, call, value=FEE)
-        return request
+        return TaskRequest(**{**base, **changes})
+
+    async def send_request(
+        self, request: TaskRequest, proof: Sequence[bytes] = (), sender: LocalAccount | None = None, value: int = FEE
+    ) -> None:
+        call = load("ComputeOracle").call("request", request, list(proof), "")
+        await self.transact(sender or self.world.requester, self.world.deployment.oracle, call, value=value)
 
     def ask(
         self, agreement: Agreement, request: TaskRequest, enclave: Enclave | None = None, **changes: Any

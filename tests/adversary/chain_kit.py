@@ -47,6 +47,7 @@ MAY_PASS_LATER = frozenset(
         "evidence.age",
         "evidence.block_unknown",
         "evidence.collateral_expired",
+        "task.delay",
         "task.unknown",
     }
 )

@@ -57,10 +57,11 @@ FORGERIES: dict[str, tuple[str, Forgery]] = {
 }
 
 
-def for_a_party(where: str, reason: str) -> list[Any]:
-    """A case for each forgery, told `where`."""
+def for_a_party(where: str, reason: str, **other: str) -> list[Any]:
+    """A case for each forgery, told `where`; `other` are the reasons that differ, by the forgery's name."""
     return [
-        case("consent", name, forge, f"{what}, {where}", "R7 R13", reason) for name, (what, forge) in FORGERIES.items()
+        case("consent", name, forge, f"{what}, {where}", "R7 R13", other.get(name, reason))
+        for name, (what, forge) in FORGERIES.items()
     ]
 
 
