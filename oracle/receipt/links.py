@@ -5,11 +5,15 @@ Pure: the clock is passed in, and what the chain recorded is passed in by whoeve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from enclave_app.protocol import signing
 from enclave_app.protocol.bundle import read_bundle
@@ -31,8 +35,6 @@ from oracle.agreement.terms import Terms, check_request_terms, identify_agreemen
 from oracle.attestation import (
     INTEL_ROOT_DIGEST,
     AttestationError,
-    Collateral,
-    CollateralError,
     DevelopmentRoot,
     Verified,
     evidence_refusal,
@@ -40,6 +42,7 @@ from oracle.attestation import (
     parse_evidence,
     verify,
 )
+from oracle.attestation.collateral import pem_chain
 from oracle.attestation.types import intel_name
 from oracle.chain.reader import Consent
 from oracle.errors import Refused
@@ -219,10 +222,11 @@ def evidence_link(case: Case) -> str:
                 "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
             )
         parsed = parse_evidence(receipt.evidence.tee, receipt.evidence.quote)
-        quoted = parsed.section.certification.decode("latin-1")
-        collateral = _collateral(case)
-        if parsed.trailing or one_form(quoted) != quoted.removesuffix("\0"):
-            raise Refused("evidence.form", "the quote is not in its one form")
+        if parsed.trailing:
+            raise Refused("evidence.form", "there are bytes behind the quote's end")
+        quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
+        _check_chains(root, (quoted, *receipt.collateral.chains()))
+        collateral = receipt.collateral.collateral()
         case.verified = tuple(verify(parsed, collateral, root, time) for time in sorted({min(times), max(times)}))
     except AttestationError as error:
         raise evidence_refusal(error) from None
@@ -398,16 +402,24 @@ def _development_root(der: bytes, chain_id: int) -> bytes:
     return root.der
 
 
-def _collateral(case: Case) -> Collateral:
-    """Raises Refused where something in it is in a form of which there is more than one."""
-    held = case.receipt.collateral
+def _check_chains(root: bytes, chains: Sequence[str]) -> None:
+    """Each PEM chain in its one form, every certificate issued by the next, the last one the root.
+
+    dcap-qvl reads no further than to what the root has issued, so what stands behind that would be nobody's word.
+    """
+    for text in chains:
+        chain = pem_chain(text)
+        issued = all(_issued(each, issuer) for each, issuer in pairwise(chain))
+        if not issued or chain[-1].public_bytes(Encoding.DER) != root or one_form(text) != text:
+            raise Refused("evidence.form", "a certificate chain is not one, in its one form, that ends with the root")
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
-        one = all(one_form(chain) == chain for chain in held.chains())
-    except CollateralError as error:
-        raise evidence_refusal(error) from None
-    if not one:
-        raise Refused("evidence.form", "the collateral is not in its one form")
-    return held.collateral()
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _check_time(case: Case, time: int) -> None:
