@@ -55,6 +55,7 @@ Bend = Callable[[Any], Any]
 NOBODY = "0x" + "77" * 20
 SEALING = SealingKey.generate()
 PLAINTEXT = b"MARKER-55aa, a plaintext that no receipt holds"
+SEALED_ANSWER = b"SEALED-55aa, for the enclave alone"
 CHAIN_ID = 31337
 
 
@@ -189,8 +190,8 @@ def make_story(
     proof: Evidence = evidence(_evidence(chain, agreed, keys, made))
     released = [
         (position, key)
-        for position, (term, manifest) in enumerate(zip(agreed.data, manifests, strict=True))
-        for key in manifest.key_indexes(term.columns)
+        for position, (columns, manifest) in enumerate(zip(COLUMNS.values(), manifests, strict=True))
+        for key in manifest.key_indexes(columns)
     ]
     nonce, secret = secrets.token_bytes(32), TaskSecret(keys.data, agreement_id, task_id)
     answers = []
@@ -203,7 +204,7 @@ def make_story(
             )
         )  # fmt: skip
         signature = keys.brokers[index].sign(said.typed_digest(oracle))
-        answers.append(ReleaseAnswer(statement=said, signature=signature, sealed=b"sealed"))
+        answers.append(ReleaseAnswer(statement=said, signature=signature, sealed=SEALED_ANSWER))
     sealed = seal_output(secret, "summary", PLAINTEXT, 4096, 2)
     succeeded = outcome == Outcome.SUCCEEDED
     out = Out(
