@@ -26,7 +26,7 @@ from enclave_app.protocol.params import ParamDomain, read_domain
 from enclave_app.protocol.release import OutputAnswer, TaskRecord
 from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.storage import record_name
+from enclave_app.protocol.storage import receipt_name, record_name
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
@@ -38,6 +38,7 @@ from oracle.chain.sender import Receipt, Sender, account_of
 from oracle.chain.source import Block, SingleSource
 from oracle.config import ClientConfig
 from oracle.errors import OracleError, Permanent, Refused, Retryable
+from oracle.receipt import MAX_RECEIPT, read_receipt
 from oracle.storage import Storage, get_from_any, open_storage
 from oracle.task import Task
 
@@ -263,6 +264,22 @@ class Client:
         for storage in self._storages:
             try:
                 return parse(TaskRecord, await storage.get_named(record_name(task_id), MAX_RECORD), limit=MAX_RECORD)
+            except OracleError as error:
+                failure = error
+        raise failure
+
+    async def receipt(self, task_id: bytes) -> bytes:
+        """The receipt that the worker left for a settled task: untrusted, for `oracle.receipt.verify_receipt` to check.
+
+        Raises Retryable where no storage has it (yet), Refused `receipt.task` for one of another task.
+        """
+        failure: OracleError = Retryable("storage.none", "no storage is configured")
+        for storage in self._storages:
+            try:
+                data = await storage.get_named(receipt_name(task_id), MAX_RECEIPT)
+                if read_receipt(data).task_id == task_id:
+                    return data
+                raise Refused("receipt.task", "storage has a receipt of another task under this one's name")
             except OracleError as error:
                 failure = error
         raise failure

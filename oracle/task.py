@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POLL = 0.05
 RELEASE_PATIENCE = 10.0
+RECEIPT_PATIENCE = 30.0
 FINALITY_PATIENCE = 1800.0
 """Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
 
@@ -79,6 +80,18 @@ class Task:
             signing.check(digest, event.signature, event.signer, "the result")
             return event
         raise Retryable("task.no_log", "the settlement's log is not there yet")
+
+    async def fetch_receipt(self, *, patience: float = RECEIPT_PATIENCE) -> bytes:
+        """The task's receipt, which its worker writes once it has seen the settlement; waits up to `patience` seconds."""
+        limit, pause = time.monotonic() + patience, POLL
+        while True:
+            try:
+                return await self.client.receipt(self.id)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
     async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
         """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.

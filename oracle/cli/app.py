@@ -22,6 +22,7 @@ from oracle.cli import (
     function,
     keybroker,
     keys,
+    receipt,
     task,
     worker,
 )
@@ -35,6 +36,7 @@ ORDER = (
     "function",
     "agreement",
     "task",
+    "receipt",
     "withdraw",
     "enclave",
     "keybroker",
@@ -81,7 +83,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _ON_CHAIN = agreement_chain  # adds its commands to the agreement group
-for group in (keys, dataset, function, agreement, task, enclave, keybroker, worker):
+for group in (keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("devnet")(devnet.devnet)
