@@ -9,7 +9,7 @@ from typing import Any
 
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.output import SealedOutput, TaskSecret, seal_output
-from enclave_app.protocol.release import OutputBody, recipients_digest
+from enclave_app.protocol.release import OutputBody, ReleaseBody, recipients_digest
 from enclave_app.protocol.shares import OutputBinding, ShareList, make_share_list, random_coefficients
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, Enclaves, Out, OutputShares, Price, Result, TaskRequest, TaskState
@@ -93,6 +93,23 @@ class Finished:
     async def on_chain(self) -> TaskOnChain:
         return await OracleReader(self.scene.source, self.agreement.oracle).task(self.task_id, await self.scene.head())
 
+    async def quota_used(self) -> int:
+        registry = AgreementReader(self.scene.source, self.chain.agreement_registry)
+        return (await registry.record(self.agreement_id, await self.scene.head())).used
+
+    async def release_body(self) -> ReleaseBody:
+        """What the worker asked broker 0 with, for the keys that the enclave ran with."""
+        return ReleaseBody(
+            chain=self.chain,
+            agreement=self.agreement,
+            signatures=self.scene.signatures(self.agreement),
+            request=self.request,
+            manifests=tuple(s.manifest.canonical() for s in self.scene.world.sealed),
+            share_lists=tuple(s.shares.canonical() for s in self.scene.world.sealed),
+            release=self.scene.ask(self.agreement, self.request),
+            evidence=await self.scene.evidence(),
+        )
+
     def statement(self, signer: SigningKey | None = None, **changes: Any) -> dict[str, Any]:
         said = {
             "agreement_id": self.agreement_id,
@@ -171,14 +188,8 @@ def standing(task: Finished, accounts: Sequence[str] = ()) -> Callable[[], Await
 
     async def footprint() -> object:
         scene, head = task.scene, await task.scene.head()
-        oracle = OracleReader(scene.source, world.deployment.oracle)
-        record = await AgreementReader(scene.source, world.deployment.agreement_registry).record(
-            task.agreement_id, head
-        )
-        return (
-            await oracle.task(task.task_id, head),
-            record.used,
-            [await oracle.balance(account, head) for account in concerned],
-        )
+        oracle = OracleReader(scene.source, task.agreement.oracle)
+        balances = [await oracle.balance(account, head) for account in concerned]
+        return await oracle.task(task.task_id, head), await task.quota_used(), balances
 
     return footprint

@@ -547,24 +547,6 @@ async def test_no_release_while_the_task_can_be_cancelled(scene: Scene, broker: 
     await broker.releases.release(body)
 
 
-async def test_a_cancelled_task_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    agreement = scene.agreement()
-    body = await scene.body(agreement.model_copy(update={"keys": keys(agreement, release_delay=3)}))
-    call = load("ComputeOracle").call("cancel", body.request)
-    await scene.transact(scene.world.requester, scene.world.deployment.oracle, call)
-    await scene.mine(5)
-    await refused(broker, body, "task.closed", Refused, tmp_path)
-
-
-async def test_the_deadline_is_the_last_second_for_a_release(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    agreement = scene.agreement()
-    agreement = agreement.model_copy(update={"tee": tee(agreement, max_evidence_age=10**6)})
-    body = await scene.body(agreement)
-    await scene.rpc.call("evm_setNextBlockTimestamp", body.request.deadline + 1)
-    await scene.mine()
-    await refused(broker, body, "task.deadline", Refused, tmp_path)
-
-
 async def test_unconfirmed_tasks_wait(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
     agreement = scene.agreement()
     agreement = agreement.model_copy(update={"keys": keys(agreement, confirm_blocks=4)})
