@@ -161,22 +161,25 @@ async def settles(task: Finished, result: Result | None = None) -> None:
 
 def outputs_logged(directory: Path) -> list[OutputReleased]:
     """Of the broker whose directory this is."""
-    return [event for event in _events(directory) if isinstance(event, OutputReleased)]
+    return [event for event in _released(directory) if isinstance(event, OutputReleased)]
 
 
 def releases_logged(directory: Path) -> list[Released]:
-    return [event for event in _events(directory) if isinstance(event, Released)]
+    return [event for event in _released(directory) if isinstance(event, Released)]
 
 
-def _events(directory: Path) -> list[object]:
-    return [entry.event for entry in read_log(directory / LOG_FILE)]
+def _released(directory: Path) -> list[Released | OutputReleased]:
+    if not (directory / LOG_FILE).exists():
+        return []
+    events = [entry.event for entry in read_log(directory / LOG_FILE)]
+    return [event for event in events if isinstance(event, Released | OutputReleased)]
 
 
 def released_by(*directories: Path) -> Callable[[], Awaitable[object]]:
-    """A footprint: all that these brokers ever logged, which is before they answer."""
+    """A footprint: all that these brokers ever gave away, which they log before they answer."""
 
     async def footprint() -> object:
-        return [_events(directory) for directory in directories]
+        return [_released(directory) for directory in directories]
 
     return footprint
 
