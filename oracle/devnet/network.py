@@ -25,6 +25,7 @@ from enclave_app.protocol.canonical import dump
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.structs import Chain, Confirmation
+from oracle.card import BrokerCard
 from oracle.chain.abi import load as load_contract
 from oracle.chain.deploy import Deployment, deploy_development
 from oracle.chain.events import get_logs, topic
@@ -37,7 +38,6 @@ from oracle.devnet.accounts import SCRYPT_N, Account, open_account
 from oracle.devnet.example import write_example
 from oracle.devnet.processes import Process, free_port, until
 from oracle.errors import OracleError, Permanent
-from oracle.keybroker.keys import BrokerCard
 from oracle.keybroker.keys import init as init_broker
 
 FUNDS = 10_000 * 10**18

@@ -10,8 +10,8 @@ from enclave_app.protocol import signing
 from enclave_app.protocol.rules import check_agreement, check_request
 from enclave_app.protocol.shares import ShareList
 from enclave_app.protocol.structs import Agreement, Chain, TaskRequest
+from oracle.card import BrokerCard
 from oracle.errors import Refused
-from oracle.keybroker.keys import BrokerCard
 
 KNOWN_AGREEMENTS = 512
 
