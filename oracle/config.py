@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from enclave_app.protocol.fields import Bytes32
+from enclave_app.protocol.fields import Address, Bytes32
+from oracle.addresses import read_address
 from oracle.card import read_card
 from oracle.chain.deploy import Deployment
 from oracle.errors import Refused
@@ -25,6 +26,8 @@ class ClientConfig(YamlModel):
     deployment: Deployment
     storage: tuple[str, ...] = Field(min_length=1)
     brokers: dict[Bytes32, str]
+    names: dict[str, Address] = Field(default_factory=dict)
+    """Addresses that the user knows, by names of the user's own, for words on the screen."""
     keystore: Path | None = None
     password_file: Path | None = None
     result_key: Path | None = None
@@ -32,9 +35,9 @@ class ClientConfig(YamlModel):
 
 def read_client_config(path: Path) -> ClientConfig:
     """A client's YAML. `deployment` is a path, a storage without a scheme is a folder, and `brokers` may be a list of their
-    cards, which say where they answer. Paths are relative to the file's own folder.
+    cards, which say where they answer. `names` are addresses, or files that say one. Paths are relative to the file's own folder.
 
-    Raises Refused `file.read`, `yaml.*`, and `config.card` for a card without a URL.
+    Raises Refused `file.read`, `yaml.*`, `address`, and `config.card` for a card without a URL.
     """
     value = read_yaml(path)
     if not isinstance(value, dict):
@@ -44,6 +47,8 @@ def read_client_config(path: Path) -> ClientConfig:
         value["deployment"] = Deployment.read(base / value["deployment"])
     if isinstance(value.get("storage"), list):
         value["storage"] = [_storage(base, place) for place in value["storage"]]
+    if isinstance(value.get("names"), dict):
+        value["names"] = {name: read_address(str(said), base) for name, said in value["names"].items()}
     if isinstance(value.get("brokers"), list):
         value["brokers"] = dict(_broker(base, card) for card in value["brokers"])
     for name in ("keystore", "passwordFile", "resultKey"):

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import TypeAdapter, ValidationError
 
 from enclave_app.protocol.bundle import Bundle, read_bundle
-from enclave_app.protocol.canonical import load
 from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
+from oracle.addresses import read_address, written
 from oracle.agreement.anchors import MAKERS
 from oracle.agreement.document import Uri
 from oracle.card import BrokerCard, read_card
@@ -35,8 +35,7 @@ class References:
     """Looks up what a draft names. Every refusal begins with the place in the draft (`draft.*`)."""
 
     def __init__(self, base: Path, parties: Mapping[str, str]) -> None:
-        """`parties` are an address each, or a file that says one: as text, or as JSON with a key `address`, which is what
-        keystores have and `oracle keys show --json` prints."""
+        """`parties` are an address each, or a file that says one."""
         self._base = base
         self._parties = {name: self._address(text, f"parties.{name}") for name, text in parties.items()}
 
@@ -99,20 +98,11 @@ class References:
     def measurement(self, text: str, at: str) -> bytes:
         """A digest, or a file that holds it: as text, or as JSON with a key `measurement`."""
         return self._try(
-            at, lambda: parse_digest(text if _DIGEST.fullmatch(text) else _written(self._read(text), "measurement"))
+            at, lambda: parse_digest(text if _DIGEST.fullmatch(text) else written(self._read(text), "measurement"))
         )
 
     def _address(self, text: str, at: str) -> str:
-        said = text if text.startswith("0x") else self._try(at, lambda: _written(self._read(text), "address"))
-        try:
-            return _ADDRESS.validate_python(said if said.startswith("0x") else f"0x{said}")
-        except ValidationError:
-            raise Refused(
-                "draft.party",
-                f"{at}: not an address",
-                found=repr(said[:80]),
-                expected="0x and 40 hex digits, every one as it was given, or a file with them",
-            ) from None
+        return self._try(at, lambda: read_address(text, self._base))
 
     def _read(self, text: str) -> bytes:
         path = self._base / text
@@ -143,10 +133,3 @@ def _anchor_digest(data: bytes) -> bytes:
     except ValueError:
         raise Refused("anchor.certificate", "neither a certificate in DER or PEM nor a digest") from None
     return sha256(certificate.public_bytes(Encoding.DER))
-
-
-def _written(data: bytes, key: str) -> str:
-    text = data[:100_000].decode("utf-8", "replace").strip()
-    if text.startswith("{"):
-        text = str(load(text.encode(), canonical=False).get(key, ""))
-    return text

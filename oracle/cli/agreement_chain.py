@@ -29,7 +29,7 @@ from oracle.cli.consent import (
     ask_consent,
     explain_with,
     find_id,
-    signer_names,
+    known_names,
     summary,
 )
 from oracle.cli.screen import Screen, fields, when
@@ -85,7 +85,8 @@ def approve(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    lines = explain_with(document, function, manifest, config, signer_names(keystore, config))
+    read_config(config)  # where it is missing, say so before the question
+    lines = explain_with(document, function, manifest, config, known_names(keystore, config))
     ask_consent(screen, document, lines, "Consent to it on chain?", yes)
     _transact(str(file), lambda client: client.approve(document.id), keystore, config, password_file, as_json)
 

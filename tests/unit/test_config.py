@@ -35,6 +35,7 @@ def value(tmp_path: Path) -> dict[str, Any]:
         "deployment": "../net/deployment.json",
         "storage": ["../net/storage", "https://storage.example/blobs"],
         "brokers": ["../net/broker/broker.json"],
+        "names": {"institute": "institute.json", "operator": "0x" + "a2" * 20},
         "keystore": "wallet.json",
         "passwordFile": "password",
         "resultKey": "result-key.json",
@@ -43,6 +44,7 @@ def value(tmp_path: Path) -> dict[str, Any]:
 
 def write(tmp_path: Path, value: dict[str, Any]) -> Path:
     (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "institute.json").write_text(json.dumps({"address": ADDRESS}))
     path = tmp_path / "home" / "oracle.yaml"
     path.write_text(yaml.safe_dump(value))
     return path
@@ -55,6 +57,10 @@ def test_what_it_names_lies_where_the_file_says(tmp_path: Path, value: dict[str,
     assert config.storage == ((tmp_path / "net" / "storage").as_uri(), "https://storage.example/blobs")
     assert config.keystore == tmp_path / "home" / "wallet.json"
     assert config.deployment.chain_id == 31337
+    assert {name: address.lower() for name, address in config.names.items()} == {
+        "institute": ADDRESS,
+        "operator": "0x" + "a2" * 20,
+    }
 
 
 def test_brokers_can_be_written_out(tmp_path: Path, value: dict[str, Any]) -> None:
@@ -71,6 +77,8 @@ def test_brokers_can_be_written_out(tmp_path: Path, value: dict[str, Any]) -> No
         ({"brokers": "../net/broker/broker.json"}, "yaml.invalid"),
         ({"storage": []}, "yaml.invalid"),
         ({"storage": [7]}, "yaml.invalid"),
+        ({"names": {"institute": "0x12"}}, "address"),
+        ({"names": {"institute": "nobody.json"}}, "file.read"),
         ({"surprise": 1}, "yaml.invalid"),
     ],
 )
