@@ -31,7 +31,15 @@ from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation,
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
-from oracle.chain.events import AgreementActivated, TaskRequested, get_logs, read_event, topic
+from oracle.chain.events import (
+    NARROWING,
+    AgreementActivated,
+    AgreementNarrowed,
+    TaskRequested,
+    get_logs,
+    read_event,
+    topic,
+)
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender, account_of
@@ -158,6 +166,15 @@ class Client:
 
     async def agreement_status(self, agreement_id: bytes) -> AgreementRecord:
         return await self.agreements.record(agreement_id, await self.head())
+
+    async def narrowings(self, agreement_id: bytes) -> tuple[AgreementNarrowed, ...]:
+        """Every suspension, resumption, revocation and drop of an agreement, oldest first (R8)."""
+        found = []
+        for log in await self.logs_about(self.config.deployment.agreement_registry, NARROWING, agreement_id):
+            event = read_event(log)
+            if isinstance(event, AgreementNarrowed):
+                found.append(event)
+        return tuple(found)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -304,10 +321,11 @@ class Client:
             raise Permanent("transaction.reverted", f"{function} was mined but reverted: the state changed meanwhile")
         return receipt
 
-    async def logs_about(self, address: str, event: str, *topics: bytes | None) -> list[Any]:
-        """Logs of one event whose indexed fields are `topics`, in their order; None stands for any."""
+    async def logs_about(self, address: str, event: str | Sequence[str], *topics: bytes | None) -> list[Any]:
+        """Logs of an event, or of several, whose indexed fields are `topics`, in their order; None stands for any."""
         head = await self.head()
-        wanted = [[topic(event)], *(None if value is None else [value] for value in topics)]
+        names = (event,) if isinstance(event, str) else event
+        wanted = [[topic(name) for name in names], *(None if value is None else [value] for value in topics)]
         return await get_logs(self.rpc, [address], self.config.deployment.first_block, head.number, wanted)
 
 

@@ -142,6 +142,10 @@ def known_names(keystore: Path | None, config: Path | None) -> dict[str, str]:
     return names if path is None else {**names, read_wallet(path).address: "YOU"}
 
 
+def called(address: str, names: Mapping[str, str]) -> str:
+    return f"{names[address]} ({address})" if address in names else address
+
+
 def configured(config: Path | None) -> Deployment | None:
     """The configured contracts, for a draft that names none."""
     from enclave_app.protocol.structs import Chain

@@ -10,7 +10,7 @@ import typer
 
 from enclave_app.protocol.errors import Refused
 from oracle.cli.common import ConfigFile, Json, parse_address, read_config, run
-from oracle.cli.screen import Screen, fields, grid
+from oracle.cli.screen import Screen, fields, grid, with_ether
 
 if TYPE_CHECKING:
     from oracle.devnet import Devnet
@@ -81,7 +81,8 @@ def fund(
         raise Refused("wallet.missing", "no wallet was given", hint="Give an ADDRESS, or name a keystore in the file")
     whose = parse_address(address) if address is not None else read_wallet(Path(str(settings.keystore))).address
     held = run(give_ether(settings.rpc, whose, ether * 10**18))
-    Screen(as_json).answer({"address": whose, "balance_wei": str(held)})
+    value = {"address": whose, "balance_wei": str(held)}
+    Screen(as_json).answer(value, fields(with_ether(value)))
 
 
 def _announce(screen: Screen, running: Devnet) -> None:

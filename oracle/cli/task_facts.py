@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from oracle.cli.common import ConfigFile, Json, make_client, parse_address, parse_pairs, read_config, run, typed_params
-from oracle.cli.screen import Screen, fields, grid
+from oracle.cli.screen import Screen, fields
 from oracle.cli.task import ResultKey, app
 
 
@@ -21,7 +21,7 @@ def list_tasks(
     """List every task that was requested under an agreement: who asked what, and how it stands."""
     import asyncio
 
-    from oracle.cli.consent import find_id
+    from oracle.cli.consent import called, find_id, known_names
 
     settings, agreement_id = read_config(config), find_id(agreement)
 
@@ -40,9 +40,21 @@ def list_tasks(
                 for task, state in zip(found, states, strict=True)
             ]
 
-    tasks = run(read())
-    shown = grid(("task", "asked by", "parameters", "state"), [tuple(task.values()) for task in tasks])
-    Screen(as_json).answer({"agreement_id": agreement_id, "tasks": tasks}, shown)
+    tasks, names = run(read()), known_names(None, config)
+    # An id on a line of its own, so that it can be copied whole.
+    shown = [
+        fields(
+            {
+                "task": t["task_id"],
+                "asked by": called(t["requester"], names),
+                "params": t["params"],
+                "state": t["state"],
+            }
+        )
+        for t in tasks
+    ]
+    screen = Screen(as_json)
+    screen.answer({"agreement_id": agreement_id, "tasks": tasks}, *(shown or ["No task was requested under it."]))
 
 
 @app.command("arguments")
@@ -86,4 +98,4 @@ def arguments(
             }
 
     value = run(read())
-    Screen(as_json).answer(value, fields(value))
+    Screen(as_json).answer(value, fields(value))  # in wei, as the contract takes it

@@ -207,6 +207,16 @@ def test_programs_and_hosts_are_dropped_once(town: Town) -> None:
     host = town.addresses["stranger"]
     answer("agreement", "drop-measurement", document, MEASUREMENT, "--yes", *town.as_("hospital"))
     answer("agreement", "drop-host", document, host, "--yes", *town.as_("hospital"))
+    answer("agreement", "suspend", document, *town.as_("lab"))
+    narrowed = answer("agreement", "status", document, *town.as_("stranger"))["narrowed"]
+    assert narrowed == [
+        {"how": "dropped measurement", "what": MEASUREMENT, "party": town.addresses["hospital"]},
+        {"how": "dropped host", "what": host, "party": town.addresses["hospital"]},
+        {"how": "suspended", "what": None, "party": town.addresses["lab"]},
+    ]
+    shown = oracle("agreement", "status", document, *town.as_("hospital")).stdout
+    assert f"dropped host {host} by YOU ({town.addresses['hospital']})" in " ".join(shown.split())
+    assert "fee 0.001 ether" in " ".join(shown.split())
     error = refusal("agreement", "drop-host", document, host, "--yes", *town.as_("stranger"))
     assert error["code"].startswith("contract.AgreementRegistry_")
 
