@@ -234,9 +234,11 @@ class TinyEnclave:
         self.runs = 0
         self.run_delay = 0.0
         self.forgets = 0
-        self.out_of_memory = False
         """How many started tasks it will have dropped by the time they are to run."""
         self.outcome = Outcome.SUCCEEDED
+        self.out_of_memory = False
+        self.blobs_missing = 0
+        """How many runs will find their ciphertext missing."""
         self._boot()
 
     def _boot(self) -> None:
@@ -329,6 +331,9 @@ class TinyEnclave:
         if self.out_of_memory:
             self.runs += 1
             raise Retryable("run.memory", "the function ran out of memory")
+        if self.blobs_missing:
+            self.blobs_missing -= 1
+            raise Retryable("blob.missing", "no storage has a blob")
         held = self._task(request)
         body = parse(RunBody, await request.read(), limit=64 << 20)
         await asyncio.sleep(self.run_delay)

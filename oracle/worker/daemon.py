@@ -239,7 +239,7 @@ class Worker:
         if error.code == UNREACHABLE:
             self._enrolment.doubt()
         if error.code.startswith(RUN_FAULTS):
-            # Each try costs a broker's release and up to the agreed time: a function that never fits must not try for ever.
+            # Each try costs up to the agreed time: a function that never fits must not try for ever.
             self._run_faults[task_id] = self._run_faults.get(task_id, 0) + 1
             if self._run_faults[task_id] >= self.config.max_runs:
                 given_up = Permanent(error.code, f"given up after {self.config.max_runs} runs: {error.message}")
