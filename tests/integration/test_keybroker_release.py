@@ -303,13 +303,6 @@ async def test_a_quote_over_another_sealing_key_is_refused(scene: Scene, broker:
     await refused(broker, changed, "evidence.report_data_mismatch", Refused, tmp_path)
 
 
-async def test_another_program_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    other = Enclave(SoftwareAttester(scene.world.platform, SoftwareEnclave(secrets.token_bytes(32), b"{}")))
-    body = await scene.body(enclave=other)
-    await scene.register(body.evidence, other)
-    await refused(broker, body, "evidence.measurement_not_listed", Refused, tmp_path)
-
-
 async def test_a_registration_that_lies_about_the_measurement_is_refused(
     scene: Scene, broker: KeyBroker, tmp_path: Path
 ) -> None:
