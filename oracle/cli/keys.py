@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from enclave_app.protocol.errors import OracleError, Refused
+from enclave_app.protocol.errors import Refused
 from oracle.cli.common import Json, PasswordFile, password_from
 from oracle.cli.screen import Screen
 
@@ -73,12 +72,12 @@ def public(
 
 
 def _is_keystore(path: Path) -> bool:
+    from enclave_app.protocol.canonical import load
     from oracle.passwords import read_secret
 
+    data = read_secret(path)
     try:
-        value = json.loads(read_secret(path))
-    except OracleError:
-        raise
-    except (ValueError, RecursionError):
-        return False
+        value = load(data, canonical=False)
+    except Refused:
+        return False  # an HPKE key may be bytes or hex
     return isinstance(value, dict) and "crypto" in value
