@@ -8,7 +8,7 @@ from typing import Final
 
 from enclave_app.config import EnclaveConfig
 from enclave_app.fetch import Storage, together
-from enclave_app.protocol.bundle import Bundle, read_bundle
+from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey
@@ -19,7 +19,6 @@ from enclave_app.protocol.shares import MAX_SHARE_LIST, ShareList, read_share_li
 from enclave_app.protocol.structs import Agreement, FunctionKind
 from enclave_app.protocol.wire import TaskBody
 
-MAX_BUNDLE: Final = 64 << 20
 MAX_DOMAIN: Final = 1 << 20
 _KINDS: Final = {"sql": FunctionKind.SQL}
 

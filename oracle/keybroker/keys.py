@@ -17,9 +17,11 @@ from enclave_app.protocol.fields import Address, Bytes, Bytes32
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
 from oracle.errors import Refused
+from oracle.files import read_file
 from oracle.keys import create_hpke_key, create_wallet, load_hpke_key, load_wallet
 
 CARD, HPKE_FILE, SIGNER_FILE, LOG_FILE = "broker.json", "hpke.json", "signer.json", "log.jsonl"
+MAX_CARD = 1 << 16
 SCRYPT_COST = 1 << 17
 """scrypt's N, with r = 8: 128 MiB, which each guess at the password costs, too."""
 
@@ -76,13 +78,12 @@ def read_card(path: Path) -> BrokerCard:
     """A card from a file or a broker's directory."""
     file = path / CARD if path.is_dir() else path
     try:
-        card = parse(BrokerCard, file.read_bytes(), canonical=False)
-    except OSError as error:
+        data = read_file(file, MAX_CARD)
+    except Refused as error:
         raise Refused(
-            "broker.card",
-            f"no broker's card at {file} ({type(error).__name__})",
-            hint="Make one with: oracle keybroker init",
+            "broker.card", f"no broker's card: {error.message}", hint="Make one with: oracle keybroker init"
         ) from None
+    card = parse(BrokerCard, data, canonical=False)
     card.public_key()
     return card
 
