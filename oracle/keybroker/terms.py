@@ -14,6 +14,9 @@ from oracle.errors import Refused
 from oracle.keybroker.keys import BrokerCard
 
 KNOWN_AGREEMENTS = 512
+MAX_REMEMBERED = 1 << 17
+"""Characters of an agreement's column names, with what each costs beside them."""
+_OBJECT, _ECDSA = 64, 65
 
 Identify = Callable[[Chain, Agreement], bytes]
 Signed = Callable[[bytes, tuple[str, ...], tuple[bytes, ...]], frozenset[str]]
@@ -82,14 +85,26 @@ def check_share_list(shares: ShareList, agreement: Agreement, keys: int) -> None
 
 
 def agreement_memory() -> tuple[Identify, Signed]:
-    """The two costly pure steps about an agreement, each remembered for the last ones seen: tasks share agreements."""
+    """The two costly pure steps about an agreement, each remembered for the last ones seen: tasks share agreements.
 
-    @lru_cache(KNOWN_AGREEMENTS)
-    def identify(chain: Chain, agreement: Agreement) -> bytes:
+    Anybody can make agreements that name this broker, so what is remembered of each is bounded in bytes, too.
+    """
+
+    def compute(chain: Chain, agreement: Agreement) -> bytes:
         check_agreement(agreement)
         return chain.agreement_id(agreement)
 
-    return identify, lru_cache(KNOWN_AGREEMENTS)(signed_by)
+    remembered, known = lru_cache(KNOWN_AGREEMENTS)(compute), lru_cache(KNOWN_AGREEMENTS)(signed_by)
+
+    def identify(chain: Chain, agreement: Agreement) -> bytes:
+        # Everything else in an agreement that passes the rules is of bounded size.
+        names = sum(_OBJECT + len(column) for data in agreement.data for column in data.columns)
+        return (remembered if names <= MAX_REMEMBERED else compute)(chain, agreement)
+
+    def signed(agreement_id: bytes, parties: tuple[str, ...], signatures: tuple[bytes, ...]) -> frozenset[str]:
+        return known(agreement_id, parties, tuple(s if len(s) == _ECDSA else b"" for s in signatures))
+
+    return identify, signed
 
 
 def signed_by(agreement_id: bytes, parties: Sequence[str], signatures: Sequence[bytes]) -> frozenset[str]:
