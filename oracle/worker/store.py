@@ -26,7 +26,7 @@ async def store_outputs(enclave: Enclave, storage: Storage, task_id: bytes, reco
 async def _store(enclave: Enclave, storage: Storage, task_id: bytes, output: SignedShares) -> None:
     manifest = read_manifest(output.manifest, output.shares.output_id)
     for file in manifest.files:
-        ciphertext = await enclave.file(task_id, file.sha256)
+        ciphertext = await enclave.file(task_id, file.sha256, file.size)
         if sha256(ciphertext) != file.sha256:
             raise Permanent("output.digest", "the enclave gave another file than its manifest names")
         await storage.put(ciphertext)
