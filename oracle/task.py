@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 POLL = 0.05
 RELEASE_PATIENCE = 10.0
+RECEIPT_PATIENCE = 30.0
 FINALITY_PATIENCE = 1800.0
 """Seconds that brokers may take to see a settlement as confirmed: at the latest block, or past the chain's finality."""
 
@@ -78,11 +79,23 @@ class Task:
             if on_chain.state == TaskState.FULFILLED and [o.name for o in outputs] != [o.name for o in agreed]:
                 raise Refused("task.outputs", "the log's result has other outputs than the agreement")
             digest = event.result.typed_digest(domain)
-            if digest[:31] != on_chain.result_digest:
+            if not on_chain.settled_with(digest):
                 raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
             signing.check(digest, event.signature, event.signer, "the result")
             return event
         raise Retryable("task.no_log", "the settlement's log is not there yet")
+
+    async def fetch_receipt(self, *, patience: float = RECEIPT_PATIENCE) -> bytes:
+        """The task's receipt, which its worker writes once it has seen the settlement; waits up to `patience` seconds."""
+        limit, pause = time.monotonic() + patience, POLL
+        while True:
+            try:
+                return await self.client.receipt(self.id)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
     async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
         """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.

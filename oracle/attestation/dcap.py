@@ -48,6 +48,9 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
             "fetch collateral for this platform, or use another platform",
         )
     check_agreement(parsed, report, pck)
+    serial = chain[0].serial_number
+    if not 0 <= serial < 1 << 256:
+        _refuse(Code.PCK_CHAIN, "a PCK serial number that is negative or too long", "32 bytes", "use another platform")
     return Verified(
         tee=parsed.tee,
         measurement=parsed.measurement,
@@ -59,8 +62,8 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
         qe_evaluation=collateral.qe_evaluation,
         platform=hashlib.sha256(pck.ppid).digest(),
         fmspc=pck.fmspc,
-        pck_serial=chain[0].serial_number,
-        svn_digest=svn_digest(parsed, pck, chain[0].serial_number),
+        pck_serial=serial,
+        svn_digest=svn_digest(parsed, pck, serial),
         collateral=collateral.digest,
         verified_at=now,
         valid_until=window.end,
