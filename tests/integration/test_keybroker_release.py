@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, open_answer
 from enclave_app.protocol.shares import DatasetBinding, check_share, make_share_list, random_coefficients, recover_key
 from enclave_app.protocol.signing import SigningKey
@@ -25,7 +24,7 @@ from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker, read_log, verify_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
-from tests.broker_kit import Enclave, Scene, Sealed, World, anvil, make_world
+from tests.broker_kit import Scene, Sealed, World, anvil, make_world
 
 
 @pytest.fixture(scope="module")
@@ -219,13 +218,6 @@ async def test_a_changed_body_is_refused(
 # Evidence
 
 
-async def test_another_program_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    other = Enclave(SoftwareAttester(scene.world.platform, SoftwareEnclave(secrets.token_bytes(32), b"{}")))
-    body = await scene.body(enclave=other)
-    await scene.register(body.evidence, other)
-    await refused(broker, body, "evidence.measurement_not_listed", Refused, tmp_path)
-
-
 async def test_an_agreed_platform_needs_no_operator(scene: Scene, broker: KeyBroker) -> None:
     agreement = scene.agreement()
     platform = scene.verified(await scene.evidence()).platform
@@ -318,14 +310,6 @@ async def test_the_brokers_own_minimum_binds_too(scene: Scene, tmp_path: Path) -
     await refused(broker, body, "task.unknown", Retryable, tmp_path)
     await scene.mine()
     await broker.releases.release(body)
-    await broker.close()
-
-
-async def test_a_chain_that_stands_still_is_not_believed(scene: Scene, tmp_path: Path) -> None:
-    body = await scene.body()
-    late = time.time() + 4000
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)), clock=lambda: late)
-    await refused(broker, body, "chain.stale", Retryable, tmp_path)
     await broker.close()
 
 
