@@ -74,7 +74,7 @@ class Task:
             if not isinstance(event, TaskSettled):
                 continue
             digest = event.result.typed_digest(domain)
-            if digest[:31] != on_chain.result_digest:
+            if not on_chain.settled_with(digest):
                 raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
             signing.check(digest, event.signature, event.signer, "the result")
             return event

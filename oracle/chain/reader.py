@@ -80,6 +80,10 @@ class TaskOnChain:
     escrow: int
     result_digest: bytes
 
+    def settled_with(self, digest: bytes) -> bool:
+        """Whether the contract keeps this result's digest."""
+        return len(self.result_digest) == 31 and self.result_digest == digest[:31]
+
 
 class AgreementReader:
     """Reads an AgreementRegistry."""

@@ -9,24 +9,21 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from enclave_app.protocol.digests import sha256
-from enclave_app.protocol.structs import Enclaves
 from oracle.attestation import (
     INTEL_ROOT_DIGEST,
-    AppraisalPolicy,
     AttestationError,
     Collateral,
     DevelopmentRoot,
     ParsedQuote,
-    TcbStatus,
     Verified,
-    appraise,
+    evidence_refusal,
     intel_root,
     parse_evidence,
     verify,
 )
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
-from oracle.errors import OracleError, Refused, Retryable
+from oracle.errors import Refused, Retryable
 from oracle.keybroker.config import Anchors
 
 KEEP_SECONDS = 300
@@ -101,7 +98,7 @@ class Trust:
                 return kept
             verified = self._under_some_root(parsed, collateral, now)
         except AttestationError as error:
-            raise _refusal(error) from None
+            raise evidence_refusal(error) from None
         self._kept[place] = verified
         while len(self._kept) > KEPT_QUOTES:
             self._kept.popitem(last=False)
@@ -115,31 +112,6 @@ class Trust:
             except AttestationError as error:
                 refusal = error
         raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")
-
-
-def check_policy(verified: Verified, tee: Enclaves, report_data: bytes) -> None:
-    """Hold verified claims against the agreement's own terms (R3, R4) and the keys they must bind (R2).
-
-    Advisories and platforms are skipped by name: agreements list no advisories, and hosts have a rule of their own (R5).
-    """
-    policy = AppraisalPolicy(
-        measurements=tee.measurements,
-        anchors=tee.anchors,
-        statuses=tuple(status for status in TcbStatus if tee.status_mask >> status & 1),
-        evaluation_floor=tee.eval_floor,
-        report_data=report_data,
-        advisories="skip",
-        platforms="skip",
-    )
-    try:
-        appraise(verified, policy)
-    except AttestationError as error:
-        raise _refusal(error) from None
-
-
-def _refusal(error: AttestationError) -> OracleError:
-    kind = Retryable if error.retryable else Refused
-    return kind(f"evidence.{error.code}", str(error))
 
 
 def _file_name(parsed: ParsedQuote) -> str:
