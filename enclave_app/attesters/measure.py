@@ -106,6 +106,7 @@ def _distribution_files(name: str) -> bytes:
     """The digest of a distribution's files, so that a changed line in a dependency is another enclave too."""
     digest = hashlib.sha256()
     distribution = metadata.distribution(name)
+    # R3: what cannot be listed cannot be measured.
     if distribution.files is None:
         raise MeasureError(f"{name} does not list its files; install it from a wheel and measure again")
     for entry in sorted(distribution.files, key=lambda each: each.as_posix().encode()):
@@ -146,7 +147,7 @@ def _files(root: Path) -> list[tuple[str, bytes]]:
                 continue
             path = Path(directory) / name
             if path.is_symlink() or not path.is_file():
-                # What a link points to can change without a change below the root.
+                # What a link points to can change without a change below the root (R3).
                 raise MeasureError(f"{path} is not a regular file; the measured package holds regular files only")
             found.append((path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).digest()))
     return sorted(found, key=lambda each: each[0].encode())

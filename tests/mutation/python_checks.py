@@ -39,7 +39,7 @@ class _Found:
     constant: ast.Constant = field(default_factory=lambda: ast.Constant(0))
 
 
-def find(root: Path, first_number: int, unnamed: bool = False) -> tuple[list[Mutant], dict[str, str]]:
+def find(root: Path, first_number: int = 4001, unnamed: bool = False) -> tuple[list[Mutant], dict[str, str]]:
     """All mutants, numbered on from `first_number`, and each switched source by path; `unnamed` has those without a rule."""
     sources = {
         path.relative_to(root).as_posix(): path.read_text()
@@ -147,8 +147,8 @@ class _Module:
         owners = [o.name for o in self._owners[function] if isinstance(o, _DOCUMENTED)]
         return ".".join([*owners, function.name])
 
-    def _found(self, function: Function, at: ast.AST, code: str, text: str, rules: tuple[str, ...]) -> _Found:
-        return _Found(self._name(function), getattr(at, "lineno", function.lineno), code, " ".join(text.split()), rules)
+    def _found(self, function: Function, line: int, code: str, text: str, rules: tuple[str, ...]) -> _Found:
+        return _Found(self._name(function), line, code, " ".join(text.split()), rules)
 
     def _block(
         self, function: Function, body: list[ast.stmt], documented: dict[str, tuple[str, ...]], tail: bool = False
@@ -162,13 +162,13 @@ class _Module:
                 rules = rules_in(self._comments(node)) or rules
                 node.test = _Spread().visit(node.test)
                 for part in _parts(node.test):
-                    one = self._found(function, part, _code(node.body[-1]), ast.unparse(part), rules)
+                    one = self._found(function, node.lineno, _code(node.body[-1]), ast.unparse(part), rules)
                     yield one
                     node.test = _replaced(node.test, part, _switched(part, one))
                 yield from self._block(function, node.orelse, documented)
                 continue
             if self._is_refusal(node) and not _again(node) and (tail and index == len(body) - 1 and index > 0 or index < len(body) - 1):
-                one = self._found(function, node, _code(node), "otherwise", self._rules(function, node))
+                one = self._found(function, node.lineno, _code(node), "otherwise", self._rules(function, node))
                 yield one
                 body[index] = ast.If(_switched(ast.Constant(True), one), [node], [])
                 continue
@@ -177,7 +177,7 @@ class _Module:
                 if name in self._pure - self._refusers or _CHECKER.match(name):
                     callee = self._inherited.get(name) or documented.get(name, ())
                     rules = self._rules(function, node, " ".join(callee))
-                    one = self._found(function, node, _labelled(call), ast.unparse(node), rules)
+                    one = self._found(function, node.lineno, _labelled(call), ast.unparse(node), rules)
                     yield one
                     body[index] = ast.With(
                         [ast.withitem(ast.Call(ast.Name("__mutant_call__", ast.Load()), [one.constant], []))], [node]
@@ -210,7 +210,7 @@ class _Module:
                 rules = self._rules(function, node)
                 for index, part in enumerate(node.value.values):
                     text = ast.unparse(part)
-                    one = self._found(function, part, f"{function.name} {text}"[:60], text, rules)
+                    one = self._found(function, node.lineno, f"{function.name} {text}"[:60], text, rules)
                     yield one
                     refuses = _switched(ast.UnaryOp(ast.Not(), part), one)
                     node.value.values[index] = ast.UnaryOp(ast.Not(), refuses)

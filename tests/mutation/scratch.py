@@ -24,21 +24,21 @@ def tracked(root: Path) -> list[str]:
     return sorted({name for name in listed.stdout.decode().split("\0") if name and (root / name).is_file()})
 
 
-def make(place: Path, replaced: Mapping[str, str]) -> None:
-    """Fill `place` with the repository, where `replaced` (path → text) stands instead of what is there.
+def make(place: Path, replaced: Mapping[str, str], root: Path = ROOT) -> None:
+    """Fill `place` with the repository at `root`, where `replaced` (path → text) stands instead of what is there.
 
     Only what changed is written, so that compilers that go by time or content find their work done.
     """
     place.mkdir(parents=True, exist_ok=True)
     wanted = set(replaced)
-    for name in tracked(ROOT):
+    for name in tracked(root):
         if name in replaced:
             continue
         wanted.add(name)
         target = place / name
-        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+        if not target.exists() or target.read_bytes() != (root / name).read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+            shutil.copy2(root / name, target)
     for name, text in replaced.items():
         target = place / name
         if not target.exists() or target.read_text() != text:
@@ -50,12 +50,14 @@ def make(place: Path, replaced: Mapping[str, str]) -> None:
             (place / name).unlink(missing_ok=True)
     manifest.parent.mkdir(exist_ok=True)
     manifest.write_text("\n".join(sorted(wanted)))
-    if not (place / "node_modules").exists():
-        subprocess.run(["cp", "-al", str(ROOT / "node_modules"), str(place / "node_modules")], check=True)
+    if not (place / "node_modules").exists() and (root / "node_modules").exists():
+        subprocess.run(["cp", "-al", str(root / "node_modules"), str(place / "node_modules")], check=True)
 
 
-def make_venv(place: Path, switch: Path) -> Path:
-    """A Python that imports the copy before the clone, and knows `switch`; gives its path."""
+def make_venv(place: Path, switch: Path, base: int) -> Path:
+    """A Python that imports the copy before the clone, and knows `switch`; gives its path.
+
+    `base` is the coinbase that the contracts' switches count from."""
     venv = place / ".venv"
     python = venv / "bin" / "python"
     if not python.exists():
@@ -70,9 +72,21 @@ def make_venv(place: Path, switch: Path) -> Path:
     )
     for program in sorted(Path(sys.executable).parent.iterdir()):
         link = venv / "bin" / program.name
-        if program.name in ("anvil", "forge", "node", "npm", "npx", "ruff", "mypy") and not link.exists():
+        if program.name in ("forge", "node", "npm", "npx", "ruff", "mypy") and not link.exists():
             link.symlink_to(program.resolve())
+    _wrap_anvil(venv / "bin" / "anvil", Path(sys.executable).with_name("anvil").resolve(), switch.parent, base)
     return python
+
+
+def _wrap_anvil(path: Path, anvil: Path, notes: Path, base: int) -> None:
+    """An anvil that takes switched contracts, which are larger, and leaves its port where the switch is."""
+    path.write_text(
+        "#!/bin/sh\nport=8545\nwas=\n"
+        'for word; do [ "$was" != --port ] || port=$word; was=$word; done\n'
+        f'echo "$port {base}" >"{notes}/anvil-$port"\n'
+        f'exec "{anvil}" "$@" --code-size-limit 100000\n'
+    )
+    path.chmod(0o755)
 
 
 def environment() -> dict[str, str]:

@@ -70,7 +70,7 @@ class _Found:
     edits: tuple[tuple[int, int, Callable[[int], str]], ...]
 
 
-def find(root: Path, first_number: int) -> tuple[list[Mutant], dict[str, str]]:
+def find(root: Path, first_number: int = 1) -> tuple[list[Mutant], dict[str, str]]:
     """All mutants, numbered on from `first_number`, and every source file with the switches in place, by path."""
     files = sorted((root / "contracts/src").rglob("*.sol"))
     sources = {path.relative_to(root).as_posix(): path.read_text() for path in files}
@@ -109,7 +109,13 @@ def _switched(path: str, text: str, edits: list[tuple[int, int, str]]) -> str:
     if guarded:
         at = clean.index("{", _CONTRACT.search(clean).end()) + 1  # type: ignore[union-attr]
         edits.append((at, at, _GUARD))
-    return _edited(text, edits)
+    # Without comments, so that prose may change and the compiler's work stays done.
+    bare = re.sub(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/', _blank, text, flags=re.DOTALL)
+    return "\n".join(line.rstrip() for line in _edited(bare, edits).split("\n") if line.strip()) + "\n"
+
+
+def _blank(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith('"') else re.sub(r"[^\n]", " ", match[0])
 
 
 def _edited(text: str, edits: list[tuple[int, int, str]]) -> str:
@@ -126,12 +132,13 @@ def _checks(path: str, text: str, documented: dict[str, tuple[str, ...]]) -> lis
     functions = _functions(text, clean, documented)
     inherited = _inherited(functions, clean)
     checkers = {f.name for f in functions if f.checks_only} | {"check"}
+    called = {f.name: f.rules for f in functions if f.rules}
     found: list[_Found] = []
     for function in functions:
         own = function.rules or inherited.get(function.name, ()) or _contract_rules(text, clean, function)
         found += _guards(text, clean, function, documented, own)
-        found += _calls(text, clean, function, checkers, documented, own)
-        found += _modifiers(text, clean, function, own)
+        found += _calls(text, clean, function, checkers, called, own)
+        found += _modifiers(clean, function)
         found += _conjunctions(text, clean, function, own)
     return sorted(found, key=lambda each: each.at)
 
@@ -168,7 +175,7 @@ def _calls(
     clean: str,
     function: _Function,
     checkers: set[str],
-    documented: dict[str, tuple[str, ...]],
+    called: dict[str, tuple[str, ...]],
     own: tuple[str, ...],
 ) -> Iterator[_Found]:
     for match in _CALL.finditer(clean, function.body, function.end):
@@ -182,17 +189,17 @@ def _calls(
             function,
             match[1] + (f" {label[1]}" if label else ""),
             _flat(text[start : closing + 1]),
-            rules_in(_comment_above(text, start)) or own,
+            rules_in(_comment_above(text, start)) or called.get(match[2]) or own,
             ((start, start, lambda n: f"if (mutantOff({n})) "),),
         )
 
 
-def _modifiers(text: str, clean: str, function: _Function, own: tuple[str, ...]) -> Iterator[_Found]:
+def _modifiers(clean: str, function: _Function) -> Iterator[_Found]:
     match = re.search(r"\bnonReentrant\b", clean[function.start : function.body])
     if match:
         start = function.start + match.start()
         edit = (start, start + len("nonReentrant"), lambda n: f"mutantGuard({n})")
-        yield _Found(start, function, "nonReentrant", "nonReentrant", in_order({*own, "R20"}), (edit,))
+        yield _Found(start, function, "nonReentrant", "nonReentrant", ("R20",), (edit,))
 
 
 def _conjunctions(text: str, clean: str, function: _Function, own: tuple[str, ...]) -> Iterator[_Found]:
@@ -277,9 +284,10 @@ def _documented(sources: Iterable[str]) -> dict[str, tuple[str, ...]]:
             at = match.start() + 4
             rules = rules_in(_comment_above(text, at))
             if match[1] == "error":
-                group = text.rfind("\n\n", 0, at) + 2
+                group = max(text.rfind("\n\n", 0, at) + 2, text.rfind("{\n", 0, at) + 2)
                 heading = re.match(r" *// (.*)\n", text[group:])
-                rules = rules or (rules_in(heading[1]) if heading else ())
+                prose = "\n".join(line for line in _comment_above(text, at).split("\n") if "///" in line)
+                rules = rules_in(prose) or (rules_in(heading[1]) if heading else ())
                 name = match[2]
             else:
                 _, kind, contract = next(c for c in reversed(contracts) if c[0] < at)

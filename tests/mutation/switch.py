@@ -14,11 +14,14 @@ from typing import Any
 
 SIZE = 1 << 14
 _board: mmap.mmap | bytearray = bytearray(SIZE)
+directory = ""
+"""Where the board lies."""
 
 
 def install(path: str) -> None:
     """Map the board, and give the instrumented code its two names."""
-    global _board
+    global _board, directory
+    directory = str(Path(path).parent)
     if Path(path).exists():
         with Path(path).open("r+b") as file:
             _board = mmap.mmap(file.fileno(), SIZE)
