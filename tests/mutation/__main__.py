@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     report = _run(everything, chosen, python_sources, solidity_sources, options)
     if options.json:
-        rows = [{**vars(m), "caught": report.caught.get(m.number), "error": report.errors.get(m.number)} for m in chosen]
+        rows = [
+            {**vars(m), "caught": report.caught.get(m.number), "error": report.errors.get(m.number)} for m in chosen
+        ]
         print(json.dumps({"mutants": rows, "cases": dict(report.cases), "alone": list(report.cases_alone)}, indent=1))
     else:
         print("\n".join([*report.complaints(), *report.lines(), f"took {time.monotonic() - started:.0f} s"]))
@@ -107,7 +109,9 @@ def _run(
     alone: list[str] = []
     if whole:
         names = {mutant.number: mutant.name for mutant in everything}
-        cases = {caught[m.number]: names[m.number] for m in in_python if caught.get(m.number, "").startswith("tests/adv")}
+        cases = {
+            caught[m.number]: names[m.number] for m in in_python if caught.get(m.number, "").startswith("tests/adv")
+        }
         more, alone = python_run.cases(workers, everything, seen, cases)
         cases.update(more)
         say(f"{len(more) + len(alone)} cases of the adversary suite that had caught nothing were tried")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import mutation_switch as switch
+import mutation_switch as switch  # type: ignore[import-not-found] # lies in the scratch tree's environment
 import pytest
 from _pytest.runner import runtestprotocol
 

@@ -48,9 +48,7 @@ def find(root: Path, first_number: int = 4001, unnamed: bool = False) -> tuple[l
     }
     modules = {path: _Module(text) for path, text in sources.items()}
     defined = Counter(f.name for module in modules.values() for f in module.functions)
-    documented = {
-        name: rules for m in modules.values() for name, rules in m.documented.items() if defined[name] == 1
-    }
+    documented = {name: rules for m in modules.values() for name, rules in m.documented.items() if defined[name] == 1}
     mutants: list[Mutant] = []
     switched = {}
     for path, module in modules.items():
@@ -76,7 +74,9 @@ class _Module:
         self._own(self.tree, ())
         self.functions = [node for node in ast.walk(self.tree) if isinstance(node, _FUNCTIONS)]
         self.documented = {f.name: rules for f in self.functions if (rules := rules_in(ast.get_docstring(f) or ""))}
-        self._refusers = {f.name for f in self.functions if f.returns and ast.unparse(f.returns) in ("NoReturn", "Never")}
+        self._refusers = {
+            f.name for f in self.functions if f.returns and ast.unparse(f.returns) in ("NoReturn", "Never")
+        }
         self._pure = self._pure_checks()
         self._inherited = self._inherit()
 
@@ -93,13 +93,16 @@ class _Module:
             f.name: {_callee(node) for node in ast.walk(f) if isinstance(node, ast.Call)} & set(rules) - {f.name}
             for f in self.functions
         }
-        for _ in self.functions:
+        while True:
+            before = {name: len(found) for name, found in rules.items()}
             for caller, called in calls.items():
                 # What does more than check stands for its own rules, and for those of who calls it, not theirs.
                 given = rules[caller] if caller in self._pure or caller in named else set()
                 for name in called - named:
                     if name.startswith("_") and not name.startswith("__"):
                         rules[name] |= given
+            if {name: len(found) for name, found in rules.items()} == before:
+                break
         return {name: in_order(found) for name, found in rules.items()}
 
     def _docstring_rules(self, function: Function) -> tuple[str, ...]:
@@ -111,9 +114,11 @@ class _Module:
     def _pure_checks(self) -> set[str]:
         """Functions of this module that do nothing but refuse: a call to one, for nothing else, is a check."""
         pure: set[str] = set()
-        for _ in self.functions:
-            pure |= {f.name for f in self.functions if all(_only_checks(s, pure) for s in f.body) and _refuses(f, pure)}
-        return pure
+        while True:
+            more = {f.name for f in self.functions if all(_only_checks(s, pure) for s in f.body) and _refuses(f, pure)}
+            if more <= pure:
+                return pure
+            pure |= more
 
     def switch(self, documented: dict[str, tuple[str, ...]]) -> list[_Found]:
         """Rewrite the tree; every check found gets a switch, whose constant is still zero, which drops nothing."""
@@ -153,7 +158,7 @@ class _Module:
     def _block(
         self, function: Function, body: list[ast.stmt], documented: dict[str, tuple[str, ...]], tail: bool = False
     ) -> Iterator[_Found]:
-        """The checks among `body`'s statements; `tail` where its last `raise` is what remains when nothing returned."""
+        """The checks among `body`'s statements; `tail` where its last `raise` is what remains when nothing else applied."""
         for index, node in enumerate(body):
             if isinstance(node, _DOCUMENTED):
                 continue
@@ -165,9 +170,9 @@ class _Module:
                     one = self._found(function, node.lineno, _code(node.body[-1]), ast.unparse(part), rules)
                     yield one
                     node.test = _replaced(node.test, part, _switched(part, one))
-                yield from self._block(function, node.orelse, documented)
+                yield from self._block(function, node.orelse, documented, tail=True)
                 continue
-            if self._is_refusal(node) and not _again(node) and (tail and index == len(body) - 1 and index > 0 or index < len(body) - 1):
+            if tail and index == len(body) - 1 and self._is_refusal(node) and not _again(node):
                 one = self._found(function, node.lineno, _code(node), "otherwise", self._rules(function, node))
                 yield one
                 body[index] = ast.If(_switched(ast.Constant(True), one), [node], [])
@@ -188,7 +193,11 @@ class _Module:
                     last = handler.body[-1]
                     if self._is_refusal(last) and not _again(last) and not _gives(node.body):
                         one = self._found(
-                            function, last, _code(last), ast.unparse(node.body[-1])[:200], self._rules(function, last)
+                            function,
+                            last.lineno,
+                            _code(last),
+                            ast.unparse(node.body[-1])[:200],
+                            self._rules(function, last),
                         )
                         yield one
                         handler.body[-1] = ast.If(_switched(ast.Constant(True), one), [last], [])
@@ -197,16 +206,20 @@ class _Module:
             for name in ("body", "orelse", "finalbody"):
                 inner = getattr(node, name, None)
                 if isinstance(inner, list):
-                    yield from self._block(function, inner, documented)
+                    yield from self._block(function, inner, documented, tail=name == "orelse")
             for case in getattr(node, "cases", ()):
-                yield from self._block(function, case.body, documented)
+                yield from self._block(function, case.body, documented, tail=True)
 
     def _predicate(self, function: Function) -> Iterator[_Found]:
         """`return a and b` in a function that says bool: each part made true, one at a time."""
         if not isinstance(function.returns, ast.Name) or function.returns.id != "bool":
             return
         for node in ast.walk(function):
-            if isinstance(node, ast.Return) and isinstance(node.value, ast.BoolOp) and isinstance(node.value.op, ast.And):
+            if (
+                isinstance(node, ast.Return)
+                and isinstance(node.value, ast.BoolOp)
+                and isinstance(node.value.op, ast.And)
+            ):
                 rules = self._rules(function, node)
                 for index, part in enumerate(node.value.values):
                     text = ast.unparse(part)

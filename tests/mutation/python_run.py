@@ -55,12 +55,17 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
 
 
+class PythonError(Exception):
+    """pytest did not run in a scratch copy."""
+
+
 class Workers:
-    """Scratch copies, each with its switch, that run pytest at the same time."""
+    """Scratch copies, each with its switch, that run pytest at the same time. Methods raise PythonError."""
 
     def __init__(self, place: Path, replaced: Mapping[str, str], count: int, root: Path = scratch.ROOT) -> None:
         self.place, self.root = place, root
         self._pythons: list[tuple[Path, Path]] = []
+        self._failed: list[str] = []
         for index in range(count):
             copy, switch = place / f"python-{index}", place / f"switch-{index}" / "board"
             switch.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +75,9 @@ class Workers:
             scratch.make(copy, replaced, root)
             self._pythons.append((scratch.make_venv(copy, switch, solidity_checks.COINBASE), copy))
 
-    def run(self, shares: Sequence[Sequence[str]], option: str, plans: Sequence[Path], name: str) -> list[dict[str, Any]]:
+    def run(
+        self, shares: Sequence[Sequence[str]], option: str, plans: Sequence[Path], name: str
+    ) -> list[dict[str, Any]]:
         """pytest with the plugin over each worker's share of the tests; the lines that it wrote."""
         outs = [self.place / f"{name}-{index}.jsonl" for index in range(len(shares))]
         threads = []
@@ -80,26 +87,32 @@ class Workers:
                 arguments = [option, str(plans[index] if plans else out), "--mutants-out", str(out)]
                 log = self.place / f"{name}-{index}.log"
                 threads.append(threading.Thread(target=self._pytest, args=(index, [*arguments, *tests], log)))
+        self._failed.clear()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        if self._failed:
+            raise PythonError(f"pytest stopped: {'; '.join(self._failed)}")
         return [json.loads(line) for out in outs if out.exists() for line in out.read_text().splitlines()]
 
     def _pytest(self, index: int, arguments: Sequence[str], log: Path) -> None:
         python, copy = self._pythons[index]
         command = [str(python), "-m", "pytest", "-q", "-p", "tests.mutation.plugin", "-p", "no:cacheprovider"]
         with log.open("w") as file:
-            subprocess.run([*command, *arguments], cwd=copy, stdout=file, stderr=file, env=scratch.environment())
+            ran = subprocess.run([*command, *arguments], cwd=copy, stdout=file, stderr=file, env=scratch.environment())
+        if ran.returncode not in (0, 1):  # all passed, or some failed
+            self._failed.append(f"exit status {ran.returncode}, see {log}")
 
     @property
     def count(self) -> int:
         return len(self._pythons)
 
+
 def record(workers: Workers, mutants: Sequence[Mutant], sources: str, keep: bool) -> list[Seen]:
     """Every test once with all checks in place. What ran before with the same sources and test file is not run again."""
     store = workers.place / "record.json"
-    known = json.loads(store.read_text()) if store.exists() else {"sources": "", "files": {}}
+    known: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"sources": "", "files": {}}
     if known["sources"] != sources and not keep:
         known["files"] = {}
     files = {
@@ -107,10 +120,14 @@ def record(workers: Workers, mutants: Sequence[Mutant], sources: str, keep: bool
         for path in sorted((workers.root / "tests").rglob("test_*.py"))
     }
     wanted = [
-        name for name, digest in files.items() if name not in SKIPPED and known["files"].get(name, {}).get("d") != digest
+        name
+        for name, digest in files.items()
+        if name not in SKIPPED and known["files"].get(name, {}).get("d") != digest
     ]
     times = {name: sum(s["seconds"] for s in said["seen"]) for name, said in known["files"].items()}
-    shares = _share({name: times.get(name, (workers.root / name).stat().st_size / 1000) for name in wanted}, workers.count)
+    shares = _share(
+        {name: times.get(name, (workers.root / name).stat().st_size / 1000) for name in wanted}, workers.count
+    )
     names = {mutant.number: mutant.name for mutant in mutants}
     lines = workers.run(shares, "--mutants-record", (), "record")
     for name in wanted:
@@ -157,7 +174,8 @@ def run(workers: Workers, mutants: Sequence[Mutant], seen: Sequence[Seen]) -> di
 def candidates(mutant: Mutant, seen: Iterable[Seen]) -> list[tuple[str, bool]]:
     """The tests in which its check refuses; those where only the world's making is refused need a cold world."""
     found = [s for s in seen if s.good and (mutant.name in s.call or mutant.name in s.setup)]
-    found.sort(key=lambda s: (not s.is_lie, mutant.name not in s.call, s.seconds))
+    # In whole seconds, so that the choice does not change with every run.
+    found.sort(key=lambda s: (not s.is_lie, mutant.name not in s.call, round(s.seconds)))
     return [(s.test, mutant.name not in s.call) for s in found]
 
 
@@ -196,7 +214,9 @@ def _try(
     chosen = []
     for index, files in enumerate(shares):
         path = workers.place / f"plan-{index}.json"
-        mine = {test: {"tries": tries, "first": first} for test, tries in plan.items() if test.partition("::")[0] in files}
+        mine = {
+            test: {"tries": tries, "first": first} for test, tries in plan.items() if test.partition("::")[0] in files
+        }
         path.write_text(json.dumps(mine))
         plans.append(path)
         chosen.append(files)

@@ -28,7 +28,9 @@ class Report:
 
     @property
     def survivors(self) -> list[Mutant]:
-        return [m for m in self.mutants if m.number not in self.caught and m.number not in self.errors and not excused(m)]
+        return [
+            m for m in self.mutants if m.number not in self.caught and m.number not in self.errors and not excused(m)
+        ]
 
     @property
     def stale_excuses(self) -> list[str]:
@@ -98,7 +100,9 @@ class Report:
             for m in self.mutants:
                 if m.language == language and m.number in self.caught:
                     rules = " ".join(m.rules)
-                    lines.append(f"| {_cell(m.name)} | `{_code(m.text)}` | {rules} | `{_code(self.caught[m.number])}` |")
+                    lines.append(
+                        f"| {_cell(m.name)} | `{_code(m.text)}` | {rules} | `{_code(self.caught[m.number])}` |"
+                    )
             lines.append("")
         lines += ["## Excused", "Dropping these changes nothing that can be seen; each has its reason.", ""]
         lines += [f"- {name}: {reason}" for name, reason in EXCUSED.items()] or ["None."]
