@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from eth_account import Account
 from eth_utils.address import to_checksum_address
-from pydantic import ConfigDict
 
 from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.digests import tag
 from enclave_app.protocol.errors import Refused
-from enclave_app.protocol.fields import Bytes, Bytes32
+from enclave_app.protocol.fields import Bytes
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
+from oracle.card import BrokerCard
 from oracle.naming import naming
 from oracle.passwords import MAX_SCRYPT_N, SCRYPT_N, Locked, Password, lock, read_secret, unlock, write_secret
 
@@ -41,15 +41,6 @@ class HpkePublicFile(Document):
     format: Literal["enclave-oracle/hpke-public-key"] = "enclave-oracle/hpke-public-key"
     v: Literal[1] = 1
     public: Bytes
-
-
-class _BrokerCard(Document):
-    """The part of a broker's card (oracle.keybroker.keys) that says its HPKE key."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    hpke_key: Bytes
-    digest: Bytes32
 
 
 @dataclass(frozen=True)
@@ -142,13 +133,13 @@ def read_public_key(path: Path) -> PublicKey:
         if kind == HpkeKeyFile.model_fields["format"].default:
             return PublicKey(validate(HpkeKeyFile, value).public)
         if kind == "enclave-oracle/broker":
-            return _card_key(path, validate(_BrokerCard, value))
+            return _card_key(path, validate(BrokerCard, value))
         if kind != HpkePublicFile.model_fields["format"].default:
             raise Refused("hpke.file", "neither a broker's card nor an HPKE key")
         return PublicKey(validate(HpkePublicFile, value).public)
 
 
-def _card_key(path: Path, card: _BrokerCard) -> PublicKey:
+def _card_key(path: Path, card: BrokerCard) -> PublicKey:
     key = PublicKey(card.hpke_key)
     if key.digest != card.digest:
         raise Refused("hpke.file", f"the card {path} names another key than it holds", found=key.digest.hex())

@@ -131,12 +131,19 @@ def explain_with(
     return explain(document, bundle=bundle, manifests=loaded, names=names, deployment=configured(config))
 
 
-def signer_names(keystore: Path | None, config: Path | None) -> dict[str, str]:
-    """Whoever is about to sign is called so: of all addresses, their own is the one that they look for."""
+def known_names(keystore: Path | None, config: Path | None) -> dict[str, str]:
+    """Names of the user's own for addresses. Whoever is about to sign is YOU: of all addresses, the one to look for."""
+    from oracle.cli.common import DEFAULT_CONFIG
     from oracle.keys import read_wallet
 
-    path = keystore or read_config(config).keystore
-    return {} if path is None else {read_wallet(path).address: "YOU"}
+    settings = read_config(config) if config is not None or DEFAULT_CONFIG.exists() else None
+    names = {} if settings is None else {address: name for name, address in settings.names.items()}
+    path = keystore or (settings.keystore if settings else None)
+    return names if path is None else {**names, read_wallet(path).address: "YOU"}
+
+
+def called(address: str, names: Mapping[str, str]) -> str:
+    return f"{names[address]} ({address})" if address in names else address
 
 
 def configured(config: Path | None) -> Deployment | None:

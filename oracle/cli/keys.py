@@ -44,11 +44,15 @@ def show(
     file: Annotated[Path, typer.Argument(help="A key file of any kind, or a broker's card.")],
     as_json: Json = False,
 ) -> None:
-    """Show a key file's address or digest. No password is needed."""
+    """Show a key file's address or digest, or what a broker's card says. No password is needed."""
+    from oracle.card import read_card
     from oracle.keys import read_public_key, read_wallet
 
-    if _is_keystore(file):
+    if (kind := _format(file)) == "keystore":
         found: dict[str, Any] = {"kind": "wallet", "file": str(file), "address": read_wallet(file).address}
+    elif kind == "enclave-oracle/broker":
+        card = read_card(file)
+        found = {"kind": "broker", "file": str(file), "digest": card.digest, "signer": card.signer, "url": card.url}
     else:
         found = {"kind": "hpke", "file": str(file), "digest": read_public_key(file).digest}
     Screen(as_json).answer(found)
@@ -63,7 +67,7 @@ def public(
     """Write the public half of an HPKE key to a file that may be handed out."""
     from oracle.keys import read_public_key, write_public_key
 
-    if _is_keystore(file):
+    if _format(file) == "keystore":
         raise Refused("keys.wallet", f"{file} is a wallet; its public half is its address", hint="`oracle keys show`")
     key = read_public_key(file)
     if out.exists():
@@ -72,7 +76,8 @@ def public(
     Screen(as_json).answer({"kind": "hpke-public", "file": str(out), "digest": key.digest})
 
 
-def _is_keystore(path: Path) -> bool:
+def _format(path: Path) -> str:
+    """What a JSON file says it is, `keystore` for a wallet of any tool; nothing for other files."""
     from oracle.passwords import read_secret
 
     try:
@@ -80,5 +85,7 @@ def _is_keystore(path: Path) -> bool:
     except OracleError:
         raise
     except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and "crypto" in value
+        return ""
+    if not isinstance(value, dict):
+        return ""
+    return "keystore" if "crypto" in value else str(value.get("format", ""))

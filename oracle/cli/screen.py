@@ -132,6 +132,19 @@ def when(seconds: int) -> str:
         return str(seconds)
 
 
+def with_ether(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a person: amounts in ether, where programs read `…_wei`."""
+    from oracle.agreement.units import show_wei
+
+    found = {}
+    for name, item in value.items():
+        if name.endswith("_wei"):
+            found[name.removesuffix("_wei")] = show_wei(int(item))
+        else:
+            found[name] = item
+    return found
+
+
 def to_json(value: Any) -> str:
     return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)
 

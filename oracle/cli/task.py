@@ -22,7 +22,7 @@ from oracle.cli.common import (
     run,
     typed_params,
 )
-from oracle.cli.screen import Screen, fields, grid, when
+from oracle.cli.screen import Screen, fields, grid, when, with_ether
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,7 +95,7 @@ def request(
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
         value = run(send())
-    screen.answer(value, fields({**value, "deadline": when(value["deadline"])}))
+    screen.answer(value, fields(with_ether({**value, "deadline": when(value["deadline"])})))
     screen.say("", f"Its result: oracle task result 0x{value['task_id'].hex()}")
 
 
@@ -214,7 +214,8 @@ def withdraw(
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
         held, receipt = run(send())
-    screen.answer({"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)})
+    value = {"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)}
+    screen.answer(value, fields(with_ether(value)))
 
 
 def _standing(task: TaskOnChain) -> str:

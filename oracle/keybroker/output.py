@@ -21,11 +21,11 @@ from enclave_app.protocol.release import (
 )
 from enclave_app.protocol.shares import OutputBinding, open_shares, read_share_list
 from enclave_app.protocol.structs import Enclaves, Outcome, TaskState
+from oracle.agreement.consent import check_activated
 from oracle.agreement.outputs import check_output, check_recipients, check_result
 from oracle.agreement.terms import Identify, Terms
 from oracle.chain.reader import IdentityRecord, TaskOnChain
 from oracle.errors import Refused, Retryable
-from oracle.keybroker import checks
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
@@ -51,7 +51,7 @@ class OutputReleaser:
         recipient = check_recipient(terms, body)
         signer = check_shares_statement(terms, body, manifest)
         view = await read_output(access, terms, signer)
-        checks.check_activated(terms, view.agreement)
+        check_activated(terms, view.agreement)
         check_settled(terms, body, view.task)
         check_registered(view.identities, terms.agreement.tee)
         # The same question gets the same answer without another entry: callers are anyone, and the log is a disk.

@@ -9,8 +9,8 @@ from enclave_app.protocol.shares import ShareList
 from enclave_app.protocol.structs import Agreement, Chain, TaskRequest
 from oracle.agreement.consent import signed_by
 from oracle.agreement.terms import Identify, Terms, check_request_terms, identify_agreement
+from oracle.card import BrokerCard
 from oracle.errors import Refused
-from oracle.keybroker.keys import BrokerCard
 
 KNOWN_AGREEMENTS = 512
 

@@ -531,13 +531,6 @@ async def test_what_a_party_dropped_is_refused(scene: Scene, broker: KeyBroker, 
     await refused(broker, body, "agreement.dropped", Refused, tmp_path)
 
 
-async def test_a_task_that_is_not_on_chain_waits(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    body = await scene.body()
-    request = body.request.model_copy(update={"nonce": secrets.token_bytes(32)})
-    changed = body.model_copy(update={"request": request, "release": scene.ask(body.agreement, request)})
-    await refused(broker, changed, "task.unknown", Retryable, tmp_path)
-
-
 async def test_no_release_while_the_task_can_be_cancelled(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
     agreement = scene.agreement()
     body = await scene.body(agreement.model_copy(update={"keys": keys(agreement, release_delay=3)}))
@@ -545,24 +538,6 @@ async def test_no_release_while_the_task_can_be_cancelled(scene: Scene, broker: 
     await refused(broker, body, "task.delay", Retryable, tmp_path)
     await scene.mine()
     await broker.releases.release(body)
-
-
-async def test_a_cancelled_task_is_refused(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    agreement = scene.agreement()
-    body = await scene.body(agreement.model_copy(update={"keys": keys(agreement, release_delay=3)}))
-    call = load("ComputeOracle").call("cancel", body.request)
-    await scene.transact(scene.world.requester, scene.world.deployment.oracle, call)
-    await scene.mine(5)
-    await refused(broker, body, "task.closed", Refused, tmp_path)
-
-
-async def test_the_deadline_is_the_last_second_for_a_release(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
-    agreement = scene.agreement()
-    agreement = agreement.model_copy(update={"tee": tee(agreement, max_evidence_age=10**6)})
-    body = await scene.body(agreement)
-    await scene.rpc.call("evm_setNextBlockTimestamp", body.request.deadline + 1)
-    await scene.mine()
-    await refused(broker, body, "task.deadline", Refused, tmp_path)
 
 
 async def test_unconfirmed_tasks_wait(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
@@ -614,14 +589,6 @@ async def test_an_old_registration_waits_for_a_renewal(scene: Scene, broker: Key
     await scene.rpc.call("evm_increaseTime", 600)
     body = await scene.body(agreement.model_copy(update={"tee": tee(agreement, max_evidence_age=500)}))
     await refused(broker, body, "enclave.evidence_age", Retryable, tmp_path)
-
-
-async def test_a_chain_that_stands_still_is_not_believed(scene: Scene, tmp_path: Path) -> None:
-    body = await scene.body()
-    late = time.time() + 4000
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)), clock=lambda: late)
-    await refused(broker, body, "chain.stale", Retryable, tmp_path)
-    await broker.close()
 
 
 # Manifests and share lists (R10)

@@ -55,6 +55,18 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
 
 
+_PACKAGE = "enclave_app/__init__.py"
+
+
+def _inside(root: Path, replaced: Mapping[str, str], switch: Path) -> dict[str, str]:
+    """The switch within the measured package: an enclave runs no start-up hook and loads nothing unmeasured."""
+    text = replaced.get(_PACKAGE) or (root / _PACKAGE).read_text()
+    return {
+        _PACKAGE: f"{text}\nfrom enclave_app import mutation_switch\nmutation_switch.install({str(switch)!r})\n",
+        "enclave_app/mutation_switch.py": Path(__file__).with_name("switch.py").read_text(),
+    }
+
+
 class PythonError(Exception):
     """pytest did not run in a scratch copy."""
 
@@ -72,7 +84,7 @@ class Workers:
             switch.write_bytes(bytes(1 << 14))
             for noted in switch.parent.glob("anvil-*"):
                 noted.unlink()
-            scratch.make(copy, replaced, root)
+            scratch.make(copy, {**replaced, **_inside(root, replaced, switch)}, root)
             self._pythons.append((scratch.make_venv(copy, switch, solidity_checks.COINBASE), copy))
 
     def run(

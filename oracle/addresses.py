@@ -1,0 +1,48 @@
+"""Addresses as people hand them on: as they are, or in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from enclave_app.protocol.canonical import load
+from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.fields import Address
+
+MAX_FILE = 100_000
+_ADDRESS = TypeAdapter(Address)
+
+
+def read_address(text: str, base: Path) -> str:
+    """The checksummed address that `text` is, or that the file of that name in `base` says: as text, or as JSON with a key
+    `address`, which is what keystores have and `oracle keys show --json` prints.
+
+    Raises Refused `address`, and `file.read` where it is neither.
+    """
+    said = text if text.startswith("0x") else written(_read(base / text), "address")
+    try:
+        return _ADDRESS.validate_python(said if said.startswith("0x") else f"0x{said}")
+    except ValidationError:
+        raise Refused(
+            "address",
+            "not an address",
+            found=repr(said[:60]),
+            expected="0x and 40 hex digits, every one as it was given, or a file with them",
+        ) from None
+
+
+def written(data: bytes, key: str) -> str:
+    """What a file says: its text, or what `key` has where it is JSON."""
+    text = data[:MAX_FILE].decode("utf-8", "replace").strip()
+    if text.startswith("{"):
+        text = str(load(text.encode(), canonical=False).get(key, ""))
+    return text
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as source:
+            return source.read(MAX_FILE)
+    except (OSError, ValueError) as error:
+        raise Refused("file.read", f"cannot read {path}", found=type(error).__name__) from None
