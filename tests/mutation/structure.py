@@ -14,7 +14,9 @@ STRUCTURE: dict[str, tuple[str, ...]] = {
         f"{_BOOT}::test_no_plaintext_is_left_in_any_file_log_or_error",
     ),
     "R3": (
-        f"{_BOOT}::test_the_environment_does_not_reach_the_program",
+        "tests/adversary/test_launch.py::test_a_variable_does_not_reach_the_function",
+        "tests/adversary/test_launch.py::test_a_module_that_is_not_measured_is_not_loaded",
+        "tests/adversary/test_launch.py::test_bytecode_is_not_loaded",
         f"{_BOOT}::test_another_configuration_is_another_measurement",
         "tests/unit/test_attesters_measure.py::test_every_third_party_import_of_the_enclave_is_measured",
         "tests/unit/test_attesters_measure.py::test_one_changed_byte_of_a_file_changes_the_digest",

@@ -38,7 +38,6 @@ WRITERS = re.compile(
     r"|.*\.(write_bytes|write_text|mkdir|touch|symlink_to|hardlink_to)|(\w*path\w*|Path\(.*\))\.(open|rename|replace)"
 )
 OPENS_FILES = {
-    ("attesters/measure.py", "_distribution_files"),  # reads what it measures
     ("attesters/platform.py", "Platform.write"),  # makes development platforms, before any enclave
     ("attesters/platform.py", "_write_new"),
     ("fetch.py", "_open_regular"),  # O_RDONLY
