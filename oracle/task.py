@@ -66,7 +66,7 @@ class Task:
         return await self.client.transact("ComputeOracle", "expire", self.request)
 
     async def settlement(self) -> TaskSettled:
-        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
+        """The result as the contract accepted it, its digest and signature checked against the chain's state (R17)."""
         domain = self.client.chain.oracle_domain(self.agreement)
         on_chain = await self.state()
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
@@ -154,7 +154,7 @@ class Task:
     async def _gather_shares(
         self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
     ) -> dict[int, bytes]:
-        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
+        """The first t good shares (R11); a broker that is down, slow or wrong is passed over while others suffice."""
         chain, threshold = self.client.chain, self.agreement.keys.threshold
 
         async def ask(broker: bytes) -> tuple[int, bytes]:

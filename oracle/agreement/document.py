@@ -106,7 +106,7 @@ def write_document(path: Path, document: AgreementDocument) -> None:
 
 
 def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocument:
-    """One document with all signatures and hints; Refused `document.other` where they are not about one agreement."""
+    """One document with all signatures and hints (R7); Refused `document.other` where they are not about one agreement."""
     result = first
     for other in others:
         if other.id != first.id or other.chain != first.chain:
@@ -138,6 +138,7 @@ def _rebuilt(document: AgreementDocument, **changes: object) -> AgreementDocumen
 
 
 def _checked(document: AgreementDocument) -> AgreementDocument:
+    """R7: every signature in it is of a party, over this agreement."""
     digest = document.id
     for party, signature in document.signatures.items():
         signing.check(digest, signature, party, "the agreement")
