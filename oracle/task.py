@@ -66,7 +66,7 @@ class Task:
         return await self.client.transact("ComputeOracle", "expire", self.request)
 
     async def settlement(self) -> TaskSettled:
-        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
+        """The result as the contract accepted it, its digest and signature checked against the chain's state (R17)."""
         domain = self.client.chain.oracle_domain(self.agreement)
         on_chain = await self.state()
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
@@ -126,6 +126,9 @@ class Task:
         key_pair = self.client.result_key
         if key_pair is None:
             raise Permanent("client.result_key", "no key to open the result with")
+        if [o.name for o in settled.result.outputs] != [o.name for o in self.agreement.outputs]:
+            # An enclave would not sign it; a node may say anything.
+            raise Refused("result.outputs", "the settled result does not have the agreement's outputs")
         chain, out = self.client.chain, settled.result.outputs[index]
         manifest = read_manifest(signed.manifest, out.digest)
         listed = shares.read_share_list(signed.share_list, manifest.id, signed.shares.shares)
@@ -151,7 +154,7 @@ class Task:
     async def _gather_shares(
         self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
     ) -> dict[int, bytes]:
-        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
+        """The first t good shares (R11); a broker that is down, slow or wrong is passed over while others suffice."""
         chain, threshold = self.client.chain, self.agreement.keys.threshold
 
         async def ask(broker: bytes) -> tuple[int, bytes]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="receipt", help="What a settled task leaves for strangers to check.", no_args_is_help=True)
 ReceiptFile = Annotated[Path, typer.Argument(metavar="FILE", help="The receipt.")]
+MAX_BUNDLE = 64 << 20
 FETCH_PATIENCE = 10.0
 """Seconds: a worker writes the receipt a moment after the settlement."""
 MARKS = {True: "✓", False: "✗", None: "·"}
@@ -53,13 +54,14 @@ def verify(
 
     Exits 0 only for a receipt that is authentic: of the agreement or the parties that you name.
     """
+    from oracle.files import read_file
     from oracle.receipt import Verdict, read_receipt_file, verify_receipt
 
     if (agreement is not None) + (parties is not None) + consistency_only > 1:
         raise typer.BadParameter("give one of --agreement, --parties and --consistency-only")
     expected = _expected(agreement, parties)
     data = read_receipt_file(file)
-    bundle = None if function is None else function.read_bytes()
+    bundle = None if function is None else read_file(function, MAX_BUNDLE)
     if rpc is None:
         found = verify_receipt(data, expected, int(time.time()), allow_simulated=allow_simulated, function=bundle)
     else:

@@ -22,7 +22,7 @@ from oracle.cli.common import (
     run,
     typed_params,
 )
-from oracle.cli.screen import Screen, fields, grid, when, with_ether
+from oracle.cli.screen import Screen, fields, grid, table_rows, when, with_ether
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ def request(
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter, visible to everyone.")
     ] = None,
     seconds: Annotated[
-        int, typer.Option(min=1, help="How long it may take; after that the fee can be had back.")
+        int, typer.Option(min=1, max=30 * 86400, help="How long it may take; after that the fee can be had back.")
     ] = 3600,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result's settlement.")] = False,
     patience: Patience = None,
@@ -161,9 +161,9 @@ def result(
         _writer(out)(table)
         screen.answer({**value, "file": str(out)}, fields({"file": out, "rows": table.num_rows}))
     else:
-        rows = list(zip(*(column.to_pylist() for column in table.slice(0, SHOWN_ROWS).columns), strict=True))
-        body = {**value, "rows": table.to_pylist()} if as_json else value
-        screen.answer(body, grid(table.column_names, rows))
+        rows = table_rows(table if as_json else table.slice(0, SHOWN_ROWS))
+        named = [dict(zip(table.column_names, row, strict=True)) for row in rows]
+        screen.answer({**value, "rows": named} if as_json else value, grid(table.column_names, rows[:SHOWN_ROWS]))
         if table.num_rows > SHOWN_ROWS:
             screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
 
