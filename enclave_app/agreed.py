@@ -8,7 +8,7 @@ from typing import Final
 
 from enclave_app.config import EnclaveConfig
 from enclave_app.fetch import Storage, together
-from enclave_app.protocol.bundle import Bundle, read_bundle
+from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey
@@ -19,20 +19,21 @@ from enclave_app.protocol.shares import MAX_SHARE_LIST, ShareList, read_share_li
 from enclave_app.protocol.structs import Agreement, FunctionKind
 from enclave_app.protocol.wire import TaskBody
 
-MAX_BUNDLE: Final = 64 << 20
 MAX_DOMAIN: Final = 1 << 20
 _KINDS: Final = {"sql": FunctionKind.SQL}
 
 
 @dataclass(frozen=True)
 class Materials:
-    """The documents that an agreement names by digest. Lists are in the agreement's order."""
+    """The documents that an agreement names by digest. Lists are in the agreement's order; `size` is theirs together, in
+    bytes as they came."""
 
     bundle: Bundle
     domain: ParamDomain
     manifests: tuple[Manifest, ...]
     share_lists: tuple[ShareList, ...]
     brokers: tuple[PublicKey, ...]
+    size: int = 0
 
     def released_keys(self, agreement: Agreement) -> tuple[tuple[int, int], ...]:
         """(dataset index, key index) of every key that the agreement releases, in order (R10, R16)."""
@@ -96,6 +97,7 @@ async def fetch_materials(body: TaskBody, storage: Storage) -> Materials:
             read_share_list(s, d.id_or_stream, d.shares_digest) for s, d in zip(lists, agreement.data, strict=True)
         ),
         brokers=tuple(PublicKey(b) for b in brokers),
+        size=len(bundle) + len(domain) + sum(map(len, rest)),
     )
     check_materials(agreement, materials)
     return materials

@@ -7,6 +7,7 @@ async with Client(config, wallet=key, result_key=hpke_key) as client:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,8 @@ MAX_ANSWER = 1 << 20
 IDLE_CHAIN = 600
 """A head so many seconds behind this machine's clock is taken for a chain that makes blocks only when asked."""
 CLOCK_MARGIN = 60
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two looks into storage."""
 
 
 @dataclass(frozen=True)
@@ -288,11 +291,23 @@ class Client:
                 failure = error
         raise failure
 
-    async def receipt(self, task_id: bytes) -> bytes:
+    async def receipt(self, task_id: bytes, *, patience: float = 0.0) -> bytes:
         """The receipt that the worker left for a settled task: untrusted, for `oracle.receipt.verify_receipt` to check.
 
-        Raises Retryable where no storage has it (yet), Refused `receipt.task` for one of another task.
+        It comes a moment after the settlement; waits up to `patience` seconds. Raises Retryable where no storage has it,
+        Refused `receipt.task` for one of another task, and what `read_receipt` says.
         """
+        limit, pause = time.monotonic() + patience, FIRST_PAUSE
+        while True:
+            try:
+                return await self._stored_receipt(task_id)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _stored_receipt(self, task_id: bytes) -> bytes:
         failure: OracleError = Retryable("storage.none", "no storage is configured")
         for storage in self._storages:
             try:

@@ -17,6 +17,7 @@ from .fields import Bytes32, Flag, Label, Uint64
 from .params import ParamDomain
 
 MAGIC = b"EOFB\x01"
+MAX_BUNDLE = 64 << 20
 MAX_HEADER = 1 << 20
 _IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 

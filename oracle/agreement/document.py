@@ -15,6 +15,7 @@ from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
+from oracle.files import read_file
 from oracle.naming import naming
 
 MAX_CONTRACT_SIGNATURE = 16_384
@@ -87,11 +88,7 @@ def parse_document(data: bytes) -> AgreementDocument:
 
 
 def read_document(path: Path) -> AgreementDocument:
-    try:
-        with path.open("rb") as source:
-            data = source.read(MAX_DOCUMENT + 1)
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
+    data = read_file(path, MAX_DOCUMENT)
     with naming(path):
         return parse_document(data)
 

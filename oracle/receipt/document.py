@@ -17,7 +17,7 @@ from enclave_app.protocol.fields import Address, Bytes, Bytes32, Uint8
 from enclave_app.protocol.structs import Agreement, Chain, ReleaseStatement, Result, TaskRequest
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral
 from oracle.attestation.collateral import pem_chain
-from oracle.errors import Refused
+from oracle.files import read_file
 
 Assurance = Literal["SIMULATED", "ATTESTED"]
 SIMULATED: Final = "SIMULATED"
@@ -130,15 +130,8 @@ def read_receipt(data: bytes) -> Receipt:
 
 
 def read_receipt_file(path: Path) -> bytes:
-    """The bytes of a receipt's file, never more than one may have; Refused `file.read` or `json.size`."""
-    try:
-        with path.open("rb") as source:
-            data = source.read(MAX_RECEIPT + 1)
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
-    if len(data) > MAX_RECEIPT:
-        raise Refused("json.size", f"{path} is too large for a receipt", expected=f"at most {MAX_RECEIPT} bytes")
-    return data
+    """The bytes of a receipt's file, never more than one may have; Refused `file.read` or `file.size`."""
+    return read_file(path, MAX_RECEIPT)
 
 
 def one_form(chain: str) -> str:
