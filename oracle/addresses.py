@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from enclave_app.protocol.canonical import load
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address
+from oracle.files import read_file
 
 MAX_FILE = 100_000
 _ADDRESS = TypeAdapter(Address)
@@ -20,7 +21,7 @@ def read_address(text: str, base: Path) -> str:
 
     Raises Refused `address`, and `file.read` where it is neither.
     """
-    said = text if text.startswith("0x") else written(_read(base / text), "address")
+    said = text if text.startswith("0x") else written(read_file(base / text, MAX_FILE), "address")
     try:
         return _ADDRESS.validate_python(said if said.startswith("0x") else f"0x{said}")
     except ValidationError:
@@ -38,11 +39,3 @@ def written(data: bytes, key: str) -> str:
     if text.startswith("{"):
         text = str(load(text.encode(), canonical=False).get(key, ""))
     return text
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as source:
-            return source.read(MAX_FILE)
-    except (OSError, ValueError) as error:
-        raise Refused("file.read", f"cannot read {path}", found=type(error).__name__) from None

@@ -11,8 +11,10 @@ from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes, Bytes32
 from enclave_app.protocol.hpke import PublicKey
+from oracle.files import read_file
 
 CARD = "broker.json"
+MAX_CARD = 1 << 16
 
 
 class BrokerCard(Document):
@@ -42,12 +44,11 @@ def read_card(path: Path) -> BrokerCard:
     """A card from a file or a broker's directory."""
     file = path / CARD if path.is_dir() else path
     try:
-        card = parse(BrokerCard, file.read_bytes(), canonical=False)
-    except OSError as error:
+        data = read_file(file, MAX_CARD)
+    except Refused as error:
         raise Refused(
-            "broker.card",
-            f"no broker's card at {file} ({type(error).__name__})",
-            hint="Make one with: oracle keybroker init",
+            "broker.card", f"no broker's card: {error.message}", hint="Make one with: oracle keybroker init"
         ) from None
+    card = parse(BrokerCard, data, canonical=False)
     card.public_key()
     return card

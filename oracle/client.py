@@ -7,6 +7,7 @@ async with Client(config, wallet=key, result_key=hpke_key) as client:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from enclave_app.protocol.params import ParamDomain, read_domain
 from enclave_app.protocol.release import OutputAnswer, TaskRecord
 from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.storage import record_name
+from enclave_app.protocol.storage import receipt_name, record_name
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
@@ -46,6 +47,7 @@ from oracle.chain.sender import Receipt, Sender, account_of
 from oracle.chain.source import Block, SingleSource
 from oracle.config import ClientConfig
 from oracle.errors import OracleError, Permanent, Refused, Retryable
+from oracle.receipt import MAX_RECEIPT, read_receipt
 from oracle.storage import Storage, get_from_any, open_storage
 from oracle.task import Task
 
@@ -55,6 +57,8 @@ MAX_ANSWER = 1 << 20
 IDLE_CHAIN = 600
 """A head so many seconds behind this machine's clock is taken for a chain that makes blocks only when asked."""
 CLOCK_MARGIN = 60
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two looks into storage."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +287,34 @@ class Client:
         for storage in self._storages:
             try:
                 return parse(TaskRecord, await storage.get_named(record_name(task_id), MAX_RECORD), limit=MAX_RECORD)
+            except OracleError as error:
+                failure = error
+        raise failure
+
+    async def receipt(self, task_id: bytes, *, patience: float = 0.0) -> bytes:
+        """The receipt that the worker left for a settled task: untrusted, for `oracle.receipt.verify_receipt` to check.
+
+        It comes a moment after the settlement; waits up to `patience` seconds. Raises Retryable where no storage has it,
+        Refused `receipt.task` for one of another task, and what `read_receipt` says.
+        """
+        limit, pause = time.monotonic() + patience, FIRST_PAUSE
+        while True:
+            try:
+                return await self._stored_receipt(task_id)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _stored_receipt(self, task_id: bytes) -> bytes:
+        failure: OracleError = Retryable("storage.none", "no storage is configured")
+        for storage in self._storages:
+            try:
+                data = await storage.get_named(receipt_name(task_id), MAX_RECEIPT)
+                if read_receipt(data).task_id == task_id:
+                    return data
+                raise Refused("receipt.task", "storage has a receipt of another task under this one's name")
             except OracleError as error:
                 failure = error
         raise failure

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import TypeAdapter, ValidationError
 
-from enclave_app.protocol.bundle import Bundle, read_bundle
+from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address
@@ -22,9 +22,9 @@ from oracle.agreement.anchors import MAKERS
 from oracle.agreement.document import Uri
 from oracle.card import BrokerCard, read_card
 from oracle.dataset.seal import load_manifest
+from oracle.files import read_file
 from oracle.keys import read_public_key
 
-MAX_FILE = 64 << 20
 _DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
 _ADDRESS = TypeAdapter(Address)
 _URI: TypeAdapter[str | None] = TypeAdapter(Uri | None)
@@ -105,15 +105,7 @@ class References:
         return self._try(at, lambda: read_address(text, self._base))
 
     def _read(self, text: str) -> bytes:
-        path = self._base / text
-        try:
-            with path.open("rb") as source:
-                data = source.read(MAX_FILE + 1)
-        except (OSError, ValueError) as error:
-            raise Refused("file.read", f"cannot read {path}", found=type(error).__name__) from None
-        if len(data) > MAX_FILE:
-            raise Refused("file.size", f"{path} is too large", expected=f"at most {MAX_FILE} bytes")
-        return data
+        return read_file(self._base / text, MAX_BUNDLE)
 
     def _try(self, at: str, look_up: Callable[[], T]) -> T:
         try:
@@ -130,6 +122,6 @@ def _anchor_digest(data: bytes) -> bytes:
     pem = data.lstrip().startswith(b"-----BEGIN")
     try:
         certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise Refused("anchor.certificate", "neither a certificate in DER or PEM nor a digest") from None
     return sha256(certificate.public_bytes(Encoding.DER))

@@ -22,6 +22,7 @@ from oracle.cli import (
     function,
     keybroker,
     keys,
+    receipt,
     task,
     task_facts,
     worker,
@@ -36,6 +37,7 @@ ORDER = (
     "function",
     "agreement",
     "task",
+    "receipt",
     "withdraw",
     "enclave",
     "keybroker",
@@ -82,7 +84,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
-for group in (devnet, keys, dataset, function, agreement, task, enclave, keybroker, worker):
+for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

@@ -121,11 +121,14 @@ def explain_with(
     config: Path | None,
     names: Mapping[str, str] | None = None,
 ) -> tuple[Line, ...]:
-    from enclave_app.protocol.bundle import read_bundle
+    from enclave_app.protocol.bundle import MAX_BUNDLE, read_bundle
     from oracle.agreement.explain import explain
     from oracle.dataset.seal import load_manifest
+    from oracle.files import read_file
 
-    bundle = None if function is None else read_bundle(function.read_bytes(), document.agreement.fn.id)
+    bundle = None
+    if function is not None:
+        bundle = read_bundle(read_file(function, MAX_BUNDLE), document.agreement.fn.id)
     given = parse_pairs(manifests or (), "--manifest")
     loaded = {name: load_manifest(Path(path)) for name, path in given.items()}
     return explain(document, bundle=bundle, manifests=loaded, names=names, deployment=configured(config))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from enclave_app.protocol.errors import OracleError, Refused
+from enclave_app.protocol.errors import Refused
 from oracle.cli.common import Json, PasswordFile, password_from
 from oracle.cli.screen import Screen
 
@@ -78,14 +77,14 @@ def public(
 
 def _format(path: Path) -> str:
     """What a JSON file says it is, `keystore` for a wallet of any tool; nothing for other files."""
+    from enclave_app.protocol.canonical import load
     from oracle.passwords import read_secret
 
+    data = read_secret(path)
     try:
-        value = json.loads(read_secret(path))
-    except OracleError:
-        raise
-    except (ValueError, RecursionError):
-        return ""
+        value = load(data, canonical=False)
+    except Refused:
+        return ""  # an HPKE key may be bytes or hex
     if not isinstance(value, dict):
         return ""
     return "keystore" if "crypto" in value else str(value.get("format", ""))

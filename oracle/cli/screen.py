@@ -20,6 +20,7 @@ from oracle.cli.advice import advice
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    import pyarrow as pa
     from rich.console import Console, RenderableType
 
 PIPE_WIDTH = 120
@@ -104,6 +105,19 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | 
     for row in rows:
         table.add_row(*(Text(show(item)) for item in row))
     return table
+
+
+def table_rows(table: pa.Table) -> list[tuple[Any, ...]]:
+    """A table's rows as Python values; Refused `result.values` where one has none, as a date of the year 12000."""
+    try:
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    except (ValueError, ArithmeticError) as error:
+        raise Refused(
+            "result.values",
+            "a value of the table cannot be shown",
+            found=type(error).__name__,
+            hint="Write the result to a file",
+        ) from None
 
 
 def show(value: Any) -> str:

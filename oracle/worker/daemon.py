@@ -239,7 +239,7 @@ class Worker:
         if error.code == UNREACHABLE:
             self._enrolment.doubt()
         if error.code.startswith(RUN_FAULTS):
-            # Each try costs a broker's release and up to the agreed time: a function that never fits must not try for ever.
+            # Each try costs up to the agreed time: a function that never fits must not try for ever.
             self._run_faults[task_id] = self._run_faults.get(task_id, 0) + 1
             if self._run_faults[task_id] >= self.config.max_runs:
                 given_up = Permanent(error.code, f"given up after {self.config.max_runs} runs: {error.message}")
@@ -266,7 +266,11 @@ class Worker:
         self._pipeline.forget(task_id)
         self._run_faults.pop(task_id, None)
         task = await self._db(self._db.journal.task, task_id)
-        if task is None or task.state not in OPEN:
+        if task is None:
+            return
+        if task.state not in OPEN:
+            # Only a receipt can be owed for it, which nothing ends but its writing.
+            await self._db(self._db.journal.retry, task_id, time.time() + self.config.retry_most, "receipt", str(error))
             return
         code = error.code if isinstance(error, Permanent) else type(error).__name__
         reason = error.message if isinstance(error, Permanent) else str(describe(error)["at"])

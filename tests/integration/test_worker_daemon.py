@@ -264,7 +264,21 @@ async def test_a_function_that_never_fits_is_parked_after_some_runs_and_never_se
 
             await until(parked)
         assert place.enclave.runs == 3
+        assert max(broker.asked for broker in place.brokers) == 1
         assert (await place.on_chain(task_id)).state is TaskState.REQUESTED
+
+
+async def test_ciphertext_that_is_away_for_a_while_costs_no_further_release(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.blobs_missing = agreement.keys.max_releases + 1
+        async with running(place):
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+        assert place.enclave.blobs_missing == 0
+        # Brokers cap releases (R13): a task must not be lost to a storage that was down for some tries (R19).
+        assert max(broker.asked for broker in place.brokers) == 1
 
 
 async def test_a_stop_lets_what_runs_finish(tmp_path: Path) -> None:
