@@ -32,13 +32,15 @@ class _Task:
     materials: Materials
     releases: tuple[SignedRelease, ...]
     invalid_params: bool
+    body_size: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     done: TaskDone | None = None
     files: dict[bytes, bytearray] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
-        return sum(len(data) for data in self.files.values())
+        """Bytes: what the task was started with, and the sealed outputs that wait to be collected."""
+        return self.body_size + self.materials.size + sum(len(data) for data in self.files.values())
 
 
 class Tasks:
@@ -71,7 +73,9 @@ class Tasks:
         known = self._tasks.get(task_id)
         if known is not None and known.lock.locked():
             raise Retryable("task.running", "the task is running", hint="Wait for it, or forget it first")
-        self._tasks[task_id] = _Task(task_id, body, materials, releases, _invalid(body, materials))
+        self._tasks[task_id] = _Task(
+            task_id, body, materials, releases, _invalid(body, materials), len(body.canonical())
+        )
         self._tasks.move_to_end(task_id)
         self._evict(task_id)
         self._log("task.started", task=task_id, agreement=body.request.agreement_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from enclave_app.protocol import signing
-from oracle.chain.reader import Consent
-from oracle.errors import Refused
+from oracle.agreement.terms import Terms
+from oracle.chain.reader import AgreementRecord, AgreementStatus, Consent
+from oracle.errors import Refused, Retryable
 
 
 def signed_by(agreement_id: bytes, parties: Sequence[str], signatures: Sequence[bytes]) -> frozenset[str]:
@@ -29,6 +30,14 @@ def check_consent(parties: Sequence[str], signed: frozenset[str], recorded: Mapp
     for party in parties:
         if party not in signed and recorded.get(party) not in (Consent.ERC1271, Consent.TRANSACTION):
             raise Refused("consent.missing", "a party of the agreement did not consent to it (R7)", found=party)
+
+
+def check_activated(terms: Terms, record: AgreementRecord) -> None:
+    """R7: the agreement was activated, on the contracts that it names."""
+    if record.status == AgreementStatus.NONE:
+        raise Retryable("agreement.inactive", "the agreement is not active at the confirmed block")
+    if record.oracle != terms.agreement.oracle or record.enclave_registry != terms.agreement.enclave_registry:
+        raise Refused("agreement.contracts", "the registry has the agreement on other contracts than it names")
 
 
 def _recovers(digest: bytes, signature: bytes, party: str) -> bool:

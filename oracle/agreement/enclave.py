@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from enclave_app.protocol import signing
 from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.fields import ZERO_ADDRESS
@@ -9,6 +11,17 @@ from enclave_app.protocol.structs import Enclaves, Host, TcbStatus
 from oracle.agreement.terms import Terms
 from oracle.attestation import AppraisalPolicy, AttestationError, Verified, appraise, evidence_refusal
 from oracle.errors import Refused
+
+
+class Hosted(Protocol):
+    """What names an enclave's host: evidence, as it travels or as a receipt keeps it."""
+
+    @property
+    def signer(self) -> str: ...
+    @property
+    def operator(self) -> str: ...
+    @property
+    def operator_signature(self) -> bytes: ...
 
 
 def check_evidence_place(terms: Terms, evidence: Evidence) -> None:
@@ -46,7 +59,7 @@ def check_policy(verified: Verified, tee: Enclaves, report_data: bytes) -> None:
         raise evidence_refusal(error) from None
 
 
-def check_host(terms: Terms, evidence: Evidence, verified: Verified) -> None:
+def check_host(terms: Terms, evidence: Hosted, verified: Verified) -> None:
     """R5: an agreed platform, or an agreed operator who signed for this enclave, or any host where that is written out."""
     tee = terms.agreement.tee
     if tee.any_host or verified.platform in tee.platforms:
@@ -57,6 +70,11 @@ def check_host(terms: Terms, evidence: Evidence, verified: Verified) -> None:
             "neither the operator nor the platform is one that the agreement names (R5)",
             found=f"operator {evidence.operator}, platform {verified.platform.hex()}",
         )
+    check_operator(terms, evidence)
+
+
+def check_operator(terms: Terms, evidence: Hosted) -> None:
+    """R5: the operator whom evidence names signed for this enclave."""
     signing_host = Host(signer=evidence.signer).typed_digest(terms.chain.enclave_domain(terms.agreement))
     try:
         signer = signing.recover(signing_host, evidence.operator_signature)

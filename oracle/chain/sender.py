@@ -9,12 +9,13 @@ from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from oracle.chain.abi import explain_revert
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
-from oracle.errors import Bug, OracleError, Retryable, RpcFault
+from oracle.errors import Bug, OracleError, Refused, Retryable, RpcFault
 
 NONCE_ATTEMPTS = 5
 GAS_SLACK = 30_000
@@ -169,8 +170,11 @@ def _nonce_taken(fault: RpcFault) -> bool:
     return any(text in str(fault) for text in ("nonce too low", "replacement transaction underpriced"))
 
 
-def _receipt(raw: dict[str, Any]) -> Receipt:
+def _receipt(raw: Any) -> Receipt:
+    if not isinstance(raw, dict):
+        raise Refused("rpc.receipt", "an RPC answer holds no receipt where one belongs")
     created = raw.get("contractAddress")
+    address = None if created is None else str(to_checksum_address(as_bytes(created, 20)))
     return Receipt(
         transaction_hash=as_bytes(raw.get("transactionHash"), 32),
         block_number=as_int(raw.get("blockNumber")),
@@ -178,6 +182,6 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
         gas_used=as_int(raw.get("gasUsed")),
         gas_price=as_int(raw.get("effectiveGasPrice", "0x0")),
         ok=as_int(raw.get("status")) == 1,
-        contract_address=created if isinstance(created, str) and created != ZERO_ADDRESS else None,
+        contract_address=None if address == ZERO_ADDRESS else address,
         raw=raw,
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.structs import Agreement
-from oracle.agreement.document import AgreementDocument
+from oracle.agreement.document import AgreementDocument, write_document
 from oracle.agreement.draft import Deployment as DraftDeployment
 from oracle.agreement.draft import build_draft
 from oracle.agreement.sign import sign
@@ -21,8 +21,11 @@ from oracle.dataset.publish import publish_dataset
 from oracle.dataset.seal import seal
 from oracle.dataset.share import share_dataset
 from oracle.devnet.network import Devnet
-from oracle.function.spec import FunctionSpec, pack_function
+from oracle.function.inspect import publish_function
+from oracle.function.spec import FunctionSpec, pack_directory, pack_function
+from oracle.passwords import password_file
 from oracle.storage import open_storage
+from oracle.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,37 @@ async def activate(devnet: Devnet, prepared: Prepared, account: str = "institute
     async with devnet.client(account) as client:
         agreement_id, _ = await client.activate(prepared.agreement, prepared.document.ordered_signatures())
     return agreement_id
+
+
+async def activate_example(devnet: Devnet) -> bytes:
+    """Play the people of the devnet's example, up to an active agreement that anyone may ask under; returns its id.
+
+    Its folder then holds what their commands would have left there, and `agreement.json`.
+    """
+    base = devnet.directory / "example"
+    cards = [broker.card.public_key() for broker in devnet.brokers]
+    draft = read_yaml(base / "draft.yaml")
+    async with open_storage(devnet.storage) as storage:
+        for part in draft["data"]:
+            name, owner = part["name"], devnet.accounts[part["owner"]]
+            keys = base / f"{name}.keys"
+            password = password_file(owner.password_file)
+            sealed = seal(base / f"{name}.csv", base / name, password=password, keys_path=keys, scrypt_n=1 << 12)
+            threshold = draft["brokers"]["threshold"]
+            shares = share_dataset(sealed.manifest, sealed.keys, devnet.chain, owner.wallet.address, cards, threshold)
+            (base / part["shares"]).write_bytes(shares.canonical())
+            await publish_dataset(sealed.manifest, sealed.blobs, storage, shares=shares, brokers=cards)
+        bundle = pack_directory(base)
+        (base / draft["function"]["bundle"]).write_bytes(bundle.raw)
+        await publish_function(bundle, storage)
+    draft["access"] = {"requesters": "anyone", "quota": 1_000}
+    where = DraftDeployment(devnet.chain, devnet.deployment.oracle, devnet.deployment.enclave_registry)
+    document = build_draft(draft, base=base, now=int(time.time()) - 60, deployment=where).document
+    wallets = {account.wallet.address: account.wallet for account in devnet.accounts.values()}
+    for party in document.agreement.parties():
+        document = sign(document, wallets[party])
+    write_document(base / "agreement.json", document)
+    return await activate(devnet, Prepared(document, {}))
 
 
 def _spec(

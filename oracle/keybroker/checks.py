@@ -10,6 +10,7 @@ from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.release import SignedRelease
 from enclave_app.protocol.structs import Enclaves, KeyRelease, TaskState
+from oracle.agreement.consent import check_activated
 from oracle.agreement.terms import Terms
 from oracle.attestation import Verified
 from oracle.chain.reader import AgreementRecord, AgreementStatus, IdentityRecord, TaskOnChain
@@ -51,14 +52,6 @@ def check_standing(terms: Terms, record: AgreementRecord, dropped: bool) -> None
         raise Refused("agreement.revoked", "a party has revoked the agreement (R8)")
     if dropped:
         raise Refused("agreement.dropped", "a party has dropped this measurement, platform or operator (R8)")
-
-
-def check_activated(terms: Terms, record: AgreementRecord) -> None:
-    """R7: the agreement was activated, on the contracts that it names."""
-    if record.status == AgreementStatus.NONE:
-        raise Retryable("agreement.inactive", "the agreement is not active at the confirmed block")
-    if record.oracle != terms.agreement.oracle or record.enclave_registry != terms.agreement.enclave_registry:
-        raise Refused("agreement.contracts", "the registry has the agreement on other contracts than it names")
 
 
 def check_task(task: TaskOnChain, keys: KeyRelease, block: Block) -> None:

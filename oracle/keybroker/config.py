@@ -91,13 +91,17 @@ class Anchors(YamlModel):
 
 
 class RateLimits(YamlModel):
-    """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`."""
+    """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`.
+
+    `body_bytes` bounds all request bodies that are being read or worked on; one client address gets a fourth of them.
+    """
 
     per_client: Rate = 50
     per_client_burst: Rate = 200
     overall: Rate = 500
     overall_burst: Rate = 1000
     concurrent: int = Field(default=32, ge=1, le=1024)
+    body_bytes: int = Field(default=128 << 20, ge=1024, le=1 << 40)
 
 
 class KeyBrokerConfig(YamlModel):

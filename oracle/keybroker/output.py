@@ -21,11 +21,11 @@ from enclave_app.protocol.release import (
 )
 from enclave_app.protocol.shares import OutputBinding, open_shares, read_share_list
 from enclave_app.protocol.structs import Enclaves, Outcome, TaskState
+from oracle.agreement.consent import check_activated
 from oracle.agreement.outputs import check_output, check_recipients, check_result
 from oracle.agreement.terms import Identify, Terms
 from oracle.chain.reader import IdentityRecord, TaskOnChain
 from oracle.errors import Refused, Retryable
-from oracle.keybroker import checks
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
@@ -42,7 +42,7 @@ class OutputReleaser:
         self._answered: OrderedDict[bytes, OutputAnswer] = OrderedDict()
 
     async def output(self, body: OutputBody) -> OutputAnswer:
-        """This broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
+        """R17: this broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
         access = self._chains.served(body.chain)
         terms = read_terms(body.chain, body.agreement, body.request, self._keys.card, self._identify)
         check_success(terms, body)
@@ -51,7 +51,7 @@ class OutputReleaser:
         recipient = check_recipient(terms, body)
         signer = check_shares_statement(terms, body, manifest)
         view = await read_output(access, terms, signer)
-        checks.check_activated(terms, view.agreement)
+        check_activated(terms, view.agreement)
         check_settled(terms, body, view.task)
         check_registered(view.identities, terms.agreement.tee)
         # The same question gets the same answer without another entry: callers are anyone, and the log is a disk.
@@ -105,7 +105,7 @@ class OutputReleaser:
 
 
 def check_success(terms: Terms, body: OutputBody) -> None:
-    """The result is one of this task, a success, and has the output that is asked for."""
+    """R17: the result is one of this task, a success, and has the output that is asked for."""
     check_result(terms, body.result)
     if body.result.outcome != Outcome.SUCCEEDED:
         raise Refused("result.outcome", "a task that failed has no outputs", found=body.result.outcome)
@@ -147,6 +147,6 @@ def check_settled(terms: Terms, body: OutputBody, task: TaskOnChain) -> None:
 
 
 def check_registered(identities: tuple[IdentityRecord, ...], tee: Enclaves) -> None:
-    """Whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
+    """R17: whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
     if not any(identity.measurement in tee.measurements for identity in identities):
         raise Refused("output.signer", "the share list is not signed by an enclave that the agreement takes")

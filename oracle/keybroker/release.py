@@ -73,7 +73,7 @@ class Releaser:
         self._clock = clock
 
     async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
-        """Release this broker's shares of a task's keys, or raise the rule that forbids it."""
+        """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
         started = time.perf_counter()
         access = self._chains.served(body.chain)
         asked = await asyncio.to_thread(self._check_own_words, body)

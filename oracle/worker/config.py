@@ -73,8 +73,8 @@ class StorageConfig(YamlModel):
 
 
 class AttestationConfig(YamlModel):
-    """What this worker appraises its own enclave's evidence with: a root certificate (DER; Intel's when left out) and
-    collateral (QuoteCollateralV3 JSON)."""
+    """What this worker appraises its own enclave's evidence with, and shows it with in receipts: a root certificate (DER;
+    Intel's when left out) and collateral (QuoteCollateralV3 JSON), read anew for each task. Without it there are no receipts."""
 
     root: Path | None = None
     collateral: Path

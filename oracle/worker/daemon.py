@@ -274,7 +274,11 @@ class Worker:
         self._pipeline.forget(task_id)
         self._run_faults.pop(task_id, None)
         task = await self._db(self._db.journal.task, task_id)
-        if task is None or task.state not in OPEN:
+        if task is None:
+            return
+        if task.state not in OPEN:
+            # Only a receipt can be owed for it, which nothing ends but its writing.
+            await self._db(self._db.journal.retry, task_id, time.time() + self.config.retry_most, "receipt", str(error))
             return
         code = error.code if isinstance(error, Permanent) else type(error).__name__
         reason = error.message if isinstance(error, Permanent) else str(describe(error)["at"])

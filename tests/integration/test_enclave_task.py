@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -23,12 +22,11 @@ from tests.enclave_kit import (
     CHAIN,
     MARKER,
     PAYEE,
-    SQL,
     Refusal,
     RunningEnclave,
     World,
     enclave,
-    make_bundle,
+    enclave_config,
     make_world,
     measured,
     seal,
@@ -172,32 +170,11 @@ async def test_answers_for_another_task_are_refused(running: RunningEnclave, wor
     assert caught.value.code == "release.too_few"
 
 
-async def test_an_agreement_of_another_measurement_is_refused(running: RunningEnclave, world: World) -> None:
-    tee = world.agreement.tee.model_copy(update={"measurements": (bytes([1]) * 32,)})
-    assert (await refused(running, world, agreement=world.changed(tee=tee))).code == "task.measurement"
-
-
 async def test_an_anchor_that_is_not_agreed_is_refused(running: RunningEnclave, world: World) -> None:
     body = world.body().model_copy(update={"anchor": bytes([1]) * 32})
     with pytest.raises(Refusal) as caught:
         await running.start(body)
     assert caught.value.code == "task.anchor"
-
-
-async def test_a_request_under_another_agreement_is_refused(running: RunningEnclave, world: World) -> None:
-    assert (await refused(running, world, agreement_id=bytes([1]) * 32)).code == "task.agreement"
-
-
-async def test_limits_above_the_enclaves_own_are_refused(running: RunningEnclave, world: World) -> None:
-    limits = world.agreement.fn.limits.model_copy(update={"memory_mib": 1 << 20})
-    fn = world.agreement.fn.model_copy(update={"limits": limits})
-    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.limits"
-
-
-async def test_a_swapped_function_is_not_run(running: RunningEnclave, world: World) -> None:
-    world.path(world.bundle.id).write_bytes(make_bundle(SQL + "--", [], []).raw)
-    found = await refused(running, world)
-    assert (found.code, found.body.retry) == ("blob.digest", True)
 
 
 async def test_the_right_blob_is_taken_from_the_next_base(
@@ -263,28 +240,6 @@ async def test_altered_ciphertext_never_ends_a_task(running: RunningEnclave, wor
     assert caught.value.body.retry
     world.path(first.sha256).write_bytes(original)
     assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
-
-
-async def test_a_column_that_is_not_released_is_refused(running: RunningEnclave, world: World) -> None:
-    schema = world.datasets[0].table.schema
-    bundle = make_bundle("SELECT secret FROM a", [("a", schema)], world.domain.params)
-    world.put(bundle.raw)
-    fn = world.agreement.fn.model_copy(update={"id": bundle.id})
-    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.column"
-
-
-async def test_a_column_of_another_type_is_refused(running: RunningEnclave, world: World) -> None:
-    bundle = make_bundle("SELECT id FROM b", [("b", pa.schema([("id", pa.int32())]))], world.domain.params)
-    world.put(bundle.raw)
-    fn = world.agreement.fn.model_copy(update={"id": bundle.id})
-    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.type"
-
-
-async def test_other_outputs_than_agreed_are_refused(running: RunningEnclave, world: World) -> None:
-    bundle = make_bundle(SQL, [], world.domain.params, outputs=("another",))
-    world.put(bundle.raw)
-    fn = world.agreement.fn.model_copy(update={"id": bundle.id})
-    assert (await refused(running, world, agreement=world.changed(fn=fn))).code == "task.outputs"
 
 
 async def test_another_lineage_than_agreed_is_refused(running: RunningEnclave, world: World) -> None:
@@ -415,6 +370,21 @@ async def test_what_is_forgotten_is_gone(running: RunningEnclave, world: World) 
     with pytest.raises(Refusal) as caught:
         await running.file(done)
     assert (caught.value.code, caught.value.status) == ("task.unknown", 404)
+
+
+async def test_started_tasks_are_bounded_in_bytes(tmp_path: Path) -> None:
+    """A host that starts tasks and never runs them gets the newest kept, the oldest forgotten."""
+    config = enclave_config(max_kept_bytes=32_768)
+    world = make_world(tmp_path / "storage", measured(config))
+    async with enclave(tmp_path / "enclave", config=config) as running:
+        started = [await running.start(world.body()) for _ in range(6)]
+        codes = []
+        for task in started:
+            with pytest.raises(Refusal) as caught:
+                await running.run(task.task_id, [])
+            codes.append(caught.value.code)
+    assert codes[0] == "task.unknown"
+    assert codes[-1] == "release.too_few"
 
 
 async def test_a_small_join_takes_little_time(running: RunningEnclave, world: World, record_property: Any) -> None:

@@ -157,16 +157,6 @@ def test_a_column_that_is_not_given_does_not_exist() -> None:
     assert caught.value.code == "sql.failed"
 
 
-def test_the_database_is_locked_once_a_function_runs() -> None:
-    runtime = SqlRuntime()
-    runtime.run(FunctionSource("SELECT 1 AS x", (), (), ("out",)), {}, {}, 0, LIMITS)
-    for statement in ("SET threads = 2", "SET enable_external_access = true", "SET temp_directory = '/tmp'"):
-        with pytest.raises(duckdb.Error):
-            runtime._connection.execute(statement)
-    with pytest.raises(duckdb.Error):
-        runtime._connection.execute("SELECT * FROM read_csv('/etc/passwd')")
-
-
 @pytest.mark.parametrize(
     "sql",
     [
