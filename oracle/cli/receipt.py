@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="receipt", help="What a settled task leaves for strangers to check.", no_args_is_help=True)
 ReceiptFile = Annotated[Path, typer.Argument(metavar="FILE", help="The receipt.")]
-MAX_BUNDLE = 64 << 20
 FETCH_PATIENCE = 10.0
 """Seconds: a worker writes the receipt a moment after the settlement."""
 MARKS = {True: "✓", False: "✗", None: "·"}
@@ -54,6 +53,7 @@ def verify(
 
     Exits 0 only for a receipt that is authentic: of the agreement or the parties that you name.
     """
+    from enclave_app.protocol.bundle import MAX_BUNDLE
     from oracle.files import read_file
     from oracle.receipt import Verdict, read_receipt_file, verify_receipt
 

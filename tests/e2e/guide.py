@@ -7,7 +7,7 @@ In a guide
 - a ```FORMAT block under `<!-- file: PATH -->` is written to PATH, before what follows it is run;
 - a ```python block under `<!-- run -->` is run with the clone's `.venv/bin/python`, in the clone's folder;
 - a block under `<!-- output -->` is what the blocks since the last such one have printed, among other lines: each of
-  its lines, with … for any text and any blanks for any blanks, in their order;
+  its lines, with … for any text within a line, and any blanks or a wrapped line for any blanks, in their order;
 - an ```sh block under `<!-- terminal, until: TEXT -->` is what the reader leaves running in a terminal of its own, and has
   printed TEXT before the reader goes on;
 - a block under `<!-- not run: WHY -->` is left alone, and WHY is a reason that a reader accepts.
@@ -204,5 +204,5 @@ def check_output(name: str, found: list[Step], printed: str) -> None:
 
 
 def _pattern(line: str) -> str:
-    pieces = (r"[ \t]+".join(map(re.escape, piece.split())) for piece in line.split("…"))
+    pieces = (r"\s+".join(map(re.escape, piece.split())) for piece in line.split("…"))
     return r".*".join(pieces)
