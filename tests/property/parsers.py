@@ -561,8 +561,8 @@ PARSERS: list[Parser] = [
            ("oracle.keybroker.log:read_log", "oracle.keybroker.log:_check")),
     Parser("an address's file", in_file("address", lambda p: addresses.read_address(p.name, p.parent)),
            b'{"address": "0x' + b"11" * 20 + b'"}', covers=("oracle.addresses:read_address",)),
-    Parser("a task's file", in_file("task.json", lambda p: cli_task._task_id(str(p))),
-           b'{"task_id": "0x' + b"11" * 32 + b'"}', covers=("oracle.cli.task:_task_id",)),
+    Parser("a task's file", in_file("task.json", lambda p: cli_task.find_task_id(str(p))),
+           b'{"task_id": "0x' + b"11" * 32 + b'"}', covers=("oracle.cli.task:find_task_id",)),
     # Keys.
     Parser("a keystore", in_file("w.json", lambda p: keys.load_wallet(p, lambda: PASSWORD)), _KEYSTORE,
            covers=("oracle.keys:_keystore", "oracle.keys:load_wallet"), secrets=_SECRETS),
