@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from enclave_app.protocol.digests import keccak
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
@@ -28,6 +29,8 @@ broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "consent")
 
 MISSING = "consent.missing"
+RECORDS = 2
+"""The storage slot of AgreementRegistry's records, behind EIP712's two; a record begins with its oracle."""
 
 
 def about(scene: Scene, body: ReleaseBody, agreement: Agreement, **changes: Any) -> ReleaseBody:
@@ -174,6 +177,20 @@ async def test_a_wallet_that_says_yes_but_is_not_the_owner(
 
 def owned_by(agreement: Agreement, owner: str) -> Agreement:
     return agreement.model_copy(update={"fn": agreement.fn.model_copy(update={"owner": owner})})
+
+
+@lie("consent", "a registry that keeps the agreement on another oracle", "R7 R13", "agreement.contracts")
+async def test_a_record_on_another_oracle(scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused) -> None:
+    """No honest registry can: the id covers the oracle. A broker compares, for it reads the task from that contract."""
+    body = await scene.body()
+    await broker.releases.release(body)
+    registry = scene.world.deployment.agreement_registry
+    slot = keccak(body.chain.agreement_id(body.agreement) + RECORDS.to_bytes(32, "big"))
+    word = bytes.fromhex((await scene.rpc.call("eth_getStorageAt", registry, "0x" + slot.hex(), "latest"))[2:])
+    assert word[12:] == bytes.fromhex(scene.world.deployment.oracle[2:])
+    await scene.rpc.call("anvil_setStorageAt", registry, "0x" + slot.hex(), "0x" + (word[:12] + b"\x0a" * 20).hex())
+    await scene.mine()
+    await kit.ask(broker, refused, tmp_path, body)
 
 
 # Narrowing (R8)
