@@ -23,9 +23,14 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from oracle.yamlfile import YamlModel
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
@@ -206,3 +211,19 @@ def check_output(name: str, found: list[Step], printed: str) -> None:
 def _pattern(line: str) -> str:
     pieces = (r"\s+".join(map(re.escape, piece.split())) for piece in line.split("…"))
     return r".*".join(pieces)
+
+
+def fields(model: type[BaseModel]) -> Iterator[str]:
+    """What a YAML file of that model may say, its parts' fields included, as the file writes them."""
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+        for inner in _yaml_models(field.annotation):
+            yield from fields(inner)
+
+
+def _yaml_models(annotation: Any) -> Iterator[type[YamlModel]]:
+    """The parts in a field's type that are written in the file itself; others come from files of their own."""
+    if isinstance(annotation, type) and issubclass(annotation, YamlModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _yaml_models(part)
