@@ -54,6 +54,11 @@ def my_sealing_key(scene: Scene, boot: Enclave, said: Registration) -> Registrat
     return said._replace(sealing_key=bytes([1]) * 32)
 
 
+def no_sealing_key(scene: Scene, boot: Enclave, said: Registration) -> Registration:
+    none = said._replace(sealing_key=bytes(32))
+    return none._replace(proof_of_possession=kit.possession(scene, boot.signer, none))
+
+
 def signed_sealing_key(scene: Scene, boot: Enclave, said: Registration) -> Registration:
     other = said._replace(sealing_key=bytes([1]) * 32)
     return other._replace(proof_of_possession=kit.possession(scene, boot.signer, other))
@@ -92,6 +97,7 @@ DATA = "EnclaveRegistry_WrongReportData"
         case("no proof", no_proof, "somebody else's key, without a proof", "R2", POSSESSION),
         case("my key", my_key, "its own key, with an enclave's quote", "R2", DATA),
         case("sealing key", my_sealing_key, "an enclave's key with a sealing key of its own", "R2", POSSESSION),
+        case("none", no_sealing_key, "an enclave without a sealing key", "R2 R21", "EnclaveRegistry_Zero"),
         case("signed", signed_sealing_key, "a sealing key that the quote does not bind", "R2", DATA),
         case("operator", my_operator, "itself as operator, in a registration that it saw", "R5", POSSESSION),
         case("unsigned", no_operator_signature, "an operator who did not sign", "R5", OPERATOR),

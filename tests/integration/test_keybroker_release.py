@@ -135,14 +135,6 @@ async def test_two_brokers_answers_make_the_data_keys(scene: Scene, tmp_path: Pa
 # The body alone: one field changed, everything else valid
 
 
-async def other_chain(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
-    return {"chain": body.chain.model_copy(update={"chain_id": 1})}
-
-
-async def other_registry(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
-    return {"chain": body.chain.model_copy(update={"agreement_registry": scene.world.deployment.oracle})}
-
-
 async def agreement_with_another_salt(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
     return {"agreement": body.agreement.model_copy(update={"salt": secrets.token_bytes(32)})}
 
@@ -192,8 +184,6 @@ async def share_lists_swapped(scene: Scene, body: ReleaseBody) -> dict[str, Any]
 @pytest.mark.parametrize(
     ("change", "code", "kind"),
     [
-        (other_chain, "chain.not_served", Refused),
-        (other_registry, "chain.not_served", Refused),
         (agreement_with_another_salt, "request.agreement", Refused),
         (request_of_another_version, "request.versions", Refused),
         (request_changed, "release.task", Refused),
