@@ -15,6 +15,7 @@ from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
+from oracle.files import read_file
 from oracle.naming import naming
 
 MAX_CONTRACT_SIGNATURE = 16_384
@@ -91,11 +92,7 @@ def parse_document(data: bytes) -> AgreementDocument:
 
 
 def read_document(path: Path) -> AgreementDocument:
-    try:
-        with path.open("rb") as source:
-            data = source.read(MAX_DOCUMENT + 1)
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
+    data = read_file(path, MAX_DOCUMENT)
     with naming(path):
         return parse_document(data)
 
@@ -113,7 +110,7 @@ def write_document(path: Path, document: AgreementDocument) -> None:
 
 
 def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocument:
-    """One document with all signatures and hints; Refused `document.other` where they are not about one agreement."""
+    """One document with all signatures and hints (R7); Refused `document.other` where they are not about one agreement."""
     result = first
     for other in others:
         if other.id != first.id or other.chain != first.chain:
@@ -145,6 +142,7 @@ def _rebuilt(document: AgreementDocument, **changes: object) -> AgreementDocumen
 
 
 def _checked(document: AgreementDocument) -> AgreementDocument:
+    """R7: every signature in it is of a party, over this agreement."""
     digest = document.id
     for party, signature in document.signatures.items():
         signing.check(digest, signature, party, "the agreement")

@@ -27,15 +27,17 @@ from oracle.cli.consent import (
     FunctionFile,
     Manifests,
     ask_consent,
+    called,
     explain_with,
     find_id,
-    signer_names,
+    known_names,
     summary,
 )
-from oracle.cli.screen import Screen, fields, when
+from oracle.cli.screen import Screen, fields, when, with_ether
 
 if TYPE_CHECKING:
     from oracle.agreement.document import AgreementDocument
+    from oracle.chain.events import AgreementNarrowed
     from oracle.chain.sender import Receipt
     from oracle.client import Client
     from oracle.config import ClientConfig
@@ -86,7 +88,8 @@ def approve(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    lines = explain_with(document, function, manifest, config, signer_names(keystore, config))
+    read_config(config)  # where it is missing, say so before the question
+    lines = explain_with(document, function, manifest, config, known_names(keystore, config))
     ask_consent(screen, document, lines, "Consent to it on chain?", yes)
     _transact(str(file), lambda client: client.approve(document.id), keystore, config, password_file, as_json)
 
@@ -189,9 +192,13 @@ def status(agreement: AgreementRef, config: ConfigFile = None, as_json: Json = F
         async with make_client(settings) as client:
             return await _status(client, agreement_id)
 
-    value = run(read())
+    value, names = run(read()), known_names(None, config)
     shown = {name: when(item) if name.startswith("not_") and item else item for name, item in value.items()}
-    Screen(as_json).answer(value, fields(shown))
+    shown["narrowed"] = [
+        f"{item['how']} {item['what'] or ''}".rstrip() + f" by {called(item['party'], names)}"
+        for item in value["narrowed"]
+    ]
+    Screen(as_json).answer(value, fields(with_ether(shown)))
 
 
 def receipt_fields(receipt: Receipt) -> dict[str, Any]:
@@ -210,7 +217,31 @@ async def _status(client: Client, agreement_id: bytes) -> dict[str, Any]:
         "quota_per_requester": record.quota_per_requester,
         "fee_wei": str(record.fee),
         "release_delay": record.release_delay,
+        "narrowed": [
+            {"how": _HOW[event.how], "what": _dropped(event), "party": event.party}
+            for event in await client.narrowings(agreement_id)
+        ],
     }
+
+
+_HOW = {
+    "AgreementSuspended": "suspended",
+    "AgreementResumed": "resumed",
+    "AgreementRevoked": "revoked",
+    "MeasurementDropped": "dropped measurement",
+    "HostDropped": "dropped host",
+}
+
+
+def _dropped(event: AgreementNarrowed) -> str | None:
+    """A measurement, a platform id, or an operator's address, which the registry keeps as a word."""
+    from eth_utils.address import to_checksum_address
+
+    if event.what is None:
+        return None
+    if event.how == "HostDropped" and not any(event.what[:12]):
+        return str(to_checksum_address(event.what[12:]))
+    return "0x" + event.what.hex()
 
 
 def _transact(

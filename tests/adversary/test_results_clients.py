@@ -1,0 +1,193 @@
+"""Lies about results, told to the recipient who opens one (R15, R17): by storage, and in the place of a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from enclave_app.protocol.canonical import parse
+from enclave_app.protocol.hpke import PublicKey, SealingKey
+from enclave_app.protocol.release import (
+    OutputAnswer,
+    OutputBody,
+    SignedShares,
+    seal_output_share,
+)
+from enclave_app.protocol.storage import blob_name
+from oracle.chain.rpc import Rpc
+from tests.adversary.lies import Refused, lie
+from tests.broker_kit import Scene, World, anvil, make_world
+from tests.output_kit import Finished
+from tests.reader_kit import Reader, reading, record_of
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with anvil() as url:
+        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture
+async def scene(world: World) -> AsyncIterator[Scene]:
+    rpc = Rpc(world.url)
+    before = await rpc.call("evm_snapshot")
+    yield Scene(world, rpc)
+    await rpc.call("evm_revert", before)
+    await rpc.close()
+
+
+@pytest.fixture
+async def reader(scene: Scene, tmp_path: Path) -> AsyncIterator[Reader]:
+    async with reading(scene, tmp_path) as found:
+        yield found
+
+
+# Storage, which the host writes.
+
+
+async def ciphertext_flipped(reader: Reader) -> None:
+    path = reader.storage / blob_name(reader.task.output.manifest.files[0].sha256)
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+
+
+def record(change: Callable[[SignedShares], dict[str, Any]]) -> Callable[[Reader], Awaitable[None]]:
+    async def tell(reader: Reader) -> None:
+        told = await record_of(reader.task)
+        output = told.outputs[0].model_copy(update=change(told.outputs[0]))
+        reader.put(told.model_copy(update={"outputs": (output,)}))
+
+    return tell
+
+
+async def record_of_another_task(reader: Reader) -> None:
+    """With the true manifest and shares, whose statement is for another task."""
+    task = reader.task
+    said = task.statement(task_id=bytes([1]) * 32)
+    told = await record_of(task)
+    output = told.outputs[0].model_copy(update={"shares": said["shares"], "signature": said["shares_signature"]})
+    reader.put(told.model_copy(update={"outputs": (output,)}))
+
+
+async def output_of_another_task(reader: Reader) -> None:
+    """A whole record, each part of it good, and of another task of the same agreement."""
+    task = reader.task
+    request = await task.scene.request(task.agreement, result_key=task.reader.public.digest)
+    other = Finished(task.scene, task.agreement, request, task.reader)
+    await other.settle()
+    reader.put(await record_of(other))
+
+
+async def shares_that_nobody_signed(reader: Reader) -> None:
+    told = await record_of(reader.task)
+    output = told.outputs[0].model_copy(update={"signature": bytes(64) + b"\x1b"})
+    reader.put(told.model_copy(update={"outputs": (output,)}))
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        pytest.param(
+            ciphertext_flipped,
+            marks=lie("results", "an output's ciphertext with one bit changed", "R17", "blob.digest"),
+        ),
+        pytest.param(
+            record(lambda _: {"manifest": b"{}"}),
+            marks=lie("results", "another manifest to the recipient than was settled", "R17", "manifest.digest"),
+            id="manifest",
+        ),
+        pytest.param(
+            record(lambda _: {"share_list": b"{}"}),
+            marks=lie(
+                "results", "another share list to the recipient than its statement names", "R17", "shares.digest"
+            ),
+            id="share list",
+        ),
+        pytest.param(
+            record_of_another_task,
+            marks=lie("results", "an enclave's word on another task to the recipient", "R17", "task.record"),
+        ),
+        pytest.param(
+            output_of_another_task,
+            marks=lie("results", "the record of another task to the recipient", "R17", "manifest.digest"),
+        ),
+        pytest.param(
+            shares_that_nobody_signed,
+            marks=lie("results", "an unsigned share list to the recipient", "R17", "output.shares"),
+        ),
+    ],
+)
+async def test_storage_cannot_pass_off_another_output(
+    reader: Reader, refused: Refused, tell: Callable[[Reader], Awaitable[None]]
+) -> None:
+    await tell(reader)
+    refused.watch(reader.footprint)
+    async with refused():
+        await reader.open()
+
+
+# A gateway in front of the brokers, or a minority of them.
+
+
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A broker's place on the network, taken by somebody else."""
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_post("/v1/output", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+Answer = Callable[[Finished, OutputBody], OutputAnswer]
+
+
+def answer_with(task: Finished, body: OutputBody, share: bytes, reader: PublicKey) -> OutputAnswer:
+    broker = task.scene.world.brokers[0].digest
+    return OutputAnswer(sealed=seal_output_share(task.chain, task.agreement, body.shares, broker, reader, 1, share))
+
+
+def random_share(task: Finished, body: OutputBody) -> OutputAnswer:
+    return answer_with(task, body, secrets.token_bytes(32), task.reader.public)
+
+
+def sealed_to_another(task: Finished, body: OutputBody) -> OutputAnswer:
+    return answer_with(task, body, secrets.token_bytes(32), SealingKey.generate().public)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            random_share,
+            marks=lie("results", "a wrong share of an output's key to the recipient", "R11", "output.shares"),
+        ),
+        pytest.param(
+            sealed_to_another,
+            marks=lie(
+                "results", "an answer that is sealed to another key than the recipient's", "R15", "output.shares"
+            ),
+        ),
+    ],
+)
+async def test_a_minority_of_brokers_cannot_make_another_output(
+    reader: Reader, refused: Refused, answer: Answer
+) -> None:
+    async def lying(request: web.Request) -> web.Response:
+        body = parse(OutputBody, await request.read(), limit=1 << 26, canonical=False)
+        return web.Response(body=answer(reader.task, body).canonical())
+
+    refused.watch(reader.footprint)
+    async with served(lying) as url, refused():
+        await reader.open(brokers={**reader.brokers, next(iter(reader.brokers)): url})
