@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +16,7 @@ from enclave_app.runtimes.arrow_output import canonical_table, encode_table
 from enclave_app.runtimes.base import FunctionFailed, FunctionSource, HostFault, ParamValue, RunLimits
 from enclave_app.runtimes.sql import SqlRuntime
 from enclave_app.runtimes.sql_functions import FUNCTIONS
+from enclave_app.runtimes.sql_policy import check_select
 
 LIMITS = RunLimits(memory_mib=256, time_seconds=10, output_bytes=1 << 24, output_rows=100_000)
 TABLE = pa.table(
@@ -280,8 +282,6 @@ def test_two_tables_of_equal_values_encode_to_equal_bytes() -> None:
 
 
 def test_a_walk_meets_constructs_that_duckdb_may_grow() -> None:
-    from enclave_app.runtimes.sql_policy import check_select
-
     node = {"type": "SELECT_NODE", "from_table": {"type": "TELEPORT"}}
     with pytest.raises(Refused) as caught:
         check_select({"error": False, "statements": [{"node": node}]}, ["a"], [])
@@ -291,3 +291,21 @@ def test_a_walk_meets_constructs_that_duckdb_may_grow() -> None:
             {"error": False, "statements": [{"node": {"type": "SELECT_NODE", "x": {"class": "MAGIC"}}}]}, [], []
         )
     assert caught.value.code == "sql.expression"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: {**tree, "error": True},
+        lambda tree: {**tree, "statements": tree["statements"] * 2},
+        lambda tree: {**tree, "statements": [{"node": [tree["statements"][0]["node"]]}]},
+    ],
+    ids=["an error", "two statements", "no node"],
+)
+def test_a_walk_takes_one_query_only(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Its text was one SELECT statement; what the parser made of it is looked at once more."""
+    tree = SqlRuntime()._serialized("SELECT 1 AS x")
+    check_select(tree, [], [])
+    with pytest.raises(Refused) as caught:
+        check_select(change(tree), [], [])
+    assert caught.value.code == "sql.statement"
