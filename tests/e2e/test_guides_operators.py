@@ -48,9 +48,14 @@ def differing(config: BaseModel, but: set[str]) -> list[str]:
     return [name for name, default in named.items() if getattr(config, name) != default]
 
 
+def ports(*named: str) -> dict[str, str]:
+    """Free ones for those that a guide names."""
+    return {port: str(free_port()) for port in named}
+
+
 @pytest.mark.slow
 async def test_a_worker_operator_gets_through_the_guide(tmp_path: Path) -> None:
-    await follow("worker-operator", tmp_path, seconds=600)
+    await follow("worker-operator", tmp_path, seconds=600, replace=ports("8545"))
     path = tmp_path / "worker" / "worker.yaml"
     assert missing(path.read_text(), WorkerConfig) == []
     assert differing(WorkerConfig.read(path), {"operator", "attestation", "development"}) == []
@@ -71,7 +76,7 @@ def check_unit(unit: Path, clone: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_broker_operator_gets_through_the_guide(tmp_path: Path) -> None:
-    await follow("broker-operator", tmp_path, seconds=600, replace={"7460": str(free_port())})
+    await follow("broker-operator", tmp_path, seconds=600, replace=ports("8545", "7460"))
     path = tmp_path / "broker" / "broker.yaml"
     assert missing(path.read_text(), KeyBrokerConfig) == []
     development = read_config(path)
@@ -84,3 +89,8 @@ async def test_a_broker_operator_gets_through_the_guide(tmp_path: Path) -> None:
     assert (production.anchors, production.chains[0].votes, production.chains[0].max_block_age) == (Anchors(), 2, 3600)
     assert not re.search(r"dangerous|skip", (tmp_path / "broker" / "production.yaml").read_text())
     check_unit(tmp_path / "broker" / "enclave-oracle-broker.service", tmp_path)
+
+
+@pytest.mark.slow
+async def test_an_auditor_gets_through_the_guide(tmp_path: Path) -> None:
+    await follow("auditor", tmp_path, seconds=600, replace=ports("8545"))
