@@ -74,8 +74,12 @@ class AgreementDocument(Document):
         )
 
     def with_signature(self, address: str, signature: bytes) -> AgreementDocument:
-        """This document with one more ECDSA signature; Refused where that address did not sign this agreement."""
-        return _rebuilt(self, signatures={**self.signatures, address: signature})
+        """This document with one more ECDSA signature; Refused where that address did not sign this agreement.
+
+        It takes the place of what was claimed for a wallet at that address, or anyone could keep a party from signing.
+        """
+        unchecked = {party: s for party, s in self.contract_signatures.items() if party != address}
+        return _rebuilt(self, signatures={**self.signatures, address: signature}, contract_signatures=unchecked)
 
     def with_contract_signature(self, address: str, signature: bytes) -> AgreementDocument:
         """This document with a contract wallet's ERC-1271 signature, which stays unchecked until the chain sees it."""

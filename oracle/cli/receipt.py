@@ -53,13 +53,15 @@ def verify(
 
     Exits 0 only for a receipt that is authentic: of the agreement or the parties that you name.
     """
+    from enclave_app.protocol.bundle import MAX_BUNDLE
+    from oracle.files import read_file
     from oracle.receipt import Verdict, read_receipt_file, verify_receipt
 
     if (agreement is not None) + (parties is not None) + consistency_only > 1:
         raise typer.BadParameter("give one of --agreement, --parties and --consistency-only")
     expected = _expected(agreement, parties)
     data = read_receipt_file(file)
-    bundle = None if function is None else function.read_bytes()
+    bundle = None if function is None else read_file(function, MAX_BUNDLE)
     if rpc is None:
         found = verify_receipt(data, expected, int(time.time()), allow_simulated=allow_simulated, function=bundle)
     else:

@@ -50,8 +50,8 @@ def _refused(number: int) -> None:
 
 
 def drops(number: int, refuses: Any) -> Any:
-    """`refuses`, what a check's condition came to; False for the check that is dropped."""
-    if refuses:
+    """`refuses`, what a check's condition came to; False for the check that is dropped. Number zero is no mutant's."""
+    if number and refuses:
         _refused(number)
         if active() == number:
             return False
@@ -70,7 +70,7 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if not isinstance(error, Exception):
+        if not self._number or not isinstance(error, Exception):
             return False
         _refused(self._number)
         return active() == self._number

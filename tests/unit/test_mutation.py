@@ -41,7 +41,12 @@ def tidy(things: int) -> None:
 '''
 TESTS = """
 import pytest
-from enclave_app.guard import admit, enter
+from enclave_app.guard import admit, enter, tidy
+
+
+def test_what_names_no_rule_stays():
+    with pytest.raises(ValueError):
+        tidy(4)
 
 
 def test_the_young_stay_outside():
