@@ -45,7 +45,7 @@ class Materials:
 
 
 def check_task(body: TaskBody, measurement: bytes, config: EnclaveConfig) -> None:
-    """Refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
+    """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
     agreement, request = body.agreement, body.request
     check_agreement(agreement)
     check_request(agreement, request)
@@ -104,7 +104,7 @@ async def fetch_materials(body: TaskBody, storage: Storage) -> Materials:
 
 
 def check_materials(agreement: Agreement, materials: Materials) -> None:
-    """Refuse documents that each are what was agreed, and together are not one task."""
+    """R7: refuse documents that each are what was agreed, and together are not one task."""
     header = materials.bundle.header
     if _KINDS.get(header.kind) != agreement.fn.kind or header.deterministic != agreement.fn.deterministic:
         raise Refused("task.function", "the function is of another kind than agreed", found=header.kind)
@@ -119,6 +119,7 @@ def check_materials(agreement: Agreement, materials: Materials) -> None:
 
 
 def _check_shares(agreement: Agreement, name: str, manifest: Manifest, shares: ShareList) -> None:
+    """R10: the share list is for the agreement's threshold and brokers, in its order, and for all keys of the dataset."""
     if shares.threshold != agreement.keys.threshold:
         raise Refused(
             "task.threshold",

@@ -1,12 +1,13 @@
 """The Python API for data owners, requesters and dApps: what the CLI does, typed and async.
 
-async with Client(config, wallet=key, result_key=hpke_key) as client:
-    task = await client.request(agreement_id, params={"min_age": 40})
+async with connect("oracle.yaml") as client:
+    task = await client.request(read_agreement("agreement.json"), {"min_age": 40})
     table = await task.result()          # a pyarrow.Table, opened here and nowhere else
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import receipt_name, record_name
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
+from oracle.agreement.document import AgreementDocument
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
@@ -56,6 +58,8 @@ MAX_ANSWER = 1 << 20
 IDLE_CHAIN = 600
 """A head so many seconds behind this machine's clock is taken for a chain that makes blocks only when asked."""
 CLOCK_MARGIN = 60
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two looks into storage."""
 
 
 @dataclass(frozen=True)
@@ -181,23 +185,25 @@ class Client:
 
     async def request(
         self,
-        agreement_id: bytes,
+        under: AgreementDocument | bytes,
         params: Mapping[str, Any] | None = None,
         *,
         seconds: int = DEFAULT_DEADLINE,
         requesters: Sequence[str] = (),
         wait: bool = True,
     ) -> Task:
-        """Ask for a computation and pay its fee. `requesters` is the agreed list, where the agreement has one.
+        """Ask for a computation under an agreement, given as its file says it or by its id, and pay its fee. `requesters` is
+        the agreed list, where the agreement has one and its file is not given.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
-        agreed domain are refused here, before they cost anything (R9): Refused `params.*`; and so is an agreement on other
+        agreed domain are refused here, before they cost anything: Refused `params.*`; and so is an agreement on other
         contracts than the deployment's: Refused `agreement.contracts`.
         """
         if self.result_key is None:
             raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
-        active = await self.agreement(agreement_id)
-        agreement = active.agreement
+        agreement_id = under if isinstance(under, bytes) else under.id
+        requesters = requesters or (() if isinstance(under, bytes) else under.requesters)
+        agreement = (await self.agreement(agreement_id)).agreement
         self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
@@ -254,7 +260,7 @@ class Client:
         return await self.transact("ComputeOracle", "withdraw", self.sender.address)
 
     def _check_contracts(self, agreement: Agreement) -> None:
-        """Whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
+        """R7: whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
         known = self.config.deployment
         if (agreement.oracle, agreement.enclave_registry) != (known.oracle, known.enclave_registry):
             raise Refused(
@@ -288,11 +294,23 @@ class Client:
                 failure = error
         raise failure
 
-    async def receipt(self, task_id: bytes) -> bytes:
+    async def receipt(self, task_id: bytes, *, patience: float = 0.0) -> bytes:
         """The receipt that the worker left for a settled task: untrusted, for `oracle.receipt.verify_receipt` to check.
 
-        Raises Retryable where no storage has it (yet), Refused `receipt.task` for one of another task.
+        It comes a moment after the settlement; waits up to `patience` seconds. Raises Retryable where no storage has it,
+        Refused `receipt.task` for one of another task, and what `read_receipt` says.
         """
+        limit, pause = time.monotonic() + patience, FIRST_PAUSE
+        while True:
+            try:
+                return await self._stored_receipt(task_id)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _stored_receipt(self, task_id: bytes) -> bytes:
         failure: OracleError = Retryable("storage.none", "no storage is configured")
         for storage in self._storages:
             try:

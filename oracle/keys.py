@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eth_account import Account
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.canonical import Document, load, validate
@@ -86,6 +85,8 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
     Raises Refused `keystore.format`, `keystore.password`, and `keystore.address` where the file names another address
     than its key has.
     """
+    from eth_account import Account  # its import takes longer than most commands
+
     store, named = _keystore(path)
     try:
         key = SigningKey(bytes(Account.decrypt(store, password())))
@@ -158,6 +159,8 @@ def _card_key(path: Path, card: BrokerCard) -> PublicKey:
 
 
 def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> str:
+    from eth_account import Account
+
     text = password()
     if not text:
         raise Refused("password.empty", "an empty password protects nothing")

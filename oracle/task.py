@@ -66,7 +66,7 @@ class Task:
         return await self.client.transact("ComputeOracle", "expire", self.request)
 
     async def settlement(self) -> TaskSettled:
-        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
+        """The result as the contract accepted it, its digest and signature checked against the chain's state (R17)."""
         domain = self.client.chain.oracle_domain(self.agreement)
         on_chain = await self.state()
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
@@ -87,15 +87,7 @@ class Task:
 
     async def fetch_receipt(self, *, patience: float = RECEIPT_PATIENCE) -> bytes:
         """The task's receipt, which its worker writes once it has seen the settlement; waits up to `patience` seconds."""
-        limit, pause = time.monotonic() + patience, POLL
-        while True:
-            try:
-                return await self.client.receipt(self.id)
-            except Retryable:
-                if time.monotonic() + pause > limit:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 5.0)
+        return await self.client.receipt(self.id, patience=patience)
 
     async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
         """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
@@ -134,6 +126,9 @@ class Task:
         key_pair = self.client.result_key
         if key_pair is None:
             raise Permanent("client.result_key", "no key to open the result with")
+        if [o.name for o in settled.result.outputs] != [o.name for o in self.agreement.outputs]:
+            # An enclave would not sign it; a node may say anything.
+            raise Refused("result.outputs", "the settled result does not have the agreement's outputs")
         chain, out = self.client.chain, settled.result.outputs[index]
         manifest = read_manifest(signed.manifest, out.digest)
         listed = shares.read_share_list(signed.share_list, manifest.id, signed.shares.shares)
@@ -159,7 +154,7 @@ class Task:
     async def _gather_shares(
         self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
     ) -> dict[int, bytes]:
-        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
+        """The first t good shares (R11); a broker that is down, slow or wrong is passed over while others suffice."""
         chain, threshold = self.client.chain, self.agreement.keys.threshold
 
         async def ask(broker: bytes) -> tuple[int, bytes]:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,8 +65,9 @@ from oracle.chain.deploy import Deployment, deploy_development
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender
 from oracle.chain.source import Block, SingleSource
-from oracle.keybroker import BrokerCard, KeyBrokerConfig, init
+from oracle.keybroker import BrokerCard, KeyBrokerConfig, init, read_log
 from oracle.keybroker.config import Anchors, ServedChain
+from oracle.keybroker.keys import LOG_FILE
 
 PASSWORD = "correct horse"
 FEE = 10**15
@@ -518,6 +519,15 @@ class Scene:
         target = into / f"broker{index}"
         shutil.copytree(self.world.directory / f"broker{index}", target)
         return target
+
+
+def released_by(*directories: Path) -> Callable[[], Awaitable[object]]:
+    """A footprint: all that these brokers ever logged, which is before they answer."""
+
+    async def footprint() -> object:
+        return [[entry.event for entry in read_log(directory / LOG_FILE)] for directory in directories]
+
+    return footprint
 
 
 def collateral_with(world: World, **changes: Any) -> str:

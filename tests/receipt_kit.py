@@ -9,7 +9,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -121,6 +121,7 @@ def make_story(
     consents: Bend = _same,
     root_of: DevelopmentAuthority | None = None,
     anchors: Bend = _same,
+    columns: Mapping[str, tuple[str, ...]] = COLUMNS,
 ) -> Story:
     """Each bend takes the valid thing, and gives what is used, and signed, in its place."""
     made = root_of or authority()
@@ -134,8 +135,8 @@ def make_story(
     )
     now = int(time.time())
     chain = Chain(chain_id=chain_id, agreement_registry="0x" + "11" * 20)
-    manifests = tuple(_manifest(name, columns) for name, columns in COLUMNS.items())
-    packed: Bundle = bundle(_bundle())
+    manifests = tuple(_manifest(released) for released in columns.values())
+    packed: Bundle = bundle(_bundle(columns))
     domain = packed.header.params
     anchor = development_anchor(chain_id, NOBODY)
     agreed: Agreement = agreement(
@@ -150,9 +151,9 @@ def make_story(
             data=tuple(
                 Dataset(
                     name=name, owner=owner.address, id_or_stream=manifest.id, lineage=manifest.lineage,
-                    shares_digest=secrets.token_bytes(32), policy=1, min_version=0, columns=COLUMNS[name], budget=0,
+                    shares_digest=secrets.token_bytes(32), policy=1, min_version=0, columns=columns[name], budget=0,
                 )
-                for name, owner, manifest in zip(COLUMNS, keys.owners, manifests, strict=True)
+                for name, owner, manifest in zip(columns, keys.owners, manifests, strict=True)
             ),
             tee=Enclaves(
                 measurements=(PROGRAM.measurement,), anchors=anchors((anchor, sha256(made.root_der))),
@@ -190,8 +191,8 @@ def make_story(
     proof: Evidence = evidence(_evidence(chain, agreed, keys, made))
     released = [
         (position, key)
-        for position, (columns, manifest) in enumerate(zip(COLUMNS.values(), manifests, strict=True))
-        for key in manifest.key_indexes(columns)
+        for position, (names, manifest) in enumerate(zip(columns.values(), manifests, strict=True))
+        for key in manifest.key_indexes(names)
     ]
     nonce, secret = secrets.token_bytes(32), TaskSecret(keys.data, agreement_id, task_id)
     answers = []
@@ -240,7 +241,7 @@ def _broker_key(index: int) -> bytes:
     return bytes([0xB0 + index]) * 32
 
 
-def _manifest(name: str, columns: tuple[str, ...]) -> Manifest:
+def _manifest(columns: tuple[str, ...]) -> Manifest:
     return Manifest(
         encryption="parquet-aes-gcm-v1",
         lineage=secrets.token_bytes(32),
@@ -250,13 +251,13 @@ def _manifest(name: str, columns: tuple[str, ...]) -> Manifest:
     )
 
 
-def _bundle() -> Bundle:
+def _bundle(columns: Mapping[str, tuple[str, ...]]) -> Bundle:
     header = BundleHeader(
         kind="sql", name="by-diagnosis", description="", entry="query.sql", deterministic=True,
         params=ParamDomain(params=(IntegerParam(type="integer", name="least", min=0, max=40),)),
         tables=tuple(
-            InputTable(name=name, columns=tuple(InputColumn(name=c, type="double") for c in columns))
-            for name, columns in COLUMNS.items()
+            InputTable(name=name, columns=tuple(InputColumn(name=c, type="double") for c in names))
+            for name, names in columns.items()
         ),
         outputs=("summary",), salt=secrets.token_bytes(32),
         files=(BundleFile(path="query.sql", size=0, sha256=ZERO32),),

@@ -9,20 +9,26 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from eth_abi.abi import decode, encode
+from eth_utils.abi import collapse_if_tuple
 
 from oracle.chain.abi import load
+from oracle.chain.rpc import as_bytes, as_hex
 
 Forgery = Callable[[dict[str, Any], Any], Any]
 """The call and its true result, to the result that is given."""
 
 
 @asynccontextmanager
-async def proxy(url: str, forgery: Forgery) -> AsyncIterator[str]:
-    """An endpoint that answers as `url` does, but for its forgery."""
+async def proxy(url: str, forgery: Forgery, ask: Callable[[Any], None] | None = None) -> AsyncIterator[str]:
+    """An endpoint that answers as `url` does, but for its forgery. `ask` changes what it asks."""
     async with aiohttp.ClientSession() as session:
 
         async def answer(request: web.Request) -> web.Response:
             asked = await request.json()
+            for call in asked if isinstance(asked, list) else [asked]:
+                if ask is not None:
+                    ask(call)
             async with session.post(url, json=asked) as response:
                 said = json.loads(await response.text())
             calls, answers = (asked, said) if isinstance(asked, list) else ([asked], [said])
@@ -86,5 +92,26 @@ def always_latest(block: dict[str, Any]) -> Forgery:
 
     def forgery(call: dict[str, Any], result: Any) -> Any:
         return block if call["method"] == "eth_getBlockByNumber" and call["params"][0] == "latest" else result
+
+    return forgery
+
+
+def retold(contract: str, event: str, topics: dict[int, bytes] | None = None, **fields: object) -> Forgery:
+    """A log of the chain, told again with other `fields` and indexed `topics`."""
+    entry, bound = load(contract)._events[event], load(contract).topic(event)
+    rest = [i for i in entry["inputs"] if not i["indexed"]]
+    types = [str(collapse_if_tuple(i)) for i in rest]
+
+    def retell(raw: dict[str, Any]) -> dict[str, Any]:
+        values = dict(zip([i["name"] for i in rest], decode(types, as_bytes(raw["data"])), strict=True)) | fields
+        told = list(raw["topics"])
+        for position, topic in (topics or {}).items():
+            told[position] = as_hex(topic)
+        return {**raw, "topics": told, "data": as_hex(encode(types, list(values.values())))}
+
+    def forgery(call: dict[str, Any], result: Any) -> Any:
+        if call["method"] != "eth_getLogs":
+            return result
+        return [retell(raw) if as_bytes(raw["topics"][0]) == bound else raw for raw in result]
 
     return forgery

@@ -74,8 +74,12 @@ class AgreementDocument(Document):
         )
 
     def with_signature(self, address: str, signature: bytes) -> AgreementDocument:
-        """This document with one more ECDSA signature; Refused where that address did not sign this agreement."""
-        return _rebuilt(self, signatures={**self.signatures, address: signature})
+        """This document with one more ECDSA signature; Refused where that address did not sign this agreement.
+
+        It takes the place of what was claimed for a wallet at that address, or anyone could keep a party from signing.
+        """
+        unchecked = {party: s for party, s in self.contract_signatures.items() if party != address}
+        return _rebuilt(self, signatures={**self.signatures, address: signature}, contract_signatures=unchecked)
 
     def with_contract_signature(self, address: str, signature: bytes) -> AgreementDocument:
         """This document with a contract wallet's ERC-1271 signature, which stays unchecked until the chain sees it."""
@@ -106,7 +110,7 @@ def write_document(path: Path, document: AgreementDocument) -> None:
 
 
 def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocument:
-    """One document with all signatures and hints; Refused `document.other` where they are not about one agreement."""
+    """One document with all signatures and hints (R7); Refused `document.other` where they are not about one agreement."""
     result = first
     for other in others:
         if other.id != first.id or other.chain != first.chain:
@@ -138,6 +142,7 @@ def _rebuilt(document: AgreementDocument, **changes: object) -> AgreementDocumen
 
 
 def _checked(document: AgreementDocument) -> AgreementDocument:
+    """R7: every signature in it is of a party, over this agreement."""
     digest = document.id
     for party, signature in document.signatures.items():
         signing.check(digest, signature, party, "the agreement")

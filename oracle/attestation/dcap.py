@@ -28,6 +28,7 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
 
     Raises VerificationError, CollateralError or RootError. Any TCB status but Revoked passes: appraisal judges it.
     """
+    # A debug enclave's memory is the host's to read: to R4 it is no real one.
     if parsed.report.debug:
         _refuse(Code.DEBUG_ENCLAVE, "a debug enclave", "a production enclave", "launch it without the debug attribute")
     if not isinstance(parsed.report, SgxReport) and any(parsed.report.mr_service_td):
@@ -106,6 +107,7 @@ def _pck_chain(parsed: ParsedQuote) -> list[x509.Certificate]:
 
 
 def _check_time(window: Window, now: int) -> None:
+    """R13: stale collateral refuses."""
     if now >= window.end:
         _refuse(
             Code.COLLATERAL_EXPIRED,
@@ -123,7 +125,7 @@ def _check_time(window: Window, now: int) -> None:
 
 
 def check_agreement(parsed: ParsedQuote, report: QvlReport, pck: PckValues) -> None:
-    """Two parsers read these bytes; a difference between them must never become an accepted claim."""
+    """Two parsers read these bytes; a difference between them must never become an accepted claim (R3)."""
     theirs = report.report
     if isinstance(parsed.report, SgxReport):
         ours = {

@@ -15,7 +15,7 @@ from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from oracle.chain.abi import explain_revert
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
-from oracle.errors import Bug, Refused, Retryable, RpcFault
+from oracle.errors import Bug, OracleError, Refused, Retryable, RpcFault
 
 NONCE_ATTEMPTS = 5
 GAS_SLACK = 30_000
@@ -79,7 +79,7 @@ class Sender:
                     if _nonce_taken(fault) and attempt < NONCE_ATTEMPTS - 1:
                         continue  # another program sends from this key; this transaction was never accepted
                     if "already known" not in str(fault):
-                        raise explain_revert(fault) from None
+                        raise self._explained(fault) from None
                 except Retryable:
                     self._nonce = None
                     raise
@@ -100,8 +100,19 @@ class Sender:
         try:
             needed = as_int(await self.rpc.call("eth_estimateGas", call))
         except RpcFault as fault:
-            raise explain_revert(fault) from None
+            raise self._explained(fault) from None
         return needed + needed // 8 + GAS_SLACK
+
+    def _explained(self, fault: RpcFault) -> OracleError:
+        # Every client's words for it; nodes have no code of their own for an empty wallet.
+        if not fault.data and "insufficient funds" in str(fault).lower():
+            return Retryable(
+                "wallet.funds",
+                "the wallet cannot pay for this transaction and its gas",
+                found=self.address,
+                hint="Send it some of the chain's currency",
+            )
+        return explain_revert(fault)
 
     async def wait(self, transaction_hash: bytes, *, patience: float = 300.0) -> Receipt:
         """The receipt, polled for `patience` seconds. A reverted transaction is a receipt with `ok` false."""

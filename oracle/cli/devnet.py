@@ -37,7 +37,7 @@ def devnet(
         int | None, typer.Option(min=1, max=65535, help="Where the chain answers. [default: a free port]")
     ] = None,
     with_agreement: Annotated[
-        bool, typer.Option("--with-agreement", help="Bring the example's agreement into force, open to any requester.")
+        bool, typer.Option("--with-agreement", help="Bring the example's agreements into force, open to any requester.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -78,7 +78,10 @@ def inspect(bundle: BundleFile, as_json: Json = False) -> None:
 
 @app.command("test")
 def try_out(
-    bundle: BundleFile,
+    bundle: Annotated[
+        Path,
+        typer.Argument(metavar="BUNDLE|FUNCTION.yaml", help="A bundle, or the description or folder it is made of."),
+    ],
     sample: Annotated[
         list[str],
         typer.Option(
@@ -97,9 +100,11 @@ def try_out(
 ) -> None:
     """Run a function here on sample rows, under the enclave's own limits and in its sandbox."""
     from enclave_app.protocol.structs import Limits
+    from oracle.function.spec import pack_directory
     from oracle.function.trial import try_function
 
-    function = _read(bundle)
+    unpacked = bundle.is_dir() or bundle.suffix in (".yaml", ".yml")
+    function = pack_directory(bundle) if unpacked else _read(bundle)
     samples = {name: Path(path) for name, path in parse_pairs(sample, "--sample").items()}
     params = typed_params(parse_pairs(param or (), "--param"), function.header.params)
     limits = Limits(memory_mib=memory, time_seconds=seconds, output_bytes=size, output_rows=rows)

@@ -107,7 +107,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Follow a task until it has ended."""
-    settings, task_id, screen = read_config(config), _task_id(task), Screen(as_json)
+    settings, task_id, screen = read_config(config), find_task_id(task), Screen(as_json)
 
     async def follow() -> dict[str, Any]:
         async with make_client(settings) as client:
@@ -138,7 +138,7 @@ def result(
     as_json: Json = False,
 ) -> None:
     """Open a task's result: waits for it, gathers the brokers' shares, checks it against the chain."""
-    settings, task_id = read_config(config), _task_id(task)
+    settings, task_id = read_config(config), find_task_id(task)
     if out is not None:
         _writer(out)
         if out.exists():
@@ -224,7 +224,7 @@ def _standing(task: TaskOnChain) -> str:
     return f"{task.state.name.lower()}{since}"
 
 
-def _task_id(text: str) -> bytes:
+def find_task_id(text: str) -> bytes:
     from enclave_app.protocol.canonical import MAX_DOCUMENT, load
     from enclave_app.protocol.digests import parse_digest
     from oracle.cli.common import parse_id
@@ -249,7 +249,7 @@ def _end(
 ) -> None:
     from oracle.cli.agreement_chain import receipt_fields
 
-    settings, task_id = read_config(config), _task_id(task)
+    settings, task_id = read_config(config), find_task_id(task)
     wallet = open_wallet(settings, keystore, password_file)
 
     async def send() -> dict[str, Any]:

@@ -36,6 +36,7 @@ def list_tasks(
                     # A stranger's bytes: only a task whose parameters are valid is ever computed.
                     "params": task.request.params.decode("utf-8", "replace"),
                     "state": state.state,
+                    "request": task.request.model_dump(mode="json", by_alias=True),
                 }
                 for task, state in zip(found, states, strict=True)
             ]
@@ -61,8 +62,9 @@ def list_tasks(
 def arguments(
     agreement: Annotated[str, typer.Argument(metavar="AGREEMENT", help="Its id, or its file.")],
     requester: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The contract's address, which the agreement has to admit.")
-    ],
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The contract's address, for its proof. [default: none, for no proof]"),
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter, visible to everyone.")
     ] = None,
@@ -77,7 +79,8 @@ def arguments(
     from oracle.client import proof_for
     from oracle.keys import read_public_key
 
-    settings, agreement_id, address = read_config(config), find_id(agreement), parse_address(requester)
+    settings, agreement_id = read_config(config), find_id(agreement)
+    address = None if requester is None else parse_address(requester)
     requesters = read_document(Path(agreement)).requesters if Path(agreement).exists() else ()
     opener = result_key or settings.result_key
 
@@ -94,7 +97,7 @@ def arguments(
                 "params": params,
                 "result_key": None if opener is None else read_public_key(opener).digest,
                 "fee_wei": str(terms.price.fee),
-                "proof": proof_for(terms, requesters, address),
+                "proof": None if address is None else proof_for(terms, requesters, address),
             }
 
     value = run(read())

@@ -64,7 +64,7 @@ def seal(
 ) -> Sealed:
     """Seal a table into a directory that holds no dataset yet.
 
-    `lineage` is 32 bytes; give a former version's, so that budgets carry over (R9), or none for new data. Memory stays
+    `lineage` is 32 bytes; give a former version's, so that budgets carry over, or none for new data. Memory stays
     near twice `file_bytes`. `progress` is told of each batch of rows that was read. Raises Refused `seal.exists`,
     `dataset.*`, `keys.protection`.
     """
@@ -75,6 +75,7 @@ def seal(
             raise Refused("seal.exists", f"{path} is already there", hint="Seal into a new directory")
     if keys_path.exists():
         raise Refused("seal.exists", f"{keys_path} is already there", hint="Name a new file for the keys")
+    # Budgets belong to (owner, lineage): R9.
     if lineage is not None and len(lineage) != 32:
         raise Refused("dataset.lineage", "a lineage has the wrong length", found=len(lineage), expected="32 bytes")
     table = open_source(source)

@@ -125,13 +125,9 @@ async def prepare(
         },
         base=directory,
         now=int(time.time()) - 60,
-        deployment=DraftDeployment(devnet.chain, devnet.deployment.oracle, devnet.deployment.enclave_registry),
+        deployment=_deployed(devnet),
     )
-    document = draft.document
-    wallets = {account.wallet.address: account.wallet for account in devnet.accounts.values()}
-    for party in document.agreement.parties():
-        document = sign(document, wallets[party])
-    return Prepared(document, manifests)
+    return Prepared(_sign_all(devnet, draft.document), manifests)
 
 
 async def activate(devnet: Devnet, prepared: Prepared, account: str = "institute") -> bytes:
@@ -141,10 +137,11 @@ async def activate(devnet: Devnet, prepared: Prepared, account: str = "institute
     return agreement_id
 
 
-async def activate_example(devnet: Devnet) -> bytes:
-    """Play the people of the devnet's example, up to an active agreement that anyone may ask under; returns its id.
+async def activate_example(devnet: Devnet) -> None:
+    """Play the people of the devnet's example, up to active agreements that anyone may ask under.
 
-    Its folder then holds what their commands would have left there, and `agreement.json`.
+    Its folder then holds what their commands would have left there, and two files: `agreement.json`, and `cancellable.json`,
+    under which a request can be cancelled for 20 blocks, and is not computed before that.
     """
     base = devnet.directory / "example"
     cards = [broker.card.public_key() for broker in devnet.brokers]
@@ -152,8 +149,7 @@ async def activate_example(devnet: Devnet) -> bytes:
     async with open_storage(devnet.storage) as storage:
         for part in draft["data"]:
             name, owner = part["name"], devnet.accounts[part["owner"]]
-            keys = base / f"{name}.keys"
-            password = password_file(owner.password_file)
+            keys, password = base / f"{name}.keys", password_file(owner.password_file)
             sealed = seal(base / f"{name}.csv", base / name, password=password, keys_path=keys, scrypt_n=1 << 12)
             threshold = draft["brokers"]["threshold"]
             shares = share_dataset(sealed.manifest, sealed.keys, devnet.chain, owner.wallet.address, cards, threshold)
@@ -163,13 +159,23 @@ async def activate_example(devnet: Devnet) -> bytes:
         (base / draft["function"]["bundle"]).write_bytes(bundle.raw)
         await publish_function(bundle, storage)
     draft["access"] = {"requesters": "anyone", "quota": 1_000}
-    where = DraftDeployment(devnet.chain, devnet.deployment.oracle, devnet.deployment.enclave_registry)
-    document = build_draft(draft, base=base, now=int(time.time()) - 60, deployment=where).document
+    for name, delay in (("agreement", 0), ("cancellable", 20)):
+        draft["brokers"]["releaseDelay"] = delay
+        document = build_draft(draft, base=base, now=int(time.time()) - 60, deployment=_deployed(devnet)).document
+        document = _sign_all(devnet, document)
+        write_document(base / f"{name}.json", document)
+        await activate(devnet, Prepared(document, {}))
+
+
+def _deployed(devnet: Devnet) -> DraftDeployment:
+    return DraftDeployment(devnet.chain, devnet.deployment.oracle, devnet.deployment.enclave_registry)
+
+
+def _sign_all(devnet: Devnet, document: AgreementDocument) -> AgreementDocument:
     wallets = {account.wallet.address: account.wallet for account in devnet.accounts.values()}
     for party in document.agreement.parties():
         document = sign(document, wallets[party])
-    write_document(base / "agreement.json", document)
-    return await activate(devnet, Prepared(document, {}))
+    return document
 
 
 def _spec(

@@ -12,10 +12,9 @@ from enclave_app.protocol.fields import Address
 from enclave_app.protocol.release import MAX_BODY
 from enclave_app.protocol.structs import Confirmation
 from oracle.errors import Refused
-from oracle.files import read_file
+from oracle.passwords import password_file
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
-MAX_PASSWORD = 1 << 16
 Rate = Annotated[float, Field(gt=0, le=100_000)]
 
 
@@ -145,11 +144,11 @@ def read_config(path: Path) -> KeyBrokerConfig:
 
 
 def read_password(path: Path) -> str:
-    """A password from a file, without the newline at its end."""
+    """A password from the first line of a file, as `oracle keybroker init` took it. Raises Refused `config.password`."""
     try:
-        password = read_file(path, MAX_PASSWORD).decode("utf-8").rstrip("\r\n")
-    except (Refused, UnicodeDecodeError):
-        raise Refused("config.password", f"the password file {path} cannot be read") from None
+        password = password_file(path)()
+    except Refused as refusal:
+        raise Refused("config.password", f"the password file cannot be read: {refusal.message}") from None
     if not password:
         raise Refused("config.password", f"the password file {path} is empty")
     return password

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from enclave_app.protocol import signing
-from enclave_app.protocol.bundle import read_bundle
+from enclave_app.protocol.bundle import Bundle, read_bundle
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
@@ -91,6 +91,19 @@ class Case:
         return check_request_terms(receipt.chain, receipt.agreement, receipt.agreement_id, receipt.request)
 
     @cached_property
+    def bundle(self) -> Bundle:
+        """The function, from the receipt or given beside it; Refused `function.missing` or `bundle.*`."""
+        data = self.receipt.function if self.receipt.function is not None else self.function
+        if data is None:
+            raise Refused(
+                "function.missing",
+                "the receipt does not hold the function, which was too large",
+                expected=self.receipt.agreement.fn.id.hex(),
+                hint="Give its bundle with --function",
+            )
+        return read_bundle(data, self.receipt.agreement.fn.id)
+
+    @cached_property
     def manifests(self) -> tuple[Manifest, ...]:
         named = zip(self.receipt.manifests, self.receipt.agreement.data, strict=True)
         return tuple(read_manifest(data, term.id_or_stream) for data, term in named)
@@ -163,22 +176,13 @@ ON_CHAIN = "consent.on_chain"
 
 def function_link(case: Case) -> str:
     """The function's bytes are the agreed ones (R17b), and it reads and makes what the agreement says."""
-    receipt = case.receipt
-    data = receipt.function if receipt.function is not None else case.function
-    if data is None:
-        raise Refused(
-            "function.missing",
-            "the receipt does not hold the function, which was too large",
-            expected=receipt.agreement.fn.id.hex(),
-            hint="Give its bundle with --function",
-        )
-    bundle = read_bundle(data, receipt.agreement.fn.id)
+    receipt, bundle = case.receipt, case.bundle
     header = bundle.header
     kind, deterministic = receipt.agreement.fn.kind, receipt.agreement.fn.deterministic
     if FunctionKind[header.kind.upper()] != kind or header.deterministic != deterministic:
         raise Refused("function.kind", "the function is of another kind than agreed", found=header.kind)
     _fits(lambda: check_function(bundle, receipt.agreement, {}))
-    return f"{header.kind} function {header.name!r}, {len(data)} bytes, reads {len(header.tables)} tables"
+    return f"{header.kind} function {header.name!r}, {len(bundle.raw)} bytes, reads {len(header.tables)} tables"
 
 
 def datasets_link(case: Case) -> str:
@@ -190,9 +194,8 @@ def datasets_link(case: Case) -> str:
         if manifest.lineage != term.lineage:
             raise Refused("manifest.lineage", "a dataset is of another lineage than its term (R9)", found=term.name)
         manifest.key_indexes(term.columns)
-    data = receipt.function if receipt.function is not None else case.function
     named = {term.name: manifest for term, manifest in zip(terms, case.manifests, strict=True)}
-    _fits(lambda: check_function(read_bundle(data or b"", None), receipt.agreement, named))
+    _fits(lambda: check_function(case.bundle, receipt.agreement, named))
     columns = sum(len(term.columns) for term in terms)
     return f"{', '.join(term.name for term in terms)}: {columns} columns released"
 

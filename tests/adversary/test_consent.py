@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from enclave_app.protocol.digests import keccak
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
@@ -28,6 +29,10 @@ broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "consent")
 
 MISSING = "consent.missing"
+NOT_SERVED = "chain.not_served"
+OWN = "0x00000000000000000000000000000000000000AA"
+RECORDS = 2
+"""The storage slot of AgreementRegistry's records, behind EIP712's two; a record begins with its oracle."""
 
 
 def about(scene: Scene, body: ReleaseBody, agreement: Agreement, **changes: Any) -> ReleaseBody:
@@ -65,6 +70,23 @@ async def test_a_forged_signature(
     owner = SigningKey(bytes(scene.world.owners[1].key))
     forged = (*body.signatures[:-1], forge(body.chain, body.agreement, owner))
     await kit.ask(broker, refused, tmp_path, body.model_copy(update={"signatures": forged}))
+    await broker.releases.release(body)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        case("chain", {"chain_id": 1}, "an agreement of a chain that the broker does not serve", "R7 R21", NOT_SERVED),
+        case("registry", {"agreement_registry": OWN}, "an agreement in a registry of its own", "R7 R21", NOT_SERVED),
+    ],
+)
+async def test_an_agreement_of_elsewhere(
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, elsewhere: dict[str, Any]
+) -> None:
+    """Whoever wrote a registry says in it what is active: a broker knows those that it goes by."""
+    body = await scene.body()
+    changed = body.model_copy(update={"chain": body.chain.model_copy(update=elsewhere)})
+    await kit.ask(broker, refused, tmp_path, changed)
     await broker.releases.release(body)
 
 
@@ -174,6 +196,20 @@ async def test_a_wallet_that_says_yes_but_is_not_the_owner(
 
 def owned_by(agreement: Agreement, owner: str) -> Agreement:
     return agreement.model_copy(update={"fn": agreement.fn.model_copy(update={"owner": owner})})
+
+
+@lie("consent", "a registry that keeps the agreement on another oracle", "R7 R13", "agreement.contracts")
+async def test_a_record_on_another_oracle(scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused) -> None:
+    """No honest registry can: the id covers the oracle. A broker compares, for it reads the task from that contract."""
+    body = await scene.body()
+    await broker.releases.release(body)
+    registry = scene.world.deployment.agreement_registry
+    slot = keccak(body.chain.agreement_id(body.agreement) + RECORDS.to_bytes(32, "big"))
+    word = bytes.fromhex((await scene.rpc.call("eth_getStorageAt", registry, "0x" + slot.hex(), "latest"))[2:])
+    assert word[12:] == bytes.fromhex(scene.world.deployment.oracle[2:])
+    await scene.rpc.call("anvil_setStorageAt", registry, "0x" + slot.hex(), "0x" + (word[:12] + b"\x0a" * 20).hex())
+    await scene.mine()
+    await kit.ask(broker, refused, tmp_path, body)
 
 
 # Narrowing (R8)

@@ -148,6 +148,14 @@ async def test_a_revoked_agreement_revived(scene: Scene, refused: Refused, activ
         await scene.activate(active)
 
 
+@lie("consent", "an approval of what the same party revoked", "R7", "AgreementRegistry_AlreadyRevoked")
+async def test_an_approval_after_a_revocation(scene: Scene, refused: Refused, draft: Agreement) -> None:
+    agreement_id = scene.world.chain.agreement_id(draft)
+    await scene.party(scene.world.owners[1], "revoke", agreement_id)
+    async with refused():
+        await scene.party(scene.world.owners[1], "approve", agreement_id)
+
+
 # Wallets that are contracts (ERC-1271, EIP-7702)
 
 
@@ -276,6 +284,15 @@ async def test_resuming_for_another(scene: Scene, refused: Refused, active: Agre
     await scene.party(scene.world.owners[1], "suspend", agreement_id)
     async with refused():
         await scene.party(who(scene.world), "resume", agreement_id)
+
+
+@lie("consent", "one party's suspension, counted twice", "R8", "AgreementRegistry_AlreadySuspended")
+async def test_suspending_twice(scene: Scene, refused: Refused, active: Agreement) -> None:
+    """It would outlast the party's own end of it."""
+    agreement_id = scene.world.chain.agreement_id(active)
+    await scene.party(scene.world.owners[0], "suspend", agreement_id)
+    async with refused():
+        await scene.party(scene.world.owners[0], "suspend", agreement_id)
 
 
 @lie("consent", "one party's end of its suspension, twice, against another's", "R8", "AgreementRegistry_NotSuspended")

@@ -146,6 +146,16 @@ async def test_a_request_through_another_oracle(scene: Scene, refused: Refused) 
         await scene.transact(scene.world.requester, other, call, value=FEE)
 
 
+@lie("consent", "a request for another dataset than is agreed", "R7 R7b", "AgreementRegistry_WrongVersions")
+async def test_a_request_for_another_dataset(scene: Scene, refused: Refused) -> None:
+    agreement, request = await offered(scene, refused)
+    other = request.model_copy(update={"versions": (request.versions[0], bytes([1]) * 32)})
+    watch(scene, refused, agreement, other)
+    async with refused():
+        await scene.send_request(other)
+    await scene.send_request(request)
+
+
 @pytest.mark.parametrize(
     "window",
     [

@@ -7,7 +7,7 @@ In a guide
 - a ```FORMAT block under `<!-- file: PATH -->` is written to PATH, before what follows it is run;
 - a ```python block under `<!-- run -->` is run with the clone's `.venv/bin/python`, in the clone's folder;
 - a block under `<!-- output -->` is what the blocks since the last such one have printed, among other lines: each of
-  its lines, with … for any text and any blanks for any blanks, in their order;
+  its lines, with … for any text within a line, and any blanks or a wrapped line for any blanks, in their order;
 - an ```sh block under `<!-- terminal, until: TEXT -->` is what the reader leaves running in a terminal of its own, and has
   printed TEXT before the reader goes on;
 - a block under `<!-- not run: WHY -->` is left alone, and WHY is a reason that a reader accepts.
@@ -23,9 +23,14 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from oracle.yamlfile import YamlModel
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
@@ -204,5 +209,21 @@ def check_output(name: str, found: list[Step], printed: str) -> None:
 
 
 def _pattern(line: str) -> str:
-    pieces = (r"[ \t]+".join(map(re.escape, piece.split())) for piece in line.split("…"))
+    pieces = (r"\s+".join(map(re.escape, piece.split())) for piece in line.split("…"))
     return r".*".join(pieces)
+
+
+def fields(model: type[BaseModel]) -> Iterator[str]:
+    """What a YAML file of that model may say, its parts' fields included, as the file writes them."""
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+        for inner in _yaml_models(field.annotation):
+            yield from fields(inner)
+
+
+def _yaml_models(annotation: Any) -> Iterator[type[YamlModel]]:
+    """The parts in a field's type that are written in the file itself; others come from files of their own."""
+    if isinstance(annotation, type) and issubclass(annotation, YamlModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _yaml_models(part)

@@ -13,6 +13,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from oracle.devnet.processes import free_port
+from oracle.keybroker.config import Anchors, KeyBrokerConfig, Listen, read_config
 from oracle.worker.config import WorkerConfig
 from tests.e2e.guide import follow
 
@@ -65,3 +67,20 @@ def check_unit(unit: Path, clone: Path) -> None:
     ran = subprocess.run([analyse, "verify", str(here)], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert here.name not in ran.stderr, ran.stderr
+
+
+@pytest.mark.slow
+async def test_a_broker_operator_gets_through_the_guide(tmp_path: Path) -> None:
+    await follow("broker-operator", tmp_path, seconds=600, replace={"7460": str(free_port())})
+    path = tmp_path / "broker" / "broker.yaml"
+    assert missing(path.read_text(), KeyBrokerConfig) == []
+    development = read_config(path)
+    assert differing(development, {"anchors", "listen"}) == []
+    assert differing(development.listen, {"port"}) == []
+    assert differing(development.limits, set()) == []
+    assert differing(development.chains[0], {"dangerous_single_rpc", "max_block_age"}) == []
+    assert (Listen().port, Listen().host) == (7460, "127.0.0.1")
+    production = read_config(tmp_path / "broker" / "production.yaml")
+    assert (production.anchors, production.chains[0].votes, production.chains[0].max_block_age) == (Anchors(), 2, 3600)
+    assert not re.search(r"dangerous|skip", (tmp_path / "broker" / "production.yaml").read_text())
+    check_unit(tmp_path / "broker" / "enclave-oracle-broker.service", tmp_path)

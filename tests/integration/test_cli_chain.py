@@ -16,7 +16,9 @@ import yaml
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.structs import TaskRequest
 from oracle.agreement import requesters
+from oracle.agreement.document import read_document
 from oracle.chain.deploy import deploy_development
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
@@ -294,12 +296,17 @@ def test_the_tasks_of_an_agreement_are_listed_as_they_stand(town: Town) -> None:
         (asked[1], '{"smallest_group":2}', "requested"),
     ]
     assert {task["requester"] for task in listed} == {town.addresses["lab"]}
+    request = TaskRequest.model_validate(listed[1]["request"])
+    written = read_document(document)
+    domain = written.chain.oracle_domain(written.agreement)
+    assert "0x" + request.typed_digest(domain).hex() == asked[1]
 
 
 def test_a_contracts_arguments_are_what_a_request_of_a_wallet_holds(town: Town) -> None:
     listed = ["lab", town.addresses["stranger"]]
     document, agreement_id = town.active("arguments", access={"requesters": listed, "quota": 10})
     words = (document, "--param", "smallest_group=2")
+    assert answer("task", "arguments", *words, *town.as_("lab"))["proof"] is None
     said = answer("task", "arguments", *words, "--requester", town.addresses["stranger"], *town.as_("lab"))
     terms = answer("agreement", "show", document, *town.as_("lab"))["terms"]
     leaf = requesters.leaf(town.addresses["lab"])

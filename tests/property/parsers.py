@@ -561,7 +561,7 @@ PARSERS: list[Parser] = [
            ("oracle.keybroker.log:read_log", "oracle.keybroker.log:_check")),
     Parser("an address's file", in_file("address", lambda p: addresses.read_address(p.name, p.parent)),
            b'{"address": "0x' + b"11" * 20 + b'"}', covers=("oracle.addresses:read_address",)),
-    Parser("a task's file", in_file("task.json", lambda p: cli_task._task_id(str(p))),
+    Parser("a task's file", in_file("task.json", lambda p: cli_task.find_task_id(str(p))),
            b'{"task_id": "0x' + b"11" * 32 + b'"}'),
     # Keys.
     Parser("a keystore", in_file("w.json", lambda p: keys.load_wallet(p, lambda: PASSWORD)), _KEYSTORE,

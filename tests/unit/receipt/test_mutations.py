@@ -300,3 +300,28 @@ def test_a_flipped_byte_of_quote_or_collateral_is_refused_or_changes_nothing() -
 @given(st.integers(0, len(RAW) - 1), st.binary(max_size=40), st.integers(0, 40))
 def test_bytes_put_in_or_taken_out_are_refused_or_change_nothing(place: int, put: bytes, taken: int) -> None:
     refused_or_equal(RAW[:place] + put + RAW[place + taken :])
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.text(max_size=20)
+    | st.binary(max_size=70).map(lambda b: "0x" + b.hex()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_json_in_any_place_is_refused_or_changes_nothing(data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(LEAVES))
+    place = path[: data.draw(st.integers(1, len(path)))]
+    refused_or_equal(dumped(changed(place, data.draw(JSON_VALUES))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused(data: bytes) -> None:
+    assert check(data).failed == "format"
