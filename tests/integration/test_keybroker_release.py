@@ -173,6 +173,10 @@ async def no_manifest(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
     return {"manifests": body.manifests[:1]}
 
 
+async def no_share_list(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
+    return {"share_lists": body.share_lists[:1]}
+
+
 async def manifests_swapped(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
     return {"manifests": tuple(reversed(body.manifests))}
 
@@ -193,6 +197,7 @@ async def share_lists_swapped(scene: Scene, body: ReleaseBody) -> dict[str, Any]
         (release_signed_by_a_stranger, "release.signature", Refused),
         (a_changed_nonce, "release.signature", Refused),
         (no_manifest, "release.datasets", Refused),
+        (no_share_list, "release.datasets", Refused),
         (manifests_swapped, "manifest.digest", Refused),
         (share_lists_swapped, "shares.digest", Refused),
     ],
