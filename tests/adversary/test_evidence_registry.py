@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Host
 from tests.adversary import chain_kit as kit
@@ -190,6 +191,14 @@ async def test_a_verifier_of_the_hosts(scene: Scene, refused: Refused, boot: Enc
         await scene.send_registration(
             honest._replace(verifier=verifier, evidence=scene.appraised(statement, own, verifier))
         )
+
+
+@lie("evidence", "a verifier whose appraiser is nobody", "R4 R21", "DevelopmentVerifier_ZeroAppraiser")
+async def test_an_appraiser_who_is_nobody(scene: Scene, refused: Refused) -> None:
+    """No signature at all recovers to the zero address."""
+    refused.watch(scene.head)
+    async with refused():
+        await kit.deploy(scene, "DevelopmentVerifier", ZERO_ADDRESS)
 
 
 @lie("evidence", "the development verifier on a public chain", "R4", "DevelopmentVerifier_NotADevelopmentChain")
