@@ -44,7 +44,7 @@ class _Task:
 
 
 class Tasks:
-    """The tasks that are started and not forgotten: bounded by number and by bytes, never by a clock (R14)."""
+    """The tasks that are started and not forgotten: bounded by number and by bytes, never by a clock."""
 
     def __init__(
         self, identity: EnclaveIdentity, storage: Storage, executor: Executor, config: EnclaveConfig, log: Log
@@ -55,7 +55,7 @@ class Tasks:
         self._running = asyncio.Semaphore(config.max_running)
 
     async def start(self, body: TaskBody) -> TaskStarted:
-        """Check a task, read what it names, and ask its brokers with a new nonce (R12).
+        """Check a task, read what it names, and ask its brokers with a new nonce.
 
         Starting a task again asks again: answers to an earlier nonce no longer count.
         """
@@ -69,6 +69,7 @@ class Tasks:
                 found=size,
                 expected=self._config.max_input_bytes,
             )
+        # R12: whatever was released before, this start is answered anew.
         releases = make_requests(body, task_id, secrets.token_bytes(NONCE_BYTES), self._identity)
         known = self._tasks.get(task_id)
         if known is not None and known.lock.locked():
@@ -82,10 +83,10 @@ class Tasks:
         return TaskStarted(task_id=task_id, releases=releases)
 
     async def run(self, task_id: bytes, body: RunBody) -> TaskDone:
-        """Open the answers, run, seal, sign. Once done, the same bytes come back whatever is asked (R16)."""
+        """Open the answers, run, seal, sign. Once done, the same bytes come back whatever is asked."""
         task = self._find(task_id)
         async with task.lock:
-            if task.done is None:
+            if task.done is None:  # R16: done once, whatever is asked later
                 await self._run(task, body)
             if task.done is None:
                 raise Retryable("task.forgotten", "the task was forgotten", hint="Start it again")
@@ -136,7 +137,7 @@ class Tasks:
         return task
 
     def _evict(self, keep: bytes) -> None:
-        """Forget the oldest tasks that nobody is running, until the rest fit."""
+        """Forget the oldest tasks that nobody is running, until the rest fit: no clock decides it (R14)."""
         kept = sum(task.kept for task in self._tasks.values())
         for task in list(self._tasks.values()):
             if len(self._tasks) <= self._config.max_tasks and kept <= self._config.max_kept_bytes:

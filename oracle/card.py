@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes, Bytes32
 from enclave_app.protocol.hpke import PublicKey
-from oracle.files import read_file
+from oracle.files import read_file, within
 
 CARD = "broker.json"
 MAX_CARD = 1 << 16
@@ -42,7 +42,7 @@ class BrokerCard(Document):
 
 def read_card(path: Path) -> BrokerCard:
     """A card from a file or a broker's directory."""
-    file = path / CARD if path.is_dir() else path
+    file = within(path, CARD)
     try:
         data = read_file(file, MAX_CARD)
     except Refused as error:
@@ -52,3 +52,22 @@ def read_card(path: Path) -> BrokerCard:
     card = parse(BrokerCard, data, canonical=False)
     card.public_key()
     return card
+
+
+def endpoints(value: Any, base: Path) -> Any:
+    """A configuration's `brokers`: where it lists cards by their paths, taken from `base`, digest → URL; else as it is.
+
+    Raises Refused `broker.card`, and `config.card` for a card without a URL.
+    """
+    return dict(_endpoint(base / str(card)) for card in value) if isinstance(value, list) else value
+
+
+def _endpoint(card: Path) -> tuple[str, str]:
+    found = read_card(card)
+    if found.url is None:
+        raise Refused(
+            "config.card",
+            f"{card} does not say where its broker answers",
+            hint="Write brokers: {digest: url, …} instead",
+        )
+    return "0x" + found.digest.hex(), found.url

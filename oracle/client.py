@@ -196,7 +196,7 @@ class Client:
         the agreed list, where the agreement has one and its file is not given.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
-        agreed domain are refused here, before they cost anything (R9): Refused `params.*`; and so is an agreement on other
+        agreed domain are refused here, before they cost anything: Refused `params.*`; and so is an agreement on other
         contracts than the deployment's: Refused `agreement.contracts`.
         """
         if self.result_key is None:
@@ -260,7 +260,7 @@ class Client:
         return await self.transact("ComputeOracle", "withdraw", self.sender.address)
 
     def _check_contracts(self, agreement: Agreement) -> None:
-        """Whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
+        """R7: whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
         known = self.config.deployment
         if (agreement.oracle, agreement.enclave_registry) != (known.oracle, known.enclave_registry):
             raise Refused(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from enclave_app.protocol.fields import Address, Bytes32
 from oracle.addresses import read_address
-from oracle.card import read_card
+from oracle.card import endpoints
 from oracle.chain.deploy import Deployment
 from oracle.errors import Refused
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
@@ -49,8 +49,8 @@ def read_client_config(path: Path) -> ClientConfig:
         value["storage"] = [_storage(base, place) for place in value["storage"]]
     if isinstance(value.get("names"), dict):
         value["names"] = {name: read_address(str(said), base) for name, said in value["names"].items()}
-    if isinstance(value.get("brokers"), list):
-        value["brokers"] = dict(_broker(base, card) for card in value["brokers"])
+    if "brokers" in value:
+        value["brokers"] = endpoints(value["brokers"], base)
     for name in ("keystore", "passwordFile", "resultKey"):
         if isinstance(value.get(name), str):
             value[name] = base / value[name]
@@ -59,14 +59,3 @@ def read_client_config(path: Path) -> ClientConfig:
 
 def _storage(base: Path, place: Any) -> Any:
     return place if not isinstance(place, str) or "://" in place else (base / place).resolve().as_uri()
-
-
-def _broker(base: Path, card: Any) -> tuple[str, str]:
-    found = read_card(base / str(card))
-    if found.url is None:
-        raise Refused(
-            "config.card",
-            f"{card} does not say where its broker answers",
-            hint="Write brokers: {digest: url, …} instead",
-        )
-    return "0x" + found.digest.hex(), found.url

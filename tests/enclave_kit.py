@@ -318,8 +318,8 @@ def make_world(storage: Path, measurement: bytes, *, sql: str = SQL, limits: dic
     released = {"a": ("id", "x", "grp"), "b": ("id", "y")}
     inputs = [(d.name, pa.schema([d.table.schema.field(c) for c in released[d.name]])) for d in datasets]
     # A domain of its own: an enclave remembers, by digest, the documents that it has checked.
-    most = 100 + secrets.randbelow(1 << 40)
-    bundle = make_bundle(sql, inputs, [IntegerParam(type="integer", name="least", min=0, max=most)])
+    least = -secrets.randbelow(1 << 40)
+    bundle = make_bundle(sql, inputs, [IntegerParam(type="integer", name="least", min=least, max=100)])
     put(bundle.raw)
     domain = bundle.header.params
     put(domain.canonical())

@@ -13,7 +13,7 @@ from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain
+from enclave_app.protocol.structs import Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
 from oracle.files import read_file
 from oracle.naming import naming
@@ -74,8 +74,12 @@ class AgreementDocument(Document):
         )
 
     def with_signature(self, address: str, signature: bytes) -> AgreementDocument:
-        """This document with one more ECDSA signature; Refused where that address did not sign this agreement."""
-        return _rebuilt(self, signatures={**self.signatures, address: signature})
+        """This document with one more ECDSA signature; Refused where that address did not sign this agreement.
+
+        It takes the place of what was claimed for a wallet at that address, or anyone could keep a party from signing.
+        """
+        unchecked = {party: s for party, s in self.contract_signatures.items() if party != address}
+        return _rebuilt(self, signatures={**self.signatures, address: signature}, contract_signatures=unchecked)
 
     def with_contract_signature(self, address: str, signature: bytes) -> AgreementDocument:
         """This document with a contract wallet's ERC-1271 signature, which stays unchecked until the chain sees it."""
@@ -109,7 +113,8 @@ def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocu
     """One document with all signatures and hints (R7); Refused `document.other` where they are not about one agreement."""
     result = first
     for other in others:
-        if other.id != first.id or other.chain != first.chain:
+        # The id covers chain and registry.
+        if other.id != first.id:
             raise Refused(
                 "document.other",
                 "these files are about different agreements",
@@ -143,6 +148,6 @@ def _checked(document: AgreementDocument) -> AgreementDocument:
     for party, signature in document.signatures.items():
         signing.check(digest, signature, party, "the agreement")
     requesters = document.agreement.access.requesters
-    if document.requesters and (requesters == ANYONE or requesters_root(document.requesters) != requesters):
+    if document.requesters and requesters_root(document.requesters) != requesters:
         raise Refused("access.requesters", "the listed requesters are not those of the agreement")
     return document

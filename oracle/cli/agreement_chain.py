@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from oracle.chain.events import AgreementNarrowed
     from oracle.chain.sender import Receipt
     from oracle.client import Client
+    from oracle.config import ClientConfig
 
 AgreementRef = Annotated[str, typer.Argument(metavar="FILE|ID", help="The agreement's file, or its id.")]
 
@@ -184,7 +185,8 @@ def drop_host(
 @app.command("status")
 def status(agreement: AgreementRef, config: ConfigFile = None, as_json: Json = False) -> None:
     """Show an agreement as it stands on chain."""
-    settings, agreement_id = read_config(config), find_id(agreement)
+    settings = read_config(config)
+    agreement_id = _find_here(agreement, settings)
 
     async def read() -> dict[str, Any]:
         async with make_client(settings) as client:
@@ -251,7 +253,8 @@ def _transact(
     as_json: bool,
 ) -> None:
     """Send one transaction about an agreement, and answer with the status after it."""
-    settings, agreement_id = read_config(config), find_id(agreement)
+    settings = read_config(config)
+    agreement_id = _find_here(agreement, settings)
     wallet = open_wallet(settings, keystore, password_file)
 
     async def send() -> dict[str, Any]:
@@ -264,6 +267,19 @@ def _transact(
     with screen.busy("waiting for the chain"):
         value = run(send())
     screen.answer(value)
+
+
+def _find_here(agreement: str, settings: ClientConfig) -> bytes:
+    """An agreement's id. One in a file has to be of the configured registry: another one would take a revocation, too, and
+    the agreement would go on where it lives."""
+    from oracle.agreement.document import read_document
+
+    path = Path(agreement)
+    if not path.exists():
+        return find_id(agreement)
+    document = read_document(path)
+    _same_chain(document, settings.deployment.chain_id, settings.deployment.agreement_registry)
+    return document.id
 
 
 def _same_chain(document: AgreementDocument, chain_id: int, registry: str) -> None:

@@ -104,12 +104,14 @@ def as_rows(lines: Sequence[Line]) -> list[dict[str, str]]:
 
 
 def summary(document: AgreementDocument) -> dict[str, Any]:
-    """What every command about a document answers."""
+    """What every command about a document answers; `unchecked` are wallets' signatures, which only the chain can check."""
+    parties = document.agreement.parties()
     return {
         "agreement_id": document.id,
         "chain_id": document.chain.chain_id,
-        "parties": document.agreement.parties(),
-        "signed": [p for p in document.agreement.parties() if p not in document.missing()],
+        "parties": parties,
+        "signed": [p for p in parties if p in document.signatures],
+        "unchecked": [p for p in parties if p in document.contract_signatures],
         "missing": document.missing(),
     }
 

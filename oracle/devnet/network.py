@@ -221,7 +221,8 @@ class Devnet:
         await until("anvil", answers, [self.anvil], self.options.patience)
 
     async def _make_platform(self) -> None:
-        """A development root, made new (R4), and one platform under it."""
+        """A development root, made new, and one platform under it."""
+        # R4: made for this devnet, and never shipped.
         maker = Process(
             "platform",
             self._python("enclave_app.attesters.platform", str(self.directory / "platform")),

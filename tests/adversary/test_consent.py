@@ -29,6 +29,8 @@ broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "consent")
 
 MISSING = "consent.missing"
+NOT_SERVED = "chain.not_served"
+OWN = "0x00000000000000000000000000000000000000AA"
 RECORDS = 2
 """The storage slot of AgreementRegistry's records, behind EIP712's two; a record begins with its oracle."""
 
@@ -68,6 +70,23 @@ async def test_a_forged_signature(
     owner = SigningKey(bytes(scene.world.owners[1].key))
     forged = (*body.signatures[:-1], forge(body.chain, body.agreement, owner))
     await kit.ask(broker, refused, tmp_path, body.model_copy(update={"signatures": forged}))
+    await broker.releases.release(body)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        case("chain", {"chain_id": 1}, "an agreement of a chain that the broker does not serve", "R7 R21", NOT_SERVED),
+        case("registry", {"agreement_registry": OWN}, "an agreement in a registry of its own", "R7 R21", NOT_SERVED),
+    ],
+)
+async def test_an_agreement_of_elsewhere(
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, elsewhere: dict[str, Any]
+) -> None:
+    """Whoever wrote a registry says in it what is active: a broker knows those that it goes by."""
+    body = await scene.body()
+    changed = body.model_copy(update={"chain": body.chain.model_copy(update=elsewhere)})
+    await kit.ask(broker, refused, tmp_path, changed)
     await broker.releases.release(body)
 
 

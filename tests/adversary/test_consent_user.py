@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,6 @@ import yaml
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from oracle.agreement.document import AgreementDocument, parse_document, write_document
-from oracle.agreement.explain import explain
 from oracle.agreement.requesters import requester_proof
 from oracle.agreement.sign import sign
 from tests.adversary import desk_kit as kit
@@ -20,11 +20,14 @@ from tests.adversary.chain_kit import tee
 from tests.adversary.desk_kit import Desk
 from tests.adversary.forgeries import Edit, Forgery, after_signing, for_a_party
 from tests.adversary.lies import Refused, lie
+from tests.cli_kit import answer
 
 desk, made = kit.desk, kit.made
 case = partial(any_case, "consent")
 
 SIGNER = "signature.signer"
+ELSEWHERE = "agreement.chain"
+OTHER = "0x" + "a9" * 20
 STRANGER = SigningKey.generate()
 
 
@@ -79,11 +82,22 @@ def one_requester_less(value: Any) -> None:
     value["requesters"].pop()
 
 
+def signed_both_ways(value: Any) -> None:
+    first, _ = value["signatures"]
+    value["contractSignatures"] = {first: "0x00"}
+
+
+def endpoint_of_its_own(value: Any) -> None:
+    value["endpoints"]["0x" + "55" * 32] = "https://broker.example"
+
+
 @pytest.mark.parametrize(
     "change",
     [
         case("twice", first_hospital_for_both, "one party's signature for two parties", "R7", SIGNER),
         case("stranger", stranger_signs, "a signature by somebody who is no party", "R7", "document.invalid"),
+        case("both", signed_both_ways, "an account's signature and a wallet's for one party", "R7", "document.invalid"),
+        case("broker", endpoint_of_its_own, "the address of a broker that is not agreed", "R15", "document.invalid"),
         case("more", one_more_requester, "a requester who is not agreed, in the file", "R7", "access.requesters"),
         case("fewer", one_requester_less, "a file without an agreed requester", "R7", "access.requesters"),
     ],
@@ -117,14 +131,8 @@ async def test_a_stranger_signs(desk: Desk, refused: Refused, signed: AgreementD
 @pytest.mark.parametrize(
     "elsewhere",
     [
-        case("chain", {"chain_id": 1}, "an agreement of another chain, to send", "R7", "agreement.chain"),
-        case(
-            "registry",
-            {"agreement_registry": "0x" + "a9" * 20},
-            "an agreement of another registry, to send",
-            "R7",
-            "agreement.chain",
-        ),
+        case("chain", {"chain_id": 1}, "an agreement of another chain, to send", "R7", ELSEWHERE),
+        case("registry", {"agreement_registry": OTHER}, "an agreement of another registry, to send", "R7", ELSEWHERE),
     ],
 )
 async def test_an_agreement_of_elsewhere(
@@ -135,6 +143,25 @@ async def test_an_agreement_of_elsewhere(
     refused.watch(desk.files)
     async with refused():
         await desk.run("agreement", "activate", path, *desk.as_lab)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        case("revoke", ("revoke", "--yes"), "another registry, to revoke an agreement in", "R7 R8", ELSEWHERE),
+        case("approve", ("approve", "--yes"), "another registry, to approve an agreement in", "R7", ELSEWHERE),
+        case("suspend", ("suspend",), "another registry, to suspend an agreement in", "R8", ELSEWHERE),
+    ],
+)
+async def test_consent_taken_back_in_another_registry(
+    desk: Desk, refused: Refused, signed: AgreementDocument, words: tuple[str, ...]
+) -> None:
+    """Any registry takes the revocation of a draft: its party would think that it had ended what goes on elsewhere."""
+    path = desk.received(signed)
+    kit.configure(desk.base, desk.case, agreement_registry=OTHER)
+    refused.watch(desk.files)
+    async with refused():
+        await desk.run("agreement", words[0], path, *words[1:], *desk.as_lab)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +184,32 @@ async def test_an_empty_policy(desk: Desk, refused: Refused, change: dict[str, A
         await desk.run("agreement", "sign", path, "--yes", *desk.as_lab)
 
 
-@lie("consent", "a wallet's signature that no chain has seen", "R7", "notice")
-async def test_an_unchecked_signature_is_said(desk: Desk, refused: Refused, signed: AgreementDocument) -> None:
-    """A contract wallet's signature cannot be checked on paper; the reader is told, and `activate` asks the wallet."""
-    claimed = signed.with_contract_signature(desk.case.keys[0].address, b"as the wallet says")
-    (line,) = [line for line in explain(claimed) if "UNCHECKED" in line.text]
-    refused.as_reason(line.severity.value)
+@pytest.mark.parametrize(
+    "command",
+    [
+        case("show", "show", "junk as a wallet's signature of a party", "R7", "unchecked"),
+        case("merge", "merge", "junk as a wallet's signature of a party, to merge", "R7", "unchecked"),
+    ],
+)
+async def test_a_signature_that_no_chain_has_seen(
+    desk: Desk, refused: Refused, signed: AgreementDocument, command: str
+) -> None:
+    """A contract wallet's signature cannot be checked on paper; it is never counted among those that were."""
+    lab = desk.case.keys[0]
+    path = desk.received(signed.with_contract_signature(lab.address, b"as the wallet says"))
+    words = {"show": ("show", path, *desk.as_lab), "merge": ("merge", path, "--out", desk.base / "merged.json")}
+    shown = await asyncio.to_thread(answer, "agreement", *words[command])
+    (where,) = [name for name in ("signed", "unchecked", "missing") if lab.address in shown[name]]
+    refused.as_reason(where)
+
+
+@lie("consent", "junk in a party's name, to keep it from signing", "R7", "signed")
+async def test_a_party_signs_over_junk(desk: Desk, refused: Refused, signed: AgreementDocument) -> None:
+    lab = desk.case.keys[0]
+    path = desk.received(signed.with_contract_signature(lab.address, b"as the wallet says"))
+    shown = await asyncio.to_thread(answer, "agreement", "sign", path, "--yes", *desk.as_lab)
+    (where,) = [name for name in ("signed", "unchecked", "missing") if lab.address in shown[name]]
+    refused.as_reason(where)
 
 
 @lie("consent", "a requester who is not on the list, with the list", "R7", "access.requester")

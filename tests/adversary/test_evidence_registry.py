@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Host
 from tests.adversary import chain_kit as kit
@@ -54,6 +55,11 @@ def my_sealing_key(scene: Scene, boot: Enclave, said: Registration) -> Registrat
     return said._replace(sealing_key=bytes([1]) * 32)
 
 
+def no_sealing_key(scene: Scene, boot: Enclave, said: Registration) -> Registration:
+    none = said._replace(sealing_key=bytes(32))
+    return none._replace(proof_of_possession=kit.possession(scene, boot.signer, none))
+
+
 def signed_sealing_key(scene: Scene, boot: Enclave, said: Registration) -> Registration:
     other = said._replace(sealing_key=bytes([1]) * 32)
     return other._replace(proof_of_possession=kit.possession(scene, boot.signer, other))
@@ -92,6 +98,7 @@ DATA = "EnclaveRegistry_WrongReportData"
         case("no proof", no_proof, "somebody else's key, without a proof", "R2", POSSESSION),
         case("my key", my_key, "its own key, with an enclave's quote", "R2", DATA),
         case("sealing key", my_sealing_key, "an enclave's key with a sealing key of its own", "R2", POSSESSION),
+        case("none", no_sealing_key, "an enclave without a sealing key", "R2 R21", "EnclaveRegistry_Zero"),
         case("signed", signed_sealing_key, "a sealing key that the quote does not bind", "R2", DATA),
         case("operator", my_operator, "itself as operator, in a registration that it saw", "R5", POSSESSION),
         case("unsigned", no_operator_signature, "an operator who did not sign", "R5", OPERATOR),
@@ -184,6 +191,14 @@ async def test_a_verifier_of_the_hosts(scene: Scene, refused: Refused, boot: Enc
         await scene.send_registration(
             honest._replace(verifier=verifier, evidence=scene.appraised(statement, own, verifier))
         )
+
+
+@lie("evidence", "a verifier whose appraiser is nobody", "R4 R21", "DevelopmentVerifier_ZeroAppraiser")
+async def test_an_appraiser_who_is_nobody(scene: Scene, refused: Refused) -> None:
+    """No signature at all recovers to the zero address."""
+    refused.watch(scene.head)
+    async with refused():
+        await kit.deploy(scene, "DevelopmentVerifier", ZERO_ADDRESS)
 
 
 @lie("evidence", "the development verifier on a public chain", "R4", "DevelopmentVerifier_NotADevelopmentChain")

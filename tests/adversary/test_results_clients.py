@@ -76,6 +76,11 @@ async def record_of_another_task(reader: Reader) -> None:
     reader.put(told.model_copy(update={"outputs": (output,)}))
 
 
+async def nothing_to_open(reader: Reader) -> None:
+    told = await record_of(reader.task)
+    reader.put(told.model_copy(update={"outputs": ()}))
+
+
 async def output_of_another_task(reader: Reader) -> None:
     """A whole record, each part of it good, and of another task of the same agreement."""
     task = reader.task
@@ -113,6 +118,10 @@ async def shares_that_nobody_signed(reader: Reader) -> None:
         pytest.param(
             record_of_another_task,
             marks=lie("results", "an enclave's word on another task to the recipient", "R17", "task.record"),
+        ),
+        pytest.param(
+            nothing_to_open,
+            marks=lie("results", "a record without the output to the recipient", "R17", "task.record"),
         ),
         pytest.param(
             output_of_another_task,

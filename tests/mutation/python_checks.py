@@ -96,11 +96,10 @@ class _Module:
         while True:
             before = {name: len(found) for name, found in rules.items()}
             for caller, called in calls.items():
-                # What does more than check stands for its own rules, and for those of who calls it, not theirs.
-                given = rules[caller] if caller in self._pure or caller in named else set()
                 for name in called - named:
-                    if name.startswith("_") and not name.startswith("__"):
-                        rules[name] |= given
+                    # What does more than check has refusals of its own, which are not its caller's rules.
+                    if name.startswith("_") and (name in self._pure or _CHECKER.match(name)):
+                        rules[name] |= rules[caller]
             if {name: len(found) for name, found in rules.items()} == before:
                 break
         return {name: in_order(found) for name, found in rules.items()}
@@ -370,5 +369,10 @@ def _code(node: ast.stmt) -> str:
 
 
 def _again(node: ast.stmt) -> bool:
-    """A bare `raise`: whose refusal it hands on was a check elsewhere."""
-    return isinstance(node, ast.Raise) and node.exc is None
+    """Whether a `raise` hands on what was refused elsewhere, or says that this program is wrong."""
+    if not isinstance(node, ast.Raise):
+        return False
+    made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+    if not isinstance(made, ast.Name):
+        return node.exc is None
+    return made.id == "Bug" or (made.id.islower() and not made.id.startswith("_") and "." not in _code(node))

@@ -16,9 +16,10 @@ from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Outcome
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, parse_evidence, verify
 from oracle.chain.reader import Consent
+from oracle.errors import Refused
 from oracle.receipt import Expected, Papers, Receipt, Report, Verdict, make_receipt, read_receipt, verify_receipt
 from oracle.receipt.document import ATTESTED, MAX_FUNCTION, SIMULATED, assurance
-from oracle.receipt.links import CLOCK_SKEW, FUTURE
+from oracle.receipt.links import CLOCK_SKEW, FUTURE, Case, result_link
 from tests.receipt_kit import PLAINTEXT, SEALED_ANSWER, Story, make_story
 
 DAY = 86_400
@@ -256,6 +257,14 @@ def test_assurance_is_the_lowest_along_the_path() -> None:
         == assurance(other, other)
         == SIMULATED
     )
+
+
+def test_a_registration_by_a_development_appraiser_counts_for_nothing_on_a_public_chain() -> None:
+    """Also where the evidence itself is under Intel's root, which no test can mint: so the link is asked alone."""
+    receipt = read_receipt(make_story(chain_id=1).receipt)
+    with pytest.raises(Refused) as refused:
+        result_link(Case(receipt, Expected(), STORY.time))
+    assert refused.value.code == "agreement.development_anchor"
 
 
 def test_a_receipt_outlives_its_collateral() -> None:
