@@ -4,7 +4,8 @@
 
 The second takes the place of the first, and starts with an empty environment: no variable reaches Python, the loader or a
 library. It reads no bytecode, because what is measured is the source; it runs no start-up hook of an installation; and it
-imports nothing but the standard library and measured files, which are looked for along PATH.
+imports nothing but the standard library and measured files, which are looked for along PATH. Until they are known, it
+imports the program's own source only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -39,14 +48,14 @@ class MeasuredFinder:
     """
 
     def __init__(self, files: Collection[str], standard: Sequence[str]) -> None:
-        self._files, self._standard = files, standard
+        self.files, self._standard = files, standard
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         if PathFinder.find_spec(name.partition(".")[0], self._standard) is not None:
             return PathFinder.find_spec(name, path or self._standard)
         for place in sys.path if path is None else path:
             spec = PathFinder.find_spec(name, [place])
-            if spec is not None and spec.origin in self._files:
+            if spec is not None and spec.origin in self.files:
                 return spec
         return None
 
@@ -58,25 +67,44 @@ class MeasuredFinder:
 
 def main(places: str, arguments: Sequence[str]) -> int:
     """The second process; returns its exit status."""
-    standard = list(sys.path)
+    _load_no_bytecode()
     # Resolved, as `package_root` is: a module is measured under the path it is found at.
-    sys.path += [str(Path(__file__).resolve().parents[1]), *places.split(os.pathsep)]
+    own, standard = Path(__file__).resolve().parent, list(sys.path)
+    # Until it is known what is measured, also the standard library must find nothing beside itself and the program.
+    finder = MeasuredFinder({str(file) for file in own.rglob("*.py") if not file.is_symlink()}, standard)
+    sys.meta_path[sys.meta_path.index(PathFinder)] = finder
+    sys.path.append(str(own.parent))
     from enclave_app.attesters.measure import MeasureError, measured_files, package_root
     from enclave_app.logs import Log
 
-    flags = sys.flags.isolated and sys.flags.no_site and sys.pycache_prefix == _NO_BYTECODE
-    if not flags or os.environ != ENVIRONMENT:
+    if not _is_launched_as_agreed():
         Log()("enclave.refused", code="enclave.launch", message="start the enclave with: python -m enclave_app")
-        return 1
+        os._exit(1)  # an exit that the interpreter's options do not see
+    sys.path += places.split(os.pathsep)
     try:
-        finder = MeasuredFinder(measured_files(package_root()), standard)
+        finder.files = measured_files(package_root())
     except MeasureError as error:
         Log()("enclave.refused", code="enclave.start", message=str(error))
         return 1
-    sys.meta_path[sys.meta_path.index(PathFinder)] = finder
     from enclave_app.main import main as run
 
     return run(arguments)
+
+
+def _load_no_bytecode() -> None:
+    """Python loads a `.pyc` also where its source would lie, with no measured source beside it."""
+    loaders = (ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceFileLoader, SOURCE_SUFFIXES)
+    sys.path_hooks[:] = [FileFinder.path_hook(*loaders)]
+    sys.path_importer_cache.clear()
+
+
+def _is_launched_as_agreed() -> bool:
+    """Exactly FLAGS and ENVIRONMENT. One flag more, and the host types Python into the process when the enclave stops (-i)."""
+    flags = sys.flags
+    others = (flags.debug, flags.inspect, flags.interactive, flags.optimize, flags.verbose, flags.bytes_warning)
+    agreed = flags.isolated and flags.no_site and flags.dont_write_bytecode
+    options = sys._xoptions == {"pycache_prefix": _NO_BYTECODE} and not sys.warnoptions
+    return bool(agreed and options) and not any(others) and os.environ == ENVIRONMENT
 
 
 if __name__ == "__main__":

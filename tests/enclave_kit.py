@@ -500,6 +500,7 @@ async def enclave(
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *program, "--config", str(directory / "enclave.json")),
             *("--socket", str(socket), "--platform", str(directory / "platform"), *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             cwd=root,

@@ -78,10 +78,22 @@ def package_root() -> Path:
 
 
 def measured_files(package_root: Path, dependencies: Iterable[str] = DEPENDENCIES) -> frozenset[str]:
-    """The absolute paths of all files whose content `measure_program` counts. Raises MeasureError."""
-    own = (package_root / path for path, _ in _files(package_root))
-    installed = (place for name in resolved_distributions(dependencies) for _, place in _installed_files(name))
-    return frozenset(os.path.abspath(place) for place in (*own, *installed))  # noqa: PTH100 - it resolves no links
+    """The absolute paths of all files whose content `measure_program` counts. Raises MeasureError, also for a shared library
+    that lies among them and is not counted: a loader that looks beside its caller would take it (R3)."""
+    found = {os.path.abspath(package_root / path) for path, _ in _files(package_root)}  # noqa: PTH100 - it resolves no links
+    folders: set[str] = set()
+    for name in resolved_distributions(dependencies):
+        for path, place in _installed_files(name):
+            found.add(os.path.abspath(place))  # noqa: PTH100
+            if "/" in path:
+                top = len(Path(path).parts) - 2
+                folders.add(os.path.abspath(place.parents[top]))  # noqa: PTH100
+    for folder in folders:
+        for directory, _, names in os.walk(folder, onerror=_raise):
+            for name in names:
+                if (name.endswith(".so") or ".so." in name) and (stray := os.path.join(directory, name)) not in found:  # noqa: PTH118
+                    raise MeasureError(f"{stray} belongs to no measured distribution; remove it")
+    return frozenset(found)
 
 
 def resolved_distributions(names: Iterable[str]) -> dict[str, str]:

@@ -34,6 +34,14 @@ def verify(
             "--parties", metavar="FILE", help="Exactly who must have signed: YAML or JSON, addresses, or name: address."
         ),
     ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            "--registry",
+            metavar="ADDRESS",
+            help="The agreement registry you trust. Needed with --parties where one of them consented on chain only.",
+        ),
+    ] = None,
     consistency_only: Annotated[
         bool, typer.Option("--consistency-only", help="Ask only whether the receipt agrees with itself.")
     ] = False,
@@ -59,7 +67,7 @@ def verify(
 
     if (agreement is not None) + (parties is not None) + consistency_only > 1:
         raise typer.BadParameter("give one of --agreement, --parties and --consistency-only")
-    expected = _expected(agreement, parties)
+    expected = _expected(agreement, parties, registry)
     data = read_receipt_file(file)
     bundle = None if function is None else read_file(function, MAX_BUNDLE)
     if rpc is None:
@@ -165,13 +173,14 @@ def read_parties(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def _expected(agreement: str | None, parties: Path | None) -> Expected:
+def _expected(agreement: str | None, parties: Path | None, registry: str | None) -> Expected:
     from oracle.cli.consent import find_id
     from oracle.receipt import Expected
 
     return Expected(
         agreement_id=None if agreement is None else find_id(agreement),
         parties=None if parties is None else read_parties(parties),
+        registry=None if registry is None else parse_address(registry),
     )
 
 

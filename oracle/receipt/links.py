@@ -57,10 +57,12 @@ FUTURE = 300
 @dataclass(frozen=True)
 class Expected:
     """What the verifier knows beforehand: the agreement's id, or exactly who must have signed it; without either, a receipt
-    says only that it agrees with itself."""
+    says only that it agrees with itself. `registry` is the agreement registry that the verifier trusts; an agreement's id and
+    its parties' signatures name one, too."""
 
     agreement_id: bytes | None = None
     parties: frozenset[str] | None = None
+    registry: str | None = None
 
     @property
     def known(self) -> bool:
@@ -139,6 +141,13 @@ def agreement_link(case: Case) -> str:
             found=found.hex(),
             expected=expected.agreement_id.hex(),
         )
+    if expected.registry not in (None, receipt.chain.agreement_registry):
+        raise Refused(
+            "agreement.registry",
+            "the agreement is of another registry",
+            found=receipt.chain.agreement_registry,
+            expected=expected.registry,
+        )
     parties = receipt.agreement.parties()
     if expected.parties is not None and frozenset(parties) != expected.parties:
         raise Refused(
@@ -166,6 +175,15 @@ def consent_link(case: Case) -> str:
                 hint="Give --rpc, to read what the registry recorded",
             )
     check_consent(parties, signed, case.recorded)
+    named = case.expected.agreement_id is not None or case.expected.registry is not None
+    if case.expected.known and not named and len(signed) < len(parties):
+        # Anyone can deploy a registry that says whatever its maker likes about anyone.
+        raise Refused(
+            "consent.registry",
+            "a party's consent is only the word of a registry that you did not name",
+            found=receipt.chain.agreement_registry,
+            hint="Give --registry, if that is the one you trust, or --agreement",
+        )
     rest = len(parties) - len(signed)
     return f"{len(signed)} of {len(parties)} parties signed" + (f", {rest} as the chain recorded" if rest else "")
 

@@ -65,7 +65,7 @@ class Pipeline:
         if task is None:
             return
         log = Log("worker.task", task=task_id.hex())
-        if task.state is not State.SETTLING:
+        if task.state not in (State.SETTLING, State.SETTLED):
             check_deadline(task.request, self._p.now())
         if task.state is State.SEEN:
             plan = await self.plan(task)

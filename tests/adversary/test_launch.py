@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def copied_package(directory: Path) -> Path:
     return directory
 
 
+def copied_distribution(name: str, directory: Path) -> Path:
+    """A copy of an installed distribution, in the directory that is returned."""
+    found = metadata.distribution(name)
+    for entry in found.files or ():
+        if ".." not in entry.parts and "__pycache__" not in entry.parts:
+            target = directory / entry
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(found.locate_file(entry)), target)
+    return directory
+
+
 # Arguments and configuration
 
 
@@ -105,6 +117,24 @@ async def test_other_arguments_start_nothing(tmp_path: Path, refused: Refused, a
             ENVIRONMENT,
             marks=lie("code", "an interpreter that is not isolated", "R3", "enclave.launch"),
             id="options",
+        ),
+        pytest.param(
+            (*FLAGS, "-i"),
+            ENVIRONMENT,
+            marks=lie("code", "an interpreter that takes commands when the enclave stops", "R1 R3", "enclave.launch"),
+            id="commands",
+        ),
+        pytest.param(
+            (*FLAGS, "-O"),
+            ENVIRONMENT,
+            marks=lie("code", "an interpreter that leaves assertions out", "R3", "enclave.launch"),
+            id="assertions",
+        ),
+        pytest.param(
+            (*FLAGS, "-X", "dev"),
+            ENVIRONMENT,
+            marks=lie("code", "an interpreter with one option more", "R3", "enclave.launch"),
+            id="more",
         ),
         pytest.param(
             FLAGS,
@@ -166,14 +196,10 @@ async def test_a_changed_byte_of_a_dependency_is_another_enclave(
     agreed: Agreed, tmp_path: Path, refused: Refused
 ) -> None:
     refused.watch(logged(tmp_path, "task.done"))
-    found = metadata.distribution("annotated-types")
-    for entry in found.files or ():
-        target = tmp_path / "site" / entry
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(str(found.locate_file(entry)), target)
-    with (tmp_path / "site" / "annotated_types" / "__init__.py").open("ab") as source:
+    site = copied_distribution("annotated-types", tmp_path / "site")
+    with (site / "annotated_types" / "__init__.py").open("ab") as source:
         source.write(b"\n")
-    async with enclave(tmp_path, environment={"PYTHONPATH": str(tmp_path / "site")}) as running, refused():
+    async with enclave(tmp_path, environment={"PYTHONPATH": str(site)}) as running, refused():
         await agreed.run_by(running)
 
 
@@ -207,6 +233,44 @@ async def test_bytecode_is_not_loaded(agreed: Agreed, tmp_path: Path, refused: R
     )
     async with refused.ignored(), enclave(tmp_path, root=root) as running:
         assert await agreed.run_by(running) == agreed.result
+
+
+@lie("code", "bytecode where a measured module's source would lie", "R3", IGNORED)
+async def test_bytecode_in_place_of_source_is_not_loaded(agreed: Agreed, tmp_path: Path, refused: Refused) -> None:
+    """`logs` is among the first modules, before it is known what is measured; Python prefers a folder to a file."""
+    witness = tmp_path / "loaded"
+    refused.watch(seen(witness.exists))
+    root = copied_package(tmp_path / "planted")
+    other = tmp_path / "other.py"
+    other.write_text((root / "enclave_app" / "logs.py").read_text() + WITNESS.format(str(witness)))
+    (root / "enclave_app" / "logs").mkdir()
+    py_compile.compile(str(other), str(root / "enclave_app" / "logs" / "__init__.pyc"), doraise=True)
+    async with refused.ignored(), enclave(tmp_path, root=root) as running:
+        assert await agreed.run_by(running) == agreed.result
+
+
+@lie("code", "modules that the standard library looks for before anything is measured", "R3", IGNORED)
+async def test_the_standard_library_is_given_no_module(agreed: Agreed, tmp_path: Path, refused: Refused) -> None:
+    """It asks for those of other systems, which are not here."""
+    witness = tmp_path / "loaded"
+    refused.watch(seen(witness.exists))
+    root = copied_package(tmp_path / "planted")
+    for name in ("msvcrt", "_winapi", "winreg", "nt", "_wmi", "java", "org"):
+        (root / f"{name}.py").write_text(WITNESS.format(str(witness)) + "raise ModuleNotFoundError\n")
+    program = (*FLAGS, str(root / "enclave_app" / "launch.py"), os.pathsep.join(sys.path))
+    async with refused.ignored(), enclave(tmp_path, program=program, environment=ENVIRONMENT) as running:
+        assert await agreed.run_by(running) == agreed.result
+
+
+@lie("code", "a library beside those that a dependency loads by itself", "R3", "enclave.start")
+async def test_a_library_that_is_not_measured_starts_nothing(tmp_path: Path, refused: Refused) -> None:
+    """pycryptodome looks for this name before its own, and loads it without Python's import."""
+    refused.watch(logged(tmp_path, "enclave.ready"))
+    site = copied_distribution("pycryptodome", tmp_path / "site")
+    folder = site / "Crypto" / "Hash"
+    (folder / f"_keccak{EXTENSION_SUFFIXES[0]}").write_bytes((folder / "_keccak.abi3.so").read_bytes())
+    async with refused(), enclave(tmp_path, environment={"PYTHONPATH": str(site)}):
+        pass
 
 
 @lie("code", "a time zone in the environment", "R3 R14", IGNORED)

@@ -108,6 +108,19 @@ async def test_a_storage_that_is_down_delays_the_receipt_and_loses_nothing(tmp_p
         assert (task.state, task.code, owed) == (State.SETTLED, None, None)
 
 
+async def test_a_receipt_is_still_written_when_the_tasks_deadline_has_passed(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        async with running(place) as worker:
+            agreement_id, task_id = await settled_while_the_receipt_cannot_be_written(place, worker)
+        task, _ = row(place, task_id)
+        await place.rpc.call("evm_setNextBlockTimestamp", task.request.deadline + 1)
+        await place.rpc.call("evm_mine")
+        receipt_path(place, task_id).rmdir()
+        async with running(place):
+            data = await written(place, task_id)
+        assert check(place, data, agreement_id).verdict is Verdict.AUTHENTIC
+
+
 async def settled_while_the_receipt_cannot_be_written(place: World, worker: Worker) -> tuple[bytes, bytes]:
     """The agreement's and the task's id. A worker without money computes and stores, and settles once it has some."""
     agreement = await place.agreement()

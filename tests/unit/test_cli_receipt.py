@@ -70,6 +70,13 @@ def test_another_agreement_exits_1_and_names_the_link(receipt: Path) -> None:
     assert (code, said["failed"], said["reason"]) == (1, "agreement", "agreement.unexpected")
 
 
+def test_an_agreement_of_another_registry_than_the_trusted_one_exits_1(receipt: Path) -> None:
+    options = (receipt, "--agreement", ID, "--allow-simulated", "--registry")
+    code, said = verdict(*options, "0x" + "99" * 20)
+    assert (code, said["failed"], said["reason"]) == (1, "agreement", "agreement.registry")
+    assert verdict(*options, STORY.record.chain.agreement_registry)[0] == 0
+
+
 def test_the_agreements_own_file_is_an_expectation(receipt: Path, tmp_path: Path) -> None:
     document = AgreementDocument(chain=STORY.record.chain, agreement=STORY.record.agreement)
     write_document(tmp_path / "agreement.json", document)

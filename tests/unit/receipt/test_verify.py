@@ -235,6 +235,8 @@ def test_with_the_right_expectation_it_is_authentic(expected: Expected) -> None:
         (Expected(parties=PARTIES | {STRANGER.address}), "agreement.parties"),
         (Expected(parties=PARTIES - {STORY.keys.author.address}), "agreement.parties"),
         (Expected(parties=frozenset()), "agreement.parties"),
+        (Expected(parties=PARTIES, registry=STRANGER.address), "agreement.registry"),
+        (Expected(agreement_id=ID, registry=STRANGER.address), "agreement.registry"),
     ],
 )
 def test_with_another_expectation_it_is_refused(expected: Expected, reason: str) -> None:
@@ -305,6 +307,18 @@ def test_a_consent_without_a_signature_is_the_chains_to_tell(how: Consent, reaso
     assert read_receipt(story.receipt).consents[0] == b""
     assert check(story).reason == "consent.on_chain"
     assert check(story, recorded={author: how}).reason == reason
+
+
+def test_a_registry_of_the_liars_own_makes_nobody_consent() -> None:
+    """Whoever deploys it makes it say that these parties consented by a transaction, to an agreement that they never saw."""
+    story = make_story(consents=lambda given: (b"",) * len(given))
+    parties = frozenset(story.record.agreement.parties())
+    said = dict.fromkeys(parties, Consent.TRANSACTION)
+    found = check(story, Expected(parties=parties), recorded=said)
+    assert (found.verdict, found.failed, found.reason) == (Verdict.REFUSED, "consent", "consent.registry")
+    trusted = Expected(parties=parties, registry=story.record.chain.agreement_registry)
+    assert check(story, trusted, recorded=said).verdict is Verdict.AUTHENTIC
+    assert check(story, Expected(), recorded=said).verdict is Verdict.CONSISTENT
 
 
 def test_a_function_too_large_for_the_receipt_is_given_beside_it() -> None:
