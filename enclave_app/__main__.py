@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from enclave_app.main import main
+from enclave_app.launch import relaunch
 
-sys.exit(main())
+relaunch(sys.argv[1:])

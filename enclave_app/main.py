@@ -10,7 +10,7 @@ import signal
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from enclave_app.attesters.base import AttesterError
 from enclave_app.config import EnclaveConfig, read_config
@@ -24,13 +24,11 @@ _PRIVATE: Final = 0o177
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The process's life; returns its exit status. Unknown arguments are refused, and no environment is read (R3)."""
-    options = _arguments(arguments)
+    """The process's life, from `launch` on; returns its exit status. Unknown arguments are refused (R3)."""
     log = Log()
-    # The libraries would read it (TZ, MALLOC_CONF, ARROW_…, HTTP_PROXY), and no measurement covers it.
-    os.environ.clear()
     forbid_dumps(load_libc())
     try:
+        options = _arguments(arguments)
         raw = Path(options.config).read_bytes()
         config = read_config(raw)
         sandbox = Sandbox.fork(_warm)
@@ -45,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refused("enclave.arguments", message)
+
+
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m enclave_app", allow_abbrev=False, description=__doc__)
+    parser = _Parser(prog="python -m enclave_app", allow_abbrev=False, description=__doc__)
     parser.add_argument("--config", required=True, help="canonical JSON; its digest is measured")
     parser.add_argument("--socket", required=True, type=Path, help="Unix socket to serve")
     # Where the stand-in for the hardware is, not what runs: like hardware, it is outside of every measurement.

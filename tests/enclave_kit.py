@@ -9,7 +9,7 @@ import asyncio
 import json
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -317,7 +317,9 @@ def make_world(storage: Path, measurement: bytes, *, sql: str = SQL, limits: dic
         put(broker.sealing.public.wire)
     released = {"a": ("id", "x", "grp"), "b": ("id", "y")}
     inputs = [(d.name, pa.schema([d.table.schema.field(c) for c in released[d.name]])) for d in datasets]
-    bundle = make_bundle(sql, inputs, [IntegerParam(type="integer", name="least", min=0, max=100)])
+    # A domain of its own: an enclave remembers, by digest, the documents that it has checked.
+    least = -secrets.randbelow(1 << 40)
+    bundle = make_bundle(sql, inputs, [IntegerParam(type="integer", name="least", min=least, max=100)])
     put(bundle.raw)
     domain = bundle.header.params
     put(domain.canonical())
@@ -390,6 +392,14 @@ def make_world(storage: Path, measurement: bytes, *, sql: str = SQL, limits: dic
     return World(storage, brokers, datasets, bundle, domain, agreement, SealingKey.generate())
 
 
+class NotStarted(Exception):
+    """An enclave's process that ended before it served; `code` is why, as its log says."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self.code: str = json.loads(log.splitlines()[-1])["code"]
+
+
 class Refusal(Exception):
     """What the enclave answered with a status of 400 or above."""
 
@@ -441,6 +451,10 @@ class RunningEnclave:
     def logged(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    async def footprint(self) -> object:
+        """What its tasks have left with the host: the results it signed, and whether its log holds a value of the data."""
+        return [event for event in self.logged() if event["event"] == "task.done"], MARKER in self.log.read_text()
+
 
 def enclave_config(**changes: Any) -> bytes:
     return EnclaveConfig(**{"attester": "software", **changes}).canonical()
@@ -454,8 +468,18 @@ def prepare(directory: Path, config: bytes) -> None:
 
 
 @asynccontextmanager
-async def enclave(directory: Path, *, config: bytes | None = None) -> AsyncIterator[RunningEnclave]:
-    """An enclave process of its own, under a development platform of its own."""
+async def enclave(
+    directory: Path,
+    *,
+    config: bytes | None = None,
+    root: Path = ROOT,
+    program: Sequence[str] = ("-m", "enclave_app"),
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[RunningEnclave]:
+    """An enclave process of its own, under a development platform of its own; the package is the one below `root`.
+
+    `environment` is all that the process gets, or left out, what this one has. Raises NotStarted where it refuses to start."""
     raw = config or enclave_config()
     prepare(directory, raw)
     log = directory / "enclave.log"
@@ -463,18 +487,20 @@ async def enclave(directory: Path, *, config: bytes | None = None) -> AsyncItera
     socket = Path(f"/tmp/enclave-{secrets.token_hex(8)}.sock")  # noqa: S108
     with log.open("wb") as stream:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "enclave_app", "--config", str(directory / "enclave.json")),
-            *("--socket", str(socket), "--platform", str(directory / "platform")),
+            *(sys.executable, *program, "--config", str(directory / "enclave.json")),
+            *("--socket", str(socket), "--platform", str(directory / "platform"), *arguments),
             stdout=stream,
             stderr=stream,
-            cwd=ROOT,
+            cwd=root,
+            env=environment,
         )
     try:
         for _ in range(600):
             if socket.exists() or process.returncode is not None:  # noqa: ASYNC240
                 break
             await asyncio.sleep(0.05)
-        assert socket.exists(), log.read_text()  # noqa: ASYNC240
+        if not socket.exists():  # noqa: ASYNC240
+            raise NotStarted(log.read_text())
         timeout = aiohttp.ClientTimeout(total=120)
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(socket)), timeout=timeout) as session:
             yield RunningEnclave(session, process, log, socket)

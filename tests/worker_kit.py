@@ -23,6 +23,7 @@ from eth_account.signers.local import LocalAccount
 from enclave_app.attesters.platform import DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol import evidence as evidence_protocol
+from enclave_app.protocol.bundle import BundleFile, BundleHeader, InputColumn, InputTable, pack
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import commitment, sha256
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
@@ -70,6 +71,7 @@ from enclave_app.protocol.structs import (
     KeyRelease,
     Limits,
     Out,
+    Outcome,
     Output,
     OutputShares,
     Price,
@@ -232,8 +234,11 @@ class TinyEnclave:
         self.runs = 0
         self.run_delay = 0.0
         self.forgets = 0
-        self.out_of_memory = False
         """How many started tasks it will have dropped by the time they are to run."""
+        self.outcome = Outcome.SUCCEEDED
+        self.out_of_memory = False
+        self.blobs_missing = 0
+        """How many runs will find their ciphertext missing."""
         self._boot()
 
     def _boot(self) -> None:
@@ -326,6 +331,9 @@ class TinyEnclave:
         if self.out_of_memory:
             self.runs += 1
             raise Retryable("run.memory", "the function ran out of memory")
+        if self.blobs_missing:
+            self.blobs_missing -= 1
+            raise Retryable("blob.missing", "no storage has a blob")
         held = self._task(request)
         body = parse(RunBody, await request.read(), limit=64 << 20)
         await asyncio.sleep(self.run_delay)
@@ -381,6 +389,17 @@ class TinyEnclave:
         blamed: tuple[Blame, ...],
     ) -> TaskDone:
         request = held.body.request
+        if self.outcome == Outcome.FAILED:
+            failed = Result(
+                agreement_id=request.agreement_id,
+                task_id=held.task_id,
+                outcome=Outcome.FAILED,
+                outputs=(),
+                payee=held.body.payee,
+                anchor=held.body.anchor,
+            )
+            signature = self.signing.sign(failed.typed_digest(chain.oracle_domain(agreement)))
+            return TaskDone(result=failed, signature=signature, outputs=(), blamed=blamed, used=used, enclave_ms=1)
         term = agreement.outputs[0]
         secret = TaskSecret(keys, request.agreement_id, held.task_id)
         sealed = seal_output(secret, term.name, ANSWER, term.size_class, agreement.keys.threshold)
@@ -498,6 +517,9 @@ def terms(
     anchor: bytes,
     brokers: Sequence[TinyBroker],
     sealed: tuple[bytes, bytes, bytes],
+    *,
+    function: bytes | None = None,
+    root: bytes | None = None,
     **changes: Any,
 ) -> Agreement:
     """A valid agreement over one dataset: `sealed` is its id, lineage and shares digest. `changes` replace fields."""
@@ -507,7 +529,7 @@ def terms(
         "oracle": deployment.oracle,
         "enclave_registry": deployment.enclave_registry,
         "fn": Function(
-            id=secrets.token_bytes(32),
+            id=function or secrets.token_bytes(32),
             sealed_id=ZERO32,
             shares_digest=ZERO32,
             owner=owner,
@@ -530,7 +552,7 @@ def terms(
         ),
         "tee": Enclaves(
             measurements=(measurement,),
-            anchors=(anchor,),
+            anchors=(anchor,) if root is None else (anchor, root),
             status_mask=1 << TcbStatus.UP_TO_DATE,
             eval_floor=1,
             grace_days=0,
@@ -604,7 +626,15 @@ class World:
             _binding(self.chain, self.owner.address, manifest.id),
             random_coefficients(2),
         )
-        for blob in (manifest.canonical(), shares.canonical()):
+        domain = ParamDomain()
+        header = BundleHeader(
+            kind="sql", name="constant", description="", entry="query.sql", deterministic=True, params=domain,
+            tables=(InputTable(name="a", columns=(InputColumn(name="a", type="int64"),)),),
+            outputs=("result",), salt=secrets.token_bytes(32),
+            files=(BundleFile(path="query.sql", size=0, sha256=ZERO32),),
+        )  # fmt: skip
+        bundle = pack(header, {"query.sql": b"SELECT 1"})
+        for blob in (manifest.canonical(), shares.canonical(), bundle.raw, domain.canonical()):
             await storage.put(blob)
         return terms(
             self.deployment,
@@ -613,6 +643,8 @@ class World:
             development_anchor(self.deployment.chain_id, self.appraiser.address),
             self.brokers,
             (manifest.id, manifest.lineage, shares.id),
+            function=bundle.id,
+            root=sha256(self.authority.root_der),
             **changes,
         )
 

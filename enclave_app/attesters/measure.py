@@ -15,9 +15,9 @@ What an installer writes about itself (`*.dist-info`) and scripts outside the li
 files here. The standard library is counted by its version only.
 
 Files, distributions and `extra` are each sorted by the bytes of path, name and key. Bytecode (`*.pyc`, `*.pyo`,
-`__pycache__`) is not counted, so a launcher must keep Python from loading any: `-X pycache_prefix=` with a fresh
-directory. Distributions are DEPENDENCIES and what they require, transitively; a requirement with an environment
-marker counts when it is installed, one of an extra only where that extra is asked for.
+`__pycache__`) is not counted: `enclave_app.launch` keeps Python from loading any. Distributions are DEPENDENCIES and what
+they require, transitively; a requirement with an environment marker counts when it is installed, one of an extra only where
+that extra is asked for.
 """
 
 from __future__ import annotations
@@ -77,6 +77,13 @@ def package_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def measured_files(package_root: Path, dependencies: Iterable[str] = DEPENDENCIES) -> frozenset[str]:
+    """The absolute paths of all files whose content `measure_program` counts. Raises MeasureError."""
+    own = (package_root / path for path, _ in _files(package_root))
+    installed = (place for name in resolved_distributions(dependencies) for _, place in _installed_files(name))
+    return frozenset(os.path.abspath(place) for place in (*own, *installed))  # noqa: PTH100 - it resolves no links
+
+
 def resolved_distributions(names: Iterable[str]) -> dict[str, str]:
     """Normalised name → version of `names` and all they require. Raises MeasureError for one not installed."""
     found: dict[str, str] = {}
@@ -105,22 +112,29 @@ def resolved_distributions(names: Iterable[str]) -> dict[str, str]:
 def _distribution_files(name: str) -> bytes:
     """The digest of a distribution's files, so that a changed line in a dependency is another enclave too."""
     digest = hashlib.sha256()
-    distribution = metadata.distribution(name)
-    if distribution.files is None:
-        raise MeasureError(f"{name} does not list its files; install it from a wheel and measure again")
-    for entry in sorted(distribution.files, key=lambda each: each.as_posix().encode()):
-        path = entry.as_posix()
-        outside = path.startswith("..") or ".dist-info/" in path or "__pycache__/" in path
-        if outside or path.endswith((".pyc", ".pyo")):
-            continue
+    for path, place in _installed_files(name):
         try:
-            with Path(str(distribution.locate_file(entry))).open("rb") as content:
+            with place.open("rb") as content:
                 digest.update(b"\x01" + _lp(path) + hashlib.file_digest(content, "sha256").digest())
         except OSError as error:
             raise MeasureError(
                 f"cannot read {path} of {name} while measuring: {error.strerror}; reinstall it"
             ) from error
     return digest.digest()
+
+
+def _installed_files(name: str) -> list[tuple[str, Path]]:
+    distribution = metadata.distribution(name)
+    # R3: what cannot be listed cannot be measured.
+    if distribution.files is None:
+        raise MeasureError(f"{name} does not list its files; install it from a wheel and measure again")
+    found: list[tuple[str, Path]] = []
+    for entry in sorted(distribution.files, key=lambda each: each.as_posix().encode()):
+        path = entry.as_posix()
+        outside = path.startswith("..") or ".dist-info/" in path or "__pycache__/" in path
+        if not outside and not path.endswith((".pyc", ".pyo")):
+            found.append((path, Path(str(distribution.locate_file(entry)))))
+    return found
 
 
 def _requested(requirement: str, extra: str) -> list[tuple[str, str, bool]]:
@@ -146,7 +160,7 @@ def _files(root: Path) -> list[tuple[str, bytes]]:
                 continue
             path = Path(directory) / name
             if path.is_symlink() or not path.is_file():
-                # What a link points to can change without a change below the root.
+                # What a link points to can change without a change below the root (R3).
                 raise MeasureError(f"{path} is not a regular file; the measured package holds regular files only")
             found.append((path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).digest()))
     return sorted(found, key=lambda each: each[0].encode())

@@ -13,6 +13,7 @@ from oracle.attestation.errors import (
     PolicyError,
     RootError,
     VerificationError,
+    evidence_refusal,
 )
 from oracle.attestation.parse import parse_evidence
 from oracle.attestation.policy import AppraisalPolicy
@@ -41,6 +42,7 @@ __all__ = [
     "VerificationError",
     "Verified",
     "appraise",
+    "evidence_refusal",
     "intel_root",
     "parse_evidence",
     "verify",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.errors import OracleError, Refused, Retryable
 
 
 class Code(StrEnum):
@@ -96,3 +96,9 @@ class AppraisalError(AttestationError):
 
 class RootError(AttestationError):
     """A trust anchor is malformed, or not allowed here (R4)."""
+
+
+def evidence_refusal(error: AttestationError) -> OracleError:
+    """As those who judge evidence tell it: `evidence.` and the code, Retryable where newer collateral or waiting mends it."""
+    kind = Retryable if error.retryable else Refused
+    return kind(f"evidence.{error.code}", str(error))

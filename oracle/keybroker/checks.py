@@ -5,19 +5,17 @@ A Refused stands for ever; a Retryable may pass once the chain has moved on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from enclave_app.protocol import signing
 from enclave_app.protocol.evidence import Evidence
-from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.release import SignedRelease
-from enclave_app.protocol.structs import Enclaves, Host, KeyRelease, TaskState
+from enclave_app.protocol.structs import Enclaves, KeyRelease, TaskState
+from oracle.agreement.consent import check_activated
+from oracle.agreement.terms import Terms
 from oracle.attestation import Verified
-from oracle.chain.reader import AgreementRecord, AgreementStatus, Consent, IdentityRecord, TaskOnChain
+from oracle.chain.reader import AgreementRecord, AgreementStatus, IdentityRecord, TaskOnChain
 from oracle.chain.source import Block
 from oracle.errors import Refused, Retryable
-from oracle.keybroker.terms import Terms
 
 
 def check_asked(terms: Terms, release: SignedRelease, evidence: Evidence, broker: bytes) -> PublicKey:
@@ -42,51 +40,6 @@ def check_asked(terms: Terms, release: SignedRelease, evidence: Evidence, broker
     return sealing
 
 
-def check_evidence_place(terms: Terms, evidence: Evidence) -> None:
-    """R2: evidence is for this chain and this agreement's registry."""
-    if evidence.chain_id != terms.chain.chain_id:
-        raise Refused(
-            "evidence.chain", "evidence is for another chain", found=evidence.chain_id, expected=terms.chain.chain_id
-        )
-    if evidence.registry != terms.agreement.enclave_registry:
-        raise Refused(
-            "evidence.registry",
-            "evidence is for another enclave registry",
-            found=evidence.registry,
-            expected=terms.agreement.enclave_registry,
-        )
-
-
-def check_host(terms: Terms, evidence: Evidence, verified: Verified) -> None:
-    """R5: an agreed platform, or an agreed operator who signed for this enclave, or any host where that is written out."""
-    tee = terms.agreement.tee
-    if tee.any_host or verified.platform in tee.platforms:
-        return
-    if evidence.operator not in tee.operators:
-        raise Refused(
-            "host.not_agreed",
-            "neither the operator nor the platform is one that the agreement names (R5)",
-            found=f"operator {evidence.operator}, platform {verified.platform.hex()}",
-        )
-    signing_host = Host(signer=evidence.signer).typed_digest(terms.chain.enclave_domain(terms.agreement))
-    try:
-        signer = signing.recover(signing_host, evidence.operator_signature)
-    except Refused:
-        signer = ZERO_ADDRESS
-    if signer != evidence.operator:
-        raise Refused("host.signature", "the operator did not sign for this enclave (R5)", expected=evidence.operator)
-
-
-def check_consent(parties: Sequence[str], signed: frozenset[str], recorded: Mapping[str, Consent]) -> None:
-    """R7, R13: each party's own signature, or what the registry recorded for one that signs otherwise.
-
-    A consent recorded as ECDSA counts for nothing here: such a signature is checked by the broker itself.
-    """
-    for party in parties:
-        if party not in signed and recorded.get(party) not in (Consent.ERC1271, Consent.TRANSACTION):
-            raise Refused("consent.missing", "a party of the agreement did not consent to it (R7)", found=party)
-
-
 def check_standing(terms: Terms, record: AgreementRecord, dropped: bool) -> None:
     """R7, R8: active at the confirmed block, on the contracts that it names, and nobody narrowed it past this enclave.
 
@@ -99,14 +52,6 @@ def check_standing(terms: Terms, record: AgreementRecord, dropped: bool) -> None
         raise Refused("agreement.revoked", "a party has revoked the agreement (R8)")
     if dropped:
         raise Refused("agreement.dropped", "a party has dropped this measurement, platform or operator (R8)")
-
-
-def check_activated(terms: Terms, record: AgreementRecord) -> None:
-    """R7: the agreement was activated, on the contracts that it names."""
-    if record.status == AgreementStatus.NONE:
-        raise Retryable("agreement.inactive", "the agreement is not active at the confirmed block")
-    if record.oracle != terms.agreement.oracle or record.enclave_registry != terms.agreement.enclave_registry:
-        raise Refused("agreement.contracts", "the registry has the agreement on other contracts than it names")
 
 
 def check_task(task: TaskOnChain, keys: KeyRelease, block: Block) -> None:

@@ -12,24 +12,25 @@ from collections import OrderedDict
 from enclave_app.protocol import signing
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.hpke import PublicKey
-from enclave_app.protocol.manifest import Manifest, read_manifest
+from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.release import (
     OutputAnswer,
     OutputBody,
     recipient_digests,
-    recipients_digest,
     seal_output_share,
 )
 from enclave_app.protocol.shares import OutputBinding, open_shares, read_share_list
 from enclave_app.protocol.structs import Enclaves, Outcome, TaskState
+from oracle.agreement.consent import check_activated
+from oracle.agreement.outputs import check_output, check_recipients, check_result
+from oracle.agreement.terms import Identify, Terms
 from oracle.chain.reader import IdentityRecord, TaskOnChain
 from oracle.errors import Refused, Retryable
-from oracle.keybroker import checks
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
 from oracle.keybroker.log import OutputReleased
-from oracle.keybroker.terms import Identify, Terms, check_share_list, read_terms
+from oracle.keybroker.terms import check_share_list, read_terms
 from oracle.keybroker.view import OutputView, read_output
 
 MAX_ANSWERED = 4096
@@ -41,15 +42,16 @@ class OutputReleaser:
         self._answered: OrderedDict[bytes, OutputAnswer] = OrderedDict()
 
     async def output(self, body: OutputBody) -> OutputAnswer:
-        """This broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
+        """R17: this broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
         access = self._chains.served(body.chain)
         terms = read_terms(body.chain, body.agreement, body.request, self._keys.card, self._identify)
-        check_result(terms, body)
-        manifest = check_output(terms, body)
+        check_success(terms, body)
+        agreed, settled = terms.agreement.outputs[body.output], body.result.outputs[body.output]
+        manifest = check_output(agreed, settled, body.manifest)
         recipient = check_recipient(terms, body)
         signer = check_shares_statement(terms, body, manifest)
         view = await read_output(access, terms, signer)
-        checks.check_activated(terms, view.agreement)
+        check_activated(terms, view.agreement)
         check_settled(terms, body, view.task)
         check_registered(view.identities, terms.agreement.tee)
         # The same question gets the same answer without another entry: callers are anyone, and the log is a disk.
@@ -102,29 +104,13 @@ class OutputReleaser:
         )
 
 
-def check_result(terms: Terms, body: OutputBody) -> None:
-    """The result is one of this task, a success, and has the output that is asked for."""
-    if body.result.agreement_id != terms.agreement_id:
-        raise Refused("result.agreement", "a result is for another agreement", found=body.result.agreement_id.hex())
-    if body.result.task_id != terms.task_id:
-        raise Refused("result.task", "a result is for another task", found=body.result.task_id.hex())
+def check_success(terms: Terms, body: OutputBody) -> None:
+    """R17: the result is one of this task, a success, and has the output that is asked for."""
+    check_result(terms, body.result)
     if body.result.outcome != Outcome.SUCCEEDED:
         raise Refused("result.outcome", "a task that failed has no outputs", found=body.result.outcome)
     if not body.output < len(body.result.outputs) == len(terms.agreement.outputs):
         raise Refused("result.outputs", "the result does not have the agreement's outputs", found=body.output)
-
-
-def check_output(terms: Terms, body: OutputBody) -> Manifest:
-    """R17: the manifest is the one whose digest was settled, for the output that the agreement has at this place."""
-    agreed, settled = terms.agreement.outputs[body.output], body.result.outputs[body.output]
-    if (agreed.name, agreed.kind) != (settled.name, settled.kind):
-        raise Refused(
-            "output.name", "the result has another output here than the agreement", found=repr(settled.name[:80])
-        )
-    manifest = read_manifest(body.manifest, settled.digest)
-    if manifest.encryption != "tink-aes256-gcm-hkdf-1mb":
-        raise Refused("output.encryption", "an output is sealed in another way", found=manifest.encryption)
-    return manifest
 
 
 def check_recipient(terms: Terms, body: OutputBody) -> PublicKey:
@@ -133,8 +119,7 @@ def check_recipient(terms: Terms, body: OutputBody) -> PublicKey:
     recipients, result_key = terms.agreement.outputs[body.output].recipients, terms.request.result_key
     if recipient.digest not in recipient_digests(recipients, result_key):
         raise Refused("output.recipient", "this key is no agreed recipient of the output", found=recipient.digest.hex())
-    if body.result.outputs[body.output].recipients_digest != recipients_digest(recipients, result_key):
-        raise Refused("output.recipients", "the result names other recipients than the agreement")
+    check_recipients(terms.agreement.outputs[body.output], body.result.outputs[body.output], terms.request.result_key)
     return recipient
 
 
@@ -157,11 +142,11 @@ def check_settled(terms: Terms, body: OutputBody, task: TaskOnChain) -> None:
     if task.state != TaskState.FULFILLED:
         raise Refused("output.no_result", "the task ended without a result", found=task.state.name)
     digest = body.result.typed_digest(terms.chain.oracle_domain(terms.agreement))
-    if task.result_digest != digest[: len(task.result_digest)] or len(task.result_digest) != 31:
+    if not task.settled_with(digest):
         raise Refused("output.result", "the chain settled another result", found=digest.hex()[:62])
 
 
 def check_registered(identities: tuple[IdentityRecord, ...], tee: Enclaves) -> None:
-    """Whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
+    """R17: whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
     if not any(identity.measurement in tee.measurements for identity in identities):
         raise Refused("output.signer", "the share list is not signed by an enclave that the agreement takes")

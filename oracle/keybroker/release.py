@@ -15,6 +15,9 @@ from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, answer_info, pack_answer
 from enclave_app.protocol.shares import DatasetBinding, key_ids_digest, open_shares, read_share_list
 from enclave_app.protocol.structs import ReleaseStatement
+from oracle.agreement.consent import check_consent
+from oracle.agreement.enclave import check_evidence_place, check_host, check_policy
+from oracle.agreement.terms import Identify, Terms
 from oracle.attestation import Verified
 from oracle.errors import Refused
 from oracle.keybroker import checks
@@ -22,8 +25,8 @@ from oracle.keybroker.chains import Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
 from oracle.keybroker.log import Released
-from oracle.keybroker.terms import Identify, Signed, Terms, check_share_list, read_terms
-from oracle.keybroker.trust import Trust, check_policy
+from oracle.keybroker.terms import Signed, check_share_list, read_terms
+from oracle.keybroker.trust import Trust
 from oracle.keybroker.view import ReleaseView, read_release
 
 
@@ -70,7 +73,7 @@ class Releaser:
         self._clock = clock
 
     async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
-        """Release this broker's shares of a task's keys, or raise the rule that forbids it."""
+        """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
         started = time.perf_counter()
         access = self._chains.served(body.chain)
         asked = await asyncio.to_thread(self._check_own_words, body)
@@ -94,7 +97,7 @@ class Releaser:
         terms = read_terms(body.chain, body.agreement, body.request, self._keys.card, self._identify)
         signed = self._signed(terms.agreement_id, terms.agreement.parties(), body.signatures)
         sealing = checks.check_asked(terms, body.release, body.evidence, self._keys.card.digest)
-        checks.check_evidence_place(terms, body.evidence)
+        check_evidence_place(terms, body.evidence)
         verified = self._trust.verify(body.evidence.tee, body.evidence.quote)
         expected = report_data(
             terms.chain.chain_id,
@@ -104,7 +107,7 @@ class Releaser:
             body.evidence.block_hash,
         )
         check_policy(verified, terms.agreement.tee, expected)
-        checks.check_host(terms, body.evidence, verified)
+        check_host(terms, body.evidence, verified)
         return Asked(terms, sealing, verified, signed)
 
     def _seal(self, asked: Asked, body: ReleaseBody, view: ReleaseView) -> Sealed:
@@ -144,7 +147,7 @@ class Releaser:
         return Sealed(ReleaseAnswer(statement=statement, signature=signature, sealed=sealed), entry)
 
     def _open(self, terms: Terms, body: ReleaseBody) -> tuple[int, dict[tuple[int, int], bytes]]:
-        """This broker's x, and its shares by (dataset index, key index), of the released columns only."""
+        """This broker's x, and its shares by (dataset index, key index), of the released columns only (R10, R11)."""
         data = terms.agreement.data
         if len(body.manifests) != len(data) or len(body.share_lists) != len(data):
             raise Refused(
@@ -176,7 +179,7 @@ class Releaser:
 def check_view(asked: Asked, body: ReleaseBody, view: ReleaseView) -> None:
     """What the chain has to say at the confirmed block, rule by rule."""
     terms, tee = asked.terms, asked.terms.agreement.tee
-    checks.check_consent(terms.agreement.parties(), asked.signed, view.consents)
+    check_consent(terms.agreement.parties(), asked.signed, view.consents)
     checks.check_standing(terms, view.agreement, view.dropped)
     checks.check_task(view.task, terms.agreement.keys, view.block)
     identity = checks.check_identity(view.identity, body.release.request.anchor, asked.sealing.digest, tee, view.block)

@@ -9,24 +9,23 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from enclave_app.protocol.digests import sha256
-from enclave_app.protocol.structs import Enclaves
 from oracle.attestation import (
     INTEL_ROOT_DIGEST,
-    AppraisalPolicy,
     AttestationError,
     Collateral,
     DevelopmentRoot,
     ParsedQuote,
-    TcbStatus,
     Verified,
-    appraise,
+    evidence_refusal,
     intel_root,
     parse_evidence,
     verify,
 )
-from oracle.attestation.collateral import pem_chain
+from oracle.attestation.anchors import MAX_ROOT
+from oracle.attestation.collateral import MAX_COLLATERAL_BYTES, pem_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
-from oracle.errors import OracleError, Refused, Retryable
+from oracle.errors import Refused, Retryable
+from oracle.files import read_file
 from oracle.keybroker.config import Anchors
 
 KEEP_SECONDS = 300
@@ -41,14 +40,14 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
         if anchors.intel:
             roots[INTEL_ROOT_DIGEST] = intel_root()
         for path in anchors.development:
-            root = DevelopmentRoot(path.read_bytes())
+            root = DevelopmentRoot(read_file(path, MAX_ROOT))
             for chain_id in chain_ids:
                 root.refuse_on_public_chain(chain_id)
             roots[root.digest] = root.der
-    except OSError as error:
-        raise Refused("anchors.unreadable", f"a development root cannot be read ({error.filename})") from None
     except AttestationError as error:
         raise Refused(f"anchors.{error.code}", str(error)) from None
+    except Refused as error:
+        raise Refused("anchors.unreadable", f"a development root cannot be read: {error.message}") from None
     return roots
 
 
@@ -68,13 +67,13 @@ class CollateralFiles:
             changed = path.stat().st_mtime_ns
             known = self._read.get(path)
             if known is None or known[0] != changed:
-                known = self._read[path] = changed, Collateral.from_json(path.read_bytes())
-        except OSError:
+                known = self._read[path] = changed, Collateral.from_json(read_file(path, MAX_COLLATERAL_BYTES))
+        except AttestationError as error:
+            raise Retryable(f"collateral.{error.code}", "the broker's collateral cannot be read") from None
+        except (OSError, Refused):
             raise Retryable(
                 "collateral.missing", "the broker has no collateral for this platform", expected=path.name
             ) from None
-        except AttestationError as error:
-            raise Retryable(f"collateral.{error.code}", "the broker's collateral cannot be read") from None
         return known[1]
 
 
@@ -101,7 +100,7 @@ class Trust:
                 return kept
             verified = self._under_some_root(parsed, collateral, now)
         except AttestationError as error:
-            raise _refusal(error) from None
+            raise evidence_refusal(error) from None
         self._kept[place] = verified
         while len(self._kept) > KEPT_QUOTES:
             self._kept.popitem(last=False)
@@ -115,31 +114,6 @@ class Trust:
             except AttestationError as error:
                 refusal = error
         raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")
-
-
-def check_policy(verified: Verified, tee: Enclaves, report_data: bytes) -> None:
-    """Hold verified claims against the agreement's own terms (R3, R4) and the keys they must bind (R2).
-
-    Advisories and platforms are skipped by name: agreements list no advisories, and hosts have a rule of their own (R5).
-    """
-    policy = AppraisalPolicy(
-        measurements=tee.measurements,
-        anchors=tee.anchors,
-        statuses=tuple(status for status in TcbStatus if tee.status_mask >> status & 1),
-        evaluation_floor=tee.eval_floor,
-        report_data=report_data,
-        advisories="skip",
-        platforms="skip",
-    )
-    try:
-        appraise(verified, policy)
-    except AttestationError as error:
-        raise _refusal(error) from None
-
-
-def _refusal(error: AttestationError) -> OracleError:
-    kind = Retryable if error.retryable else Refused
-    return kind(f"evidence.{error.code}", str(error))
 
 
 def _file_name(parsed: ParsedQuote) -> str:

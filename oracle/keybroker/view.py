@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.fields import ZERO_ADDRESS
+from oracle.agreement.terms import Terms
 from oracle.attestation import Verified
 from oracle.chain.reader import (
     AgreementReader,
@@ -24,7 +25,6 @@ from oracle.chain.reader import (
 from oracle.chain.source import Block
 from oracle.keybroker.batch import OneBatch
 from oracle.keybroker.chains import ChainAccess
-from oracle.keybroker.terms import Terms
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from oracle.storage import Storage, get_from_any
 
 MAX_KEPT = 64 << 20
 MAX_BLOB = 8 << 20
+TOO_LARGE = "blob.too_large"
 
 
 class BlobCache:
@@ -22,15 +23,16 @@ class BlobCache:
         self._size = 0
 
     async def get(self, digest: bytes) -> bytes:
-        """Raises Retryable `blob.missing`, or `blob.unusable` where a storage has other bytes, or too many, under the digest:
-        that is the host's doing, and ends no task (R19)."""
+        """Raises Retryable `blob.missing`, `blob.unusable` where a storage has other bytes under the digest, or
+        `blob.too_large`: that is the host's doing, and ends no task (R19)."""
         if digest in self._kept:
             self._kept.move_to_end(digest)
             return self._kept[digest]
         try:
             blob = await get_from_any(self._storages, digest, MAX_BLOB)
         except Permanent as error:
-            raise Retryable("blob.unusable", error.message) from None
+            code = TOO_LARGE if error.code == "blob.size" else "blob.unusable"
+            raise Retryable(code, error.message) from None
         if digest not in self._kept:
             self._kept[digest] = blob
             self._size += len(blob)

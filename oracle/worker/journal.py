@@ -32,6 +32,10 @@ from oracle.worker.states import OPEN, Mover, State, check_move
 P = ParamSpec("P")
 T = TypeVar("T")
 KEPT_BLOCKS = 4096
+_OWED = f"FROM tasks WHERE state = '{State.SETTLED}' AND id IN (SELECT task FROM receipts)"  # noqa: S608 (ours)
+"""Tasks whose receipt is still to be written. The chain's log may end a task before this worker has seen its own receipt."""
+
+_TRIED = "attempts = attempts + ?, next_try = ?, code = ?, reason = ?"
 
 
 class Overtaken(Exception):
@@ -193,24 +197,45 @@ class Journal:
         return [read_task(row) for row in self._db.execute(query, tuple(states)).fetchall()]
 
     def due(self, now: float, limit: int) -> list[bytes]:
-        """Ids of open tasks whose time has come, oldest request first."""
+        """Ids of tasks that something is to be done about and whose time has come: open ones, oldest request first, then
+        settled ones whose receipt storage does not have yet."""
         rows = self._db.execute(
             "SELECT id FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try <= ? ORDER BY block_number, log_index LIMIT ?",
             (*OPEN, now, limit),
         ).fetchall()
-        return [row["id"] for row in rows]
+        owed = self._db.execute(f"SELECT id {_OWED} AND next_try <= ? LIMIT ?", (now, limit)).fetchall()
+        return [row["id"] for row in (*rows, *owed)][:limit]
 
     def next_try(self, after: float) -> float | None:
-        """When the next open task comes due after `after`, in unix seconds."""
+        """When the next task comes due after `after`, in unix seconds."""
         (value,) = self._db.execute(
             "SELECT min(next_try) FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try > ?", (*OPEN, after)
         ).fetchone()
-        return None if value is None else float(value)
+        (owed,) = self._db.execute(f"SELECT min(next_try) {_OWED} AND next_try > ?", (after,)).fetchone()
+        return min((float(each) for each in (value, owed) if each is not None), default=None)
 
-    def ran(self, task: Task, record: TaskRecord) -> Task:
-        """SEEN → RAN, with everything that storing and settling need."""
-        moved = self._move(task, State.RAN, durable=True, record=record.canonical().decode(), stored=0, attempts=0)
-        return replace(moved, record=record)
+    def ran(self, task: Task, record: TaskRecord, receipt: bytes | None = None) -> Task:
+        """SEEN → RAN, with everything that storing, settling and the receipt need."""
+        check_move(task.state, State.RAN, Mover.WORKER)
+        with self._transaction(durable=True):
+            self._update(task, State.RAN, record=record.canonical().decode(), stored=0, attempts=0)
+            self._db.execute("DELETE FROM receipts WHERE task = ?", (task.id,))
+            if receipt is not None:
+                self._db.execute("INSERT INTO receipts VALUES (?, ?)", (task.id, receipt))
+        return replace(task, state=State.RAN, record=record)
+
+    def receipt(self, task_id: bytes) -> bytes | None:
+        """A receipt that storage does not have yet."""
+        row = self._db.execute("SELECT receipt FROM receipts WHERE task = ?", (task_id,)).fetchone()
+        return None if row is None else bytes(row["receipt"])
+
+    def receipt_done(self, task_id: bytes) -> None:
+        """Storage has the receipt, or it is of no use: the chain took another result."""
+        with self._transaction():
+            self._db.execute("DELETE FROM receipts WHERE task = ?", (task_id,))
+            self._db.execute(
+                "UPDATE tasks SET code = NULL, reason = NULL WHERE id = ? AND state = ?", (task_id, State.SETTLED)
+            )
 
     def stored(self, task: Task) -> Task:
         """RAN → STORED, or SETTLING → STORED when what was sent came to nothing."""
@@ -235,8 +260,7 @@ class Journal:
         """The task stays where it is until `next_try`; `counts` says whether this was a failed attempt."""
         with self._transaction():
             self._db.execute(
-                "UPDATE tasks SET attempts = attempts + ?, next_try = ?, code = ?, reason = ?"
-                " WHERE id = ? AND state IN (?, ?, ?, ?)",
+                f"UPDATE tasks SET {_TRIED} WHERE id = ? AND (state IN (?, ?, ?, ?) OR id IN (SELECT id {_OWED}))",  # noqa: S608
                 (int(counts), next_try, code, reason[:2000], task_id, *OPEN),
             )
 
@@ -258,16 +282,19 @@ class Journal:
     def _move(self, task: Task, target: State, *, durable: bool = False, **changes: object) -> Task:
         """Raises `Overtaken` when the row is no longer in `task.state`."""
         check_move(task.state, target, Mover.WORKER)
+        with self._transaction(durable=durable):
+            self._update(task, target, **changes)
+        return replace(task, state=target)
+
+    def _update(self, task: Task, target: State, **changes: object) -> None:
         columns = {"state": target, **changes}
         assignments = ", ".join(f"{name} = ?" for name in columns)
-        with self._transaction(durable=durable):
-            changed = self._db.execute(
-                f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",  # noqa: S608 (names are ours)
-                (*columns.values(), task.id, task.state),
-            ).rowcount
-            if not changed:
-                raise Overtaken
-        return replace(task, state=target)
+        changed = self._db.execute(
+            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",  # noqa: S608 (names are ours)
+            (*columns.values(), task.id, task.state),
+        ).rowcount
+        if not changed:
+            raise Overtaken
 
     def _row(self, task_id: bytes) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._db.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()

@@ -1,4 +1,4 @@
-"""The main story of the worker: event → plan → release → run in the enclave → store → settle on chain.
+"""The main story of the worker: event → plan → release → run in the enclave → store → settle on chain → receipt.
 
 Every step ends with one move in the journal (states.py), so a task goes on from where it stands, whatever happened since.
 """
@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import ReleaseBody, SignedRelease, TaskRecord
-from enclave_app.protocol.structs import Confirmation
+from enclave_app.protocol.structs import Confirmation, TaskState
 from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone
 from oracle.chain.deploy import Deployment
+from oracle.chain.reader import OracleReader
 from oracle.chain.source import SingleSource
 from oracle.errors import Bug, OracleError, Permanent, Retryable, Reverted
 from oracle.logs import Log
+from oracle.receipt import Papers
 from oracle.storage import Storage
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
@@ -24,10 +26,11 @@ from oracle.worker.enclave import UNREACHABLE, Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.plan import Plan, check_deadline, check_release_time, make_plan
+from oracle.worker.receipts import PaperFile, receipt_of
 from oracle.worker.rows import Task
 from oracle.worker.settle import Settler, Verdict, judge
 from oracle.worker.states import State
-from oracle.worker.store import store_outputs
+from oracle.worker.store import store_outputs, store_receipt
 
 LOADING_SECONDS = 120
 """What a run may take beyond the agreed time limit: fetching ciphertext and sealing outputs."""
@@ -53,6 +56,7 @@ class Parts:
 class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self._p, self._db, self._journal = parts, parts.db, parts.db.journal
+        self._papers = PaperFile(parts.blobs, parts.config.attestation)
         self._rounds: dict[bytes, Round] = {}
 
     async def work(self, task_id: bytes) -> None:
@@ -65,12 +69,15 @@ class Pipeline:
             check_deadline(task.request, self._p.now())
         if task.state is State.SEEN:
             plan = await self.plan(task)
+            papers = await self._papers.gather(plan)
             round_ = await self.release(plan, log)
-            task = await self.run(plan, round_, log)
+            task = await self.run(plan, round_, papers, log)
         if task.state is State.RAN:
             task = await self.store(task, log)
         if task.state in (State.STORED, State.SETTLING):
-            await self.settle(task, log)
+            task = await self.settle(task, log)
+        if task.state is State.SETTLED:
+            await self.write_receipt(task, log)
 
     async def plan(self, task: Task) -> Plan:
         """Whether the task is ours, and whether its time for a release has come."""
@@ -126,7 +133,7 @@ class Pipeline:
         await round_.gather(p.brokers, log, grace=p.config.release_grace)
         return round_
 
-    async def run(self, plan: Plan, round_: Round, log: Log) -> Task:
+    async def run(self, plan: Plan, round_: Round, papers: Papers | None, log: Log) -> Task:
         """The computation, in the enclave. What comes back is signed, and kept at once."""
         done = await self._run_with_enough(plan, round_, log)
         for blame in done.blamed:
@@ -145,7 +152,7 @@ class Pipeline:
             consents=plan.signatures,
             measurement=plan.enrolled.record.measurement,
         )
-        task = await self._db(self._journal.ran, plan.task, record)
+        task = await self._db(self._journal.ran, plan.task, record, receipt_of(record, papers, log))
         self._forget_round(plan.task.id)
         log.info("task ran", outcome=done.result.outcome, enclave_ms=done.enclave_ms, brokers=len(record.releases))
         return task
@@ -166,7 +173,7 @@ class Pipeline:
         await self._let_go(task)
         return task
 
-    async def settle(self, task: Task, log: Log) -> None:
+    async def settle(self, task: Task, log: Log) -> Task:
         """The signed result to the contract, which pays the payee in it (R20)."""
         p, record = self._p, _record(task)
         try:
@@ -177,7 +184,7 @@ class Pipeline:
                 raise Bug("journal.settlement", "a task is being settled by no transaction")
             receipt = await p.settler.wait(task.settlement, p.config.receipt_patience)
             if receipt is not None and receipt.ok:
-                await self._db(self._journal.ended, task, State.SETTLED, receipt.block_number)
+                task = await self._db(self._journal.ended, task, State.SETTLED, receipt.block_number)
                 log.info(
                     "task settled",
                     outcome=record.result.outcome,
@@ -185,14 +192,30 @@ class Pipeline:
                     block=receipt.block_number,
                     gas=receipt.gas_used,
                 )
-                return
+                return task
             task = await self._db(self._journal.stored, task)
             await p.settler.simulate(record)  # says why it was refused, if it still would be
             raise Retryable("settle.lost", "the settlement was dropped, or refused for a reason that has passed")
         except Reverted as refusal:
-            await self._refused(task, record, refusal, log)
+            return await self._refused(task, record, refusal, log)
 
-    async def _refused(self, task: Task, record: TaskRecord, refusal: Reverted, log: Log) -> None:
+    async def write_receipt(self, task: Task, log: Log) -> None:
+        """What a stranger can check, into storage, once the chain holds this worker's result and no other's."""
+        p, receipt = self._p, await self._db(self._journal.receipt, task.id)
+        if receipt is None:
+            return
+        record = _record(task)
+        head = await p.source.confirmed(Confirmation.LATEST)
+        on_chain = await OracleReader(p.source, p.deployment.oracle).task(task.id, head)
+        if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
+            raise Retryable("receipt.early", "the chain does not have the settlement at its head", found=on_chain.state)
+        ours = on_chain.settled_with(record.result.typed_digest(record.chain.oracle_domain(record.agreement)))
+        if ours:
+            await store_receipt(p.storage, task.id, receipt)
+        await self._db(self._journal.receipt_done, task.id)
+        log.info("receipt written" if ours else "no receipt: the chain took another's result")
+
+    async def _refused(self, task: Task, record: TaskRecord, refusal: Reverted, log: Log) -> Task:
         verdict = judge(refusal)
         ends = {
             Verdict.SETTLED: State.SETTLED,
@@ -200,9 +223,9 @@ class Pipeline:
             Verdict.EXPIRED: State.EXPIRED,
         }
         if verdict in ends:
-            await self._db(self._journal.ended, task, ends[verdict])
+            task = await self._db(self._journal.ended, task, ends[verdict])
             log.info("the task has ended on chain", state=ends[verdict].value, reason=refusal.name)
-            return
+            return task
         if verdict is Verdict.SIGNER_GONE:
             enrolled = await self._p.enrolment.current(record.agreement.tee.max_evidence_age)
             if enrolled.signer != record.signer or refusal.name not in RENEWABLE:
@@ -220,8 +243,9 @@ class Pipeline:
                 return await self._p.enclave.run(plan.task.id, RunBody(answers=answers), seconds)
             except OracleError as error:
                 if not _is_about_answers(error):
-                    # The enclave may have forgotten the task with its nonce; another try begins anew.
-                    self._forget_round(plan.task.id)
+                    if not error.code.startswith(KEPT):
+                        # The enclave may have forgotten the task with its nonce; another try begins anew.
+                        self._forget_round(plan.task.id)
                     if error.code == UNREACHABLE:
                         self._p.enrolment.doubt()
                     if error.code in FORGOTTEN:
@@ -273,6 +297,9 @@ class Pipeline:
 
 RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
 """Refusals that a renewal of the same signer's registration mends."""
+KEPT = ("blob.", "run.")
+"""What codes begin with after which the enclave still holds the started task: the next try runs on the answers at hand.
+Others would be releases, and brokers cap those (R13): a storage that is away for seconds must not use them up (R19)."""
 FORGOTTEN = frozenset({"task.unknown", "task.forgotten"})
 """What an enclave says that dropped a started task for want of room, or restarted: no fault of the task (R19)."""
 

@@ -28,6 +28,7 @@ from oracle.attestation import (
     TcbStatus,
     Verified,
     appraise,
+    evidence_refusal,
     parse_evidence,
     verify,
 )
@@ -127,7 +128,7 @@ def check_evidence(
             ),
         )
     except AttestationError as error:
-        raise (Retryable if error.retryable else Refused)(f"evidence.{error.code}", str(error)) from None
+        raise evidence_refusal(error) from None
     return verified
 
 

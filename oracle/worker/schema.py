@@ -55,6 +55,12 @@ MIGRATIONS = (
     CREATE INDEX tasks_due ON tasks (state, next_try, block_number, log_index);
     CREATE INDEX tasks_ended ON tasks (ended_block);
     """,
+    """
+    CREATE TABLE receipts (           -- made with the result, kept until storage has them
+        task BLOB PRIMARY KEY REFERENCES tasks (id),
+        receipt BLOB NOT NULL
+    ) STRICT;
+    """,
 )
 
 

@@ -19,6 +19,19 @@ Footprint = Callable[[], Awaitable[object]]
 """What the world looks like from one side: releases logged, tasks settled, files written, outputs opened."""
 
 
+def seen(read: Callable[[], object]) -> Footprint:
+    """The footprint that `read` gives, which waits for nothing."""
+
+    async def footprint() -> object:
+        return read()
+
+    return footprint
+
+
+IGNORED = "ignored"
+"""The reason of a lie that has no effect, where there is nobody to refuse it: `refused.ignored()` shows that."""
+
+
 @dataclass(frozen=True)
 class Lie:
     """`what` completes "the host gives …"; `reason` is the code of the refusal, or the contract's error."""
@@ -40,10 +53,15 @@ class Refused:
     def __init__(self, told: Lie) -> None:
         self.told, self.seen = told, False
         self._watched: list[Footprint] = []
+        self._secrets: list[str] = []
 
     def watch(self, footprint: Footprint) -> None:
         """`footprint` is taken before and after the lie, and has to be the same."""
         self._watched.append(footprint)
+
+    def keep(self, secret: str) -> None:
+        """`secret` must not be in what the liar is told."""
+        self._secrets.append(secret)
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:
@@ -52,7 +70,17 @@ class Refused:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the reason is compared below
             yield
         self.as_reason(reason_of(caught.value), caught.value)
+        assert not [secret for secret in self._secrets if secret in str(caught.value)], "a refusal tells a secret"
         assert [await footprint() for footprint in self._watched] == before, "a refused lie has left something behind"
+
+    @asynccontextmanager
+    async def ignored(self) -> AsyncIterator[None]:
+        """Around a lie that has no effect: what is watched stays the same, and all that is inside holds."""
+        assert self._watched, "a case watches something that must not happen"
+        before = [await footprint() for footprint in self._watched]
+        yield
+        assert [await footprint() for footprint in self._watched] == before, "an ignored lie has left something behind"
+        self.as_reason(IGNORED)
 
     def as_reason(self, found: str, error: BaseException | None = None) -> None:
         """For a refusal that is told and not raised, such as blame: `found` is its code."""

@@ -91,6 +91,12 @@ ASKED = [
     told("its own key as a recipient", "R15", "output.recipient", lambda _: {"recipient": THIEF.public.wire}),
     told("bytes that are no key as a recipient", "R15", "hpke.public_key", lambda _: {"recipient": b"\x01"}),
     told("an output that the result does not have", "R17", "result.outputs", lambda _: {"output": 1}),
+    told(
+        "a result with one output more than was agreed",
+        "R17",
+        "result.outputs",
+        lambda task: {"result": task.result.model_copy(update={"outputs": task.result.outputs * 2})},
+    ),
     told("another manifest than was settled", "R17", "manifest.digest", lambda _: {"manifest": b"{}"}),
     told("another share list than an enclave signed", "R17", "shares.digest", lambda _: {"share_list": b"{}"}),
     told("a share list without a signature", "R17", "signature.length", lambda _: {"shares_signature": b""}),

@@ -96,49 +96,6 @@ async def test_another_configuration_is_another_measurement(tmp_path: Path) -> N
         assert (await running.identity()).measurement == measured(config) != measured()
 
 
-async def test_a_task_of_another_enclaves_agreement_is_refused(tmp_path: Path) -> None:
-    world = make_world(tmp_path / "storage", measured())
-    async with enclave(tmp_path / "other", config=enclave_config(max_tasks=7)) as running:
-        with pytest.raises(Refusal) as caught:
-            await running.start(world.body())
-    assert caught.value.code == "task.measurement"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--config", "{config}", "--socket", "{socket}", "--debug"),
-        ("--config", "{config}", "--socket", "{socket}", "extra"),
-        ("--conf", "{config}", "--socket", "{socket}"),
-        ("--config", "{config}"),
-    ],
-)
-def test_unknown_arguments_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    (tmp_path / "c.json").write_bytes(enclave_config())
-    places = {"config": str(tmp_path / "c.json"), "socket": str(tmp_path / "s")}
-    found = launch(*(argument.format(**places) for argument in arguments))
-    assert found.returncode == 2
-    assert not (tmp_path / "s").exists()
-
-
-@pytest.mark.parametrize(
-    ("config", "code"),
-    [
-        (b'{"attester":"software"}', "document.canonical"),
-        (enclave_config() + b"\n", "json.canonical"),
-        (enclave_config().replace(b'"v":1', b'"v":2'), "document.invalid"),
-        (enclave_config().replace(b'"v":1', b'"unknown":1,"v":1'), "document.invalid"),
-        (enclave_config(attester="absent"), "enclave.start"),
-    ],
-)
-def test_another_configuration_than_the_canonical_one_is_refused(tmp_path: Path, config: bytes, code: str) -> None:
-    (tmp_path / "c.json").write_bytes(config)
-    found = launch("--config", str(tmp_path / "c.json"), "--socket", str(tmp_path / "s"))
-    assert found.returncode == 1
-    assert code in found.stderr
-    assert "Traceback" not in found.stderr
-
-
 def test_a_file_in_the_sockets_place_is_not_removed(tmp_path: Path) -> None:
     from enclave_app.attesters.platform import make_platforms
 
@@ -151,17 +108,6 @@ def test_a_file_in_the_sockets_place_is_not_removed(tmp_path: Path) -> None:
     )
     assert found.returncode == 1
     assert (tmp_path / "s").read_text() == "something of the host's"
-
-
-async def test_the_environment_does_not_reach_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that a library would read: here the zone in which DuckDB and Python show times (R3)."""
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    sql = "SELECT strftime(make_timestamp(0)::TIMESTAMPTZ, '%H') AS hour FROM a LIMIT 1"
-    world = make_world(tmp_path / "storage", measured(), sql=sql)
-    async with enclave(tmp_path / "enclave") as running:
-        body = world.body()
-        done = await running.whole(world, body)
-        assert world.open(body, done, await running.file(done)).to_pylist() == [{"hour": "00"}]
 
 
 async def test_the_socket_is_the_owners_and_the_process_cannot_be_dumped(tmp_path: Path) -> None:

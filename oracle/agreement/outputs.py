@@ -1,0 +1,35 @@
+"""Whether a result is one of a task, and its outputs are the agreed ones (R15, R17)."""
+
+from __future__ import annotations
+
+from enclave_app.protocol.manifest import Manifest, read_manifest
+from enclave_app.protocol.release import recipients_digest
+from enclave_app.protocol.structs import Out, Output, Result
+from oracle.agreement.terms import Terms
+from oracle.errors import Refused
+
+
+def check_result(terms: Terms, result: Result) -> None:
+    """R17: the result is one of this task."""
+    if result.agreement_id != terms.agreement_id:
+        raise Refused("result.agreement", "a result is for another agreement", found=result.agreement_id.hex())
+    if result.task_id != terms.task_id:
+        raise Refused("result.task", "a result is for another task", found=result.task_id.hex())
+
+
+def check_output(agreed: Output, settled: Out, manifest: bytes) -> Manifest:
+    """R17: the manifest is the one whose digest was settled, for the output that the agreement has at this place."""
+    if (agreed.name, agreed.kind) != (settled.name, settled.kind):
+        raise Refused(
+            "output.name", "the result has another output here than the agreement", found=repr(settled.name[:80])
+        )
+    read = read_manifest(manifest, settled.digest)
+    if read.encryption != "tink-aes256-gcm-hkdf-1mb":
+        raise Refused("output.encryption", "an output is sealed in another way", found=read.encryption)
+    return read
+
+
+def check_recipients(agreed: Output, settled: Out, result_key: bytes) -> None:
+    """R15: the result names the recipients that the agreement has, and the request's key where it leaves it to that."""
+    if settled.recipients_digest != recipients_digest(agreed.recipients, result_key):
+        raise Refused("output.recipients", "the result names other recipients than the agreement")

@@ -1,0 +1,80 @@
+"""A receipt from what a worker holds once its enclave has answered. Pure; nothing in it waits for the settlement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.release import TaskRecord
+from oracle.agreement.consent import signed_by
+from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, parse_evidence
+from oracle.errors import Refused
+from oracle.receipt.document import (
+    MAX_FUNCTION,
+    MAX_RECEIPT,
+    Receipt,
+    ReceiptCollateral,
+    ReceiptEvidence,
+    SignedStatement,
+    assurance,
+)
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What a receipt holds beside the task's record: documents by the digests that the agreement names, and with what the
+    evidence verifies. `function` is None where it was too large to fetch; `root` is in DER."""
+
+    function: bytes | None
+    param_domain: bytes
+    manifests: tuple[bytes, ...]
+    collateral: Collateral
+    root: bytes
+
+
+def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
+    """The receipt's bytes. Raises Refused `receipt.size`, and AttestationError for evidence or collateral that cannot be read.
+
+    Nothing is verified here: a worker is not believed, so its own verdict would be worth nothing.
+    """
+    agreement, evidence, root = record.agreement, record.evidence, sha256(papers.root)
+    parties = agreement.parties()
+    consents = record.consents if len(record.consents) == len(parties) else (b"",) * len(parties)
+    agreement_id = record.chain.agreement_id(agreement)
+    signed = signed_by(agreement_id, parties, consents)
+    order = {broker.hpke_key: place for place, broker in enumerate(agreement.keys.brokers)}
+    statements = sorted(record.releases, key=lambda answer: order.get(answer.statement.broker, len(order)))
+    receipt = Receipt(
+        format="enclave-oracle/receipt",
+        v=1,
+        assurance=assurance(root, record.result.anchor),
+        chain=record.chain,
+        agreement_id=agreement_id,
+        task_id=record.request.typed_digest(record.chain.oracle_domain(agreement)),
+        agreement=agreement,
+        # An ERC-1271 signature proves nothing without the chain, which recorded what it was worth.
+        consents=tuple(s if p in signed else b"" for p, s in zip(parties, consents, strict=True)),
+        function=papers.function if papers.function is None or len(papers.function) <= MAX_FUNCTION else None,
+        param_domain=papers.param_domain,
+        manifests=papers.manifests,
+        request=record.request,
+        evidence=ReceiptEvidence(
+            tee=evidence.tee,
+            quote=parse_evidence(evidence.tee, evidence.quote).raw,
+            signer=evidence.signer,
+            sealing_key=sha256(evidence.sealing_key),
+            block_hash=evidence.block_hash,
+            operator=evidence.operator,
+            operator_signature=evidence.operator_signature,
+        ),
+        collateral=ReceiptCollateral.of(papers.collateral),
+        root=None if root == INTEL_ROOT_DIGEST else papers.root,
+        releases=tuple(SignedStatement(statement=s.statement, signature=s.signature) for s in statements),
+        result=record.result,
+        signature=record.signature,
+        outputs=tuple(output.manifest for output in record.outputs),
+    )
+    data = receipt.canonical()
+    if len(data) > MAX_RECEIPT:
+        raise Refused("receipt.size", "a receipt would be too large", found=len(data), expected=MAX_RECEIPT)
+    return data
