@@ -244,9 +244,8 @@ async def test_one_endpoint_of_three_is_outvoted(
     """The same lies, each of which a broker falls for that asks nobody else, as above."""
     told, directory = await tell(scene), scene.broker_directory(tmp_path)
     refused.watch(released_by(directory))
-    async with proxy(scene.world.url, told.forgery) as liar, proxy(scene.world.url, truth) as honest:
-        async with refused():
-            await answer(scene, directory, told, [liar, scene.world.url, honest], quorum=2)
+    async with proxy(scene.world.url, told.forgery) as liar, proxy(scene.world.url, truth) as honest, refused():
+        await answer(scene, directory, told, [liar, scene.world.url, honest], quorum=2)
 
 
 @lie("chain view", "two RPCs of three that tell the same lie, where all must agree", "R13", "chain.disagree")
