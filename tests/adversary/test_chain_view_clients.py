@@ -102,7 +102,7 @@ async def test_an_invented_settlement_opens_nothing_through_honest_brokers(reade
         await reader.open(liar)
 
 
-@lie("chain view", "a settlement that has no output", "R17", "result.outputs")
+@lie("chain view", "a settlement that has no output", "R17", "task.outputs")
 async def test_a_settlement_without_the_agreed_outputs_is_refused(reader: Reader, refused: Refused) -> None:
     task = reader.task
     empty = task.result.model_copy(update={"outputs": ()})
