@@ -75,10 +75,12 @@ async def test_a_task_on_other_terms_is_not_started(
 
 # Answers of brokers, of which one is good and two are needed: that the lie does not count shows in `release.too_few`.
 
-Answers = Callable[[RunningEnclave, World, TaskBody], Awaitable[tuple[bytes, list[ReleaseAnswer], str]]]
+Given = tuple[bytes, list[ReleaseAnswer], str]
+"""The task, the answers that the host hands over, and what the bad one is blamed for."""
+Answers = Callable[[RunningEnclave, World, TaskBody], Awaitable[Given]]
 
 
-async def answer_of_a_stranger(running: RunningEnclave, world: World, body: TaskBody) -> tuple[bytes, list[ReleaseAnswer], str]:  # fmt: skip
+async def answer_of_a_stranger(running: RunningEnclave, world: World, body: TaskBody) -> Given:
     started = await running.start(body)
     good, second = world.answers(body, started, await running.identity(), (0, 1))
     stranger = SigningKey.generate()
@@ -91,7 +93,7 @@ async def answer_of_a_stranger(running: RunningEnclave, world: World, body: Task
     )
 
 
-async def share_of_another_broker(running: RunningEnclave, world: World, body: TaskBody) -> tuple[bytes, list[ReleaseAnswer], str]:  # fmt: skip
+async def share_of_another_broker(running: RunningEnclave, world: World, body: TaskBody) -> Given:
     """Broker 1 gives broker 0's share in its own name, under its own signature: two answers, one share."""
     started, identity = await running.start(body), await running.identity()
     good, second = world.answers(body, started, identity, (0, 1))
