@@ -145,7 +145,6 @@ async def test_an_endpoint_alone_cannot_vouch_for_a_block(scene: Scene, director
 async def test_an_answer_of_a_size_that_no_read_needs_is_not_taken_in(
     scene: Scene, directory: Path, refused: Refused
 ) -> None:
-    """Zeros behind a true answer decode, so only the size tells."""
     body = await scene.body()
     bomb = about("AgreementRegistry", "status", lambda data: data + bytes(5 << 20))
     async with proxy(scene.world.url, bomb) as liar, refused():
@@ -202,14 +201,16 @@ async def test_a_request_that_may_yet_go_away_is_not_released(
 
 # Contracts of the liar's.
 
-YES = bytes.fromhex("6001600052" + "6001602052" + "647fffffffff604052" + "6101806000f3")
-"""Twelve words to whatever is asked; of a task, that it was requested at block 1, until the year 19391."""
+YES = "6001600052" + "6001602052" + "647fffffffff604052"
+"""To whatever is asked, in so many words as follow; of a task, that it was requested at block 1, until the year 19391."""
+ANSWERS = {"oracle": "60c06000f3", "enclave_registry": "6101806000f3", "agreement_registry": "6101c06000f3"}
+"""RETURN of six, twelve and fourteen words: a task, an identity, an agreement."""
 
 
 async def with_contract(scene: Scene, name: str) -> tuple[Scene, ReleaseBody]:
     """The same world in which one contract is the liar's, and a body that fits it, signed for as the true agreement was."""
     fake = str(to_checksum_address("0x" + "fa" * 20))
-    await scene.rpc.call("anvil_setCode", fake, "0x" + YES.hex())
+    await scene.rpc.call("anvil_setCode", fake, "0x" + YES + ANSWERS[name])
     agreement = scene.agreement()
     await scene.activate(agreement)
     request = await scene.request(agreement)
