@@ -68,7 +68,7 @@ def for_a_party(where: str, reason: str, **other: str) -> list[Any]:
 # Terms
 
 
-def part(name: str, **changes: object) -> Edit:
+def part(name: str, /, **changes: object) -> Edit:
     """Another value in one of the agreement's structures."""
 
     def edit(agreement: Agreement) -> Agreement:
@@ -78,7 +78,7 @@ def part(name: str, **changes: object) -> Edit:
     return edit
 
 
-def first(name: str, **changes: object) -> Edit:
+def first(name: str, /, **changes: object) -> Edit:
     """The same in the first of a list."""
 
     def edit(agreement: Agreement) -> Agreement:
@@ -128,6 +128,45 @@ EDITS: dict[str, tuple[str, Edit]] = {
     "validity": ("a year more", a_year_more),
     "params": ("other parameters", lambda agreement: agreement.model_copy(update={"param_domain": OTHER})),
 }
+
+
+def the_same_broker_twice(agreement: Agreement) -> Agreement:
+    brokers = agreement.keys.brokers
+    return part("keys", brokers=(brokers[0], brokers[0], *brokers[2:]))(agreement)
+
+
+def more_shares_than_fee(agreement: Agreement) -> Agreement:
+    owner = agreement.fn.owner
+    return part("price", to=(owner, owner), bps=(6000, 6000))(agreement)
+
+
+HOLLOW: dict[str, tuple[str, str, Edit]] = {
+    "broker": ("one broker as two", "R13 R21", the_same_broker_twice),
+    "shares": ("more shares than there is fee", "R20 R21", more_shares_than_fee),
+    "name": ("an output without a name", "R21", first("outputs", name="")),
+    "feature": ("a term that this version does not know", "R21", lambda a: a.model_copy(update={"supersedes": OTHER})),
+    "threshold": ("a threshold of no broker", "R13 R21", part("keys", threshold=0)),
+    "quota": ("no quota", "R9 R21", part("access", quota=0, quota_per_requester=0)),
+}
+
+
+HOLLOW_TERMS = {
+    "broker": "agreement.duplicate",
+    "shares": "agreement.price",
+    "name": "agreement.name",
+    "feature": "agreement.not_yet",
+    "threshold": "agreement.threshold",
+    "quota": "agreement.quota",
+}
+"""What the rules call each of them, wherever they are read."""
+
+
+def hollow(where: str, reasons: dict[str, str]) -> list[Any]:
+    """A case for each agreement that should not stand although all sign it, told `where`."""
+    return [
+        case("consent", name, edit, f"{what}, {where}", rules, reasons[name])
+        for name, (what, rules, edit) in HOLLOW.items()
+    ]
 
 
 def after_signing(where: str, reason: str) -> list[Any]:

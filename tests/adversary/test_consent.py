@@ -21,7 +21,7 @@ from oracle.chain.reader import host_id
 from oracle.errors import Reverted
 from oracle.keybroker import KeyBroker
 from tests.adversary import chain_kit as kit
-from tests.adversary.forgeries import Edit, Forgery, after_signing, for_a_party
+from tests.adversary.forgeries import HOLLOW_TERMS, Edit, Forgery, after_signing, for_a_party, hollow
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Scene
 
@@ -126,6 +126,15 @@ async def test_an_empty_policy(
     empty = kit.tee(body.agreement, **change)
     changed = about(scene, body, empty, signatures=scene.signatures(empty))
     await kit.ask(broker, refused, tmp_path, changed)
+
+
+@pytest.mark.parametrize("edit", hollow("to a broker", HOLLOW_TERMS))
+async def test_terms_that_do_not_stand(
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, edit: Edit
+) -> None:
+    body = await scene.body()
+    changed = edit(body.agreement)
+    await kit.ask(broker, refused, tmp_path, about(scene, body, changed, signatures=scene.signatures(changed)))
 
 
 # Activation, and contracts that consent

@@ -16,7 +16,7 @@ from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement
 from tests.adversary import chain_kit as kit
-from tests.adversary.forgeries import Edit, Forgery, after_signing, for_a_party
+from tests.adversary.forgeries import Edit, Forgery, after_signing, for_a_party, hollow
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Scene, World
 
@@ -225,6 +225,41 @@ def owned_by(agreement: Agreement, owner: str) -> Agreement:
 )
 async def test_an_empty_policy(scene: Scene, refused: Refused, change: dict[str, Any]) -> None:
     draft = kit.tee(scene.agreement(), **change)
+    watch(scene, refused, draft)
+    async with refused():
+        await scene.activate(draft)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    hollow(
+        "to the registry",
+        {
+            "broker": "AgreementRegistry_Duplicate",
+            "shares": "AgreementRegistry_SharesExceedFee",
+            "name": "AgreementRegistry_Zero",
+            "feature": "AgreementRegistry_NotYetSupported",
+            "threshold": "AgreementRegistry_OutOfRange",
+            "quota": "AgreementRegistry_OutOfRange",
+        },
+    ),
+)
+async def test_terms_that_do_not_stand(scene: Scene, refused: Refused, edit: Edit) -> None:
+    draft = edit(scene.agreement())
+    watch(scene, refused, draft)
+    async with refused():
+        await scene.activate(draft)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        case("oracle", "oracle", "an oracle that is no contract", "R7 R21", "AgreementRegistry_NotAContract"),
+        case("registry", "enclave_registry", "no enclave registry", "R7 R21", "AgreementRegistry_NotAContract"),
+    ],
+)
+async def test_an_agreement_on_no_contract(scene: Scene, refused: Refused, name: str) -> None:
+    draft = scene.agreement(**{name: Account.create().address})
     watch(scene, refused, draft)
     async with refused():
         await scene.activate(draft)

@@ -18,7 +18,7 @@ from tests.adversary import desk_kit as kit
 from tests.adversary.chain_kit import case as any_case
 from tests.adversary.chain_kit import tee
 from tests.adversary.desk_kit import Desk
-from tests.adversary.forgeries import Edit, Forgery, after_signing, for_a_party
+from tests.adversary.forgeries import HOLLOW_TERMS, Edit, Forgery, after_signing, for_a_party, hollow
 from tests.adversary.lies import Refused, lie
 from tests.cli_kit import answer
 
@@ -179,6 +179,15 @@ async def test_consent_taken_back_in_another_registry(
 async def test_an_empty_policy(desk: Desk, refused: Refused, change: dict[str, Any]) -> None:
     document = desk.case.draft().document
     path = desk.received(document.model_copy(update={"agreement": tee(document.agreement, **change)}))
+    refused.watch(desk.files)
+    async with refused():
+        await desk.run("agreement", "sign", path, "--yes", *desk.as_lab)
+
+
+@pytest.mark.parametrize("edit", hollow("to sign", HOLLOW_TERMS))
+async def test_terms_that_do_not_stand(desk: Desk, refused: Refused, edit: Edit) -> None:
+    document = desk.case.draft().document
+    path = desk.received(document.model_copy(update={"agreement": edit(document.agreement), "endpoints": {}}))
     refused.watch(desk.files)
     async with refused():
         await desk.run("agreement", "sign", path, "--yes", *desk.as_lab)
