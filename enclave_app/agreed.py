@@ -8,7 +8,7 @@ from typing import Final
 
 from enclave_app.config import EnclaveConfig
 from enclave_app.fetch import Storage, together
-from enclave_app.protocol.bundle import Bundle, read_bundle
+from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey
@@ -19,20 +19,21 @@ from enclave_app.protocol.shares import MAX_SHARE_LIST, ShareList, read_share_li
 from enclave_app.protocol.structs import Agreement, FunctionKind
 from enclave_app.protocol.wire import TaskBody
 
-MAX_BUNDLE: Final = 64 << 20
 MAX_DOMAIN: Final = 1 << 20
 _KINDS: Final = {"sql": FunctionKind.SQL}
 
 
 @dataclass(frozen=True)
 class Materials:
-    """The documents that an agreement names by digest. Lists are in the agreement's order."""
+    """The documents that an agreement names by digest. Lists are in the agreement's order; `size` is theirs together, in
+    bytes as they came."""
 
     bundle: Bundle
     domain: ParamDomain
     manifests: tuple[Manifest, ...]
     share_lists: tuple[ShareList, ...]
     brokers: tuple[PublicKey, ...]
+    size: int = 0
 
     def released_keys(self, agreement: Agreement) -> tuple[tuple[int, int], ...]:
         """(dataset index, key index) of every key that the agreement releases, in order (R10, R16)."""
@@ -44,7 +45,7 @@ class Materials:
 
 
 def check_task(body: TaskBody, measurement: bytes, config: EnclaveConfig) -> None:
-    """Refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
+    """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
     agreement, request = body.agreement, body.request
     check_agreement(agreement)
     check_request(agreement, request)
@@ -96,13 +97,14 @@ async def fetch_materials(body: TaskBody, storage: Storage) -> Materials:
             read_share_list(s, d.id_or_stream, d.shares_digest) for s, d in zip(lists, agreement.data, strict=True)
         ),
         brokers=tuple(PublicKey(b) for b in brokers),
+        size=len(bundle) + len(domain) + sum(map(len, rest)),
     )
     check_materials(agreement, materials)
     return materials
 
 
 def check_materials(agreement: Agreement, materials: Materials) -> None:
-    """Refuse documents that each are what was agreed, and together are not one task."""
+    """R7: refuse documents that each are what was agreed, and together are not one task."""
     header = materials.bundle.header
     if _KINDS.get(header.kind) != agreement.fn.kind or header.deterministic != agreement.fn.deterministic:
         raise Refused("task.function", "the function is of another kind than agreed", found=header.kind)
@@ -117,6 +119,7 @@ def check_materials(agreement: Agreement, materials: Materials) -> None:
 
 
 def _check_shares(agreement: Agreement, name: str, manifest: Manifest, shares: ShareList) -> None:
+    """R10: the share list is for the agreement's threshold and brokers, in its order, and for all keys of the dataset."""
     if shares.threshold != agreement.keys.threshold:
         raise Refused(
             "task.threshold",

@@ -17,8 +17,9 @@ MAX_CONFIG = 65_536
 class EnclaveConfig(Document):
     """Ceilings that hold whatever an agreement says. Memory in MiB, time in seconds, sizes in bytes.
 
-    `max_input_bytes` bounds a task's ciphertext, `max_kept_bytes` the sealed outputs that wait to be collected,
-    `max_tasks` the tasks that are started and not forgotten, `max_running` those that run at one time.
+    `max_input_bytes` bounds a task's ciphertext, `max_kept_bytes` what the started tasks hold (their documents, and the
+    sealed outputs that wait to be collected), `max_tasks` the tasks that are started and not forgotten, `max_running`
+    those that run at one time.
     """
 
     format: Literal["enclave-oracle/enclave"] = "enclave-oracle/enclave"

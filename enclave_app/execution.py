@@ -135,8 +135,9 @@ class Executor:
             )
         except JobFailed as error:
             if error.kind == "FunctionFailed":
-                raise FunctionError from None
+                raise FunctionError from None  # R19: found on any machine, so it ends the task
             if error.kind == "HostFault" and error.code in _HOST_REASONS:
+                # R19: this machine's own trouble ends no task.
                 raise Retryable(error.code, _HOST_REASONS[error.code], hint="Run it again") from None
             raise JobCrashed("run.crashed", "a function's process failed", hint="Run it again") from None
         if len(parts) != len(materials.bundle.header.outputs):

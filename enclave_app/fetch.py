@@ -91,7 +91,7 @@ class Storage:
         return data
 
     async def file(self, bases: Sequence[str], digest: bytes, size: int, target: MemoryFile, offset: int) -> None:
-        """A blob of exactly `size` bytes, written to memory at `offset` as it comes. Raises MissingBlob."""
+        """A blob of exactly `size` bytes and an agreed digest (R7), written to memory at `offset`. Raises MissingBlob."""
 
         async def read(base: str) -> None:
             hasher, position = hashlib.sha256(), 0

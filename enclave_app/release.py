@@ -100,6 +100,7 @@ def _open(
     wanted: Sequence[KeyId],
     identity: EnclaveIdentity,
 ) -> dict[KeyId, bytes]:
+    """What one broker answered (R11): its own shares, of the keys that were asked for, as committed to."""
     if answer.statement.keys != key_ids_digest(wanted):
         raise Refused("release.keys", "a broker's statement names other keys than were asked for")
     x, shares = open_answer(

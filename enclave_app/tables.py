@@ -36,6 +36,7 @@ def decode_dataset(
     by_name = {column.name: column for column in manifest.columns}
     columns = [by_name[name] for name in wanted]
     needed = {0, *(column.key for column in columns)}
+    # Only what the agreement releases has a key here (R10).
     if not needed <= set(keys):
         raise Refused("table.key_released", "a table needs a key that was not released")
     offset = rows = 0
@@ -74,7 +75,7 @@ def _read_file(
     except (pa.ArrowException, OSError) as error:
         # pyarrow's text may quote what it decoded.
         raise Refused("table.decrypt", f"a file of a table does not open ({type(error).__name__})") from None
-    # A plaintext column, or one under the footer's key, needs no key of its own to be read.
+    # A plaintext column, or one under the footer's key, needs no key of its own to be read (R18).
     expected = {key_id(0), *(key_id(column.key) for column in wanted)}
     if client.unwrapped != expected and table.num_rows:
         raise Refused("table.plaintext", "a column of a table is not encrypted with its own key")

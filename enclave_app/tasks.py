@@ -32,17 +32,19 @@ class _Task:
     materials: Materials
     releases: tuple[SignedRelease, ...]
     invalid_params: bool
+    body_size: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     done: TaskDone | None = None
     files: dict[bytes, bytearray] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
-        return sum(len(data) for data in self.files.values())
+        """Bytes: what the task was started with, and the sealed outputs that wait to be collected."""
+        return self.body_size + self.materials.size + sum(len(data) for data in self.files.values())
 
 
 class Tasks:
-    """The tasks that are started and not forgotten: bounded by number and by bytes, never by a clock (R14)."""
+    """The tasks that are started and not forgotten: bounded by number and by bytes, never by a clock."""
 
     def __init__(
         self, identity: EnclaveIdentity, storage: Storage, executor: Executor, config: EnclaveConfig, log: Log
@@ -53,7 +55,7 @@ class Tasks:
         self._running = asyncio.Semaphore(config.max_running)
 
     async def start(self, body: TaskBody) -> TaskStarted:
-        """Check a task, read what it names, and ask its brokers with a new nonce (R12).
+        """Check a task, read what it names, and ask its brokers with a new nonce.
 
         Starting a task again asks again: answers to an earlier nonce no longer count.
         """
@@ -67,21 +69,24 @@ class Tasks:
                 found=size,
                 expected=self._config.max_input_bytes,
             )
+        # R12: whatever was released before, this start is answered anew.
         releases = make_requests(body, task_id, secrets.token_bytes(NONCE_BYTES), self._identity)
         known = self._tasks.get(task_id)
         if known is not None and known.lock.locked():
             raise Retryable("task.running", "the task is running", hint="Wait for it, or forget it first")
-        self._tasks[task_id] = _Task(task_id, body, materials, releases, _invalid(body, materials))
+        self._tasks[task_id] = _Task(
+            task_id, body, materials, releases, _invalid(body, materials), len(body.canonical())
+        )
         self._tasks.move_to_end(task_id)
         self._evict(task_id)
         self._log("task.started", task=task_id, agreement=body.request.agreement_id)
         return TaskStarted(task_id=task_id, releases=releases)
 
     async def run(self, task_id: bytes, body: RunBody) -> TaskDone:
-        """Open the answers, run, seal, sign. Once done, the same bytes come back whatever is asked (R16)."""
+        """Open the answers, run, seal, sign. Once done, the same bytes come back whatever is asked."""
         task = self._find(task_id)
         async with task.lock:
-            if task.done is None:
+            if task.done is None:  # R16: done once, whatever is asked later
                 await self._run(task, body)
             if task.done is None:
                 raise Retryable("task.forgotten", "the task was forgotten", hint="Start it again")
@@ -132,7 +137,7 @@ class Tasks:
         return task
 
     def _evict(self, keep: bytes) -> None:
-        """Forget the oldest tasks that nobody is running, until the rest fit."""
+        """Forget the oldest tasks that nobody is running, until the rest fit: no clock decides it (R14)."""
         kept = sum(task.kept for task in self._tasks.values())
         for task in list(self._tasks.values()):
             if len(self._tasks) <= self._config.max_tasks and kept <= self._config.max_kept_bytes:

@@ -1,12 +1,13 @@
 """The Python API for data owners, requesters and dApps: what the CLI does, typed and async.
 
-async with Client(config, wallet=key, result_key=hpke_key) as client:
-    task = await client.request(agreement_id, params={"min_age": 40})
+async with connect("oracle.yaml") as client:
+    task = await client.request(read_agreement("agreement.json"), {"min_age": 40})
     table = await task.result()          # a pyarrow.Table, opened here and nowhere else
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,19 @@ from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import receipt_name, record_name
 from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
+from oracle.agreement.document import AgreementDocument
 from oracle.agreement.requesters import requester_proof
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
-from oracle.chain.events import AgreementActivated, TaskRequested, get_logs, read_event, topic
+from oracle.chain.events import (
+    NARROWING,
+    AgreementActivated,
+    AgreementNarrowed,
+    TaskRequested,
+    get_logs,
+    read_event,
+    topic,
+)
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender, account_of
@@ -48,6 +58,8 @@ MAX_ANSWER = 1 << 20
 IDLE_CHAIN = 600
 """A head so many seconds behind this machine's clock is taken for a chain that makes blocks only when asked."""
 CLOCK_MARGIN = 60
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two looks into storage."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +172,43 @@ class Client:
     async def agreement_status(self, agreement_id: bytes) -> AgreementRecord:
         return await self.agreements.record(agreement_id, await self.head())
 
+    async def narrowings(self, agreement_id: bytes) -> tuple[AgreementNarrowed, ...]:
+        """Every suspension, resumption, revocation and drop of an agreement, oldest first (R8)."""
+        found = []
+        for log in await self.logs_about(self.config.deployment.agreement_registry, NARROWING, agreement_id):
+            event = read_event(log)
+            if isinstance(event, AgreementNarrowed):
+                found.append(event)
+        return tuple(found)
+
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     async def request(
         self,
-        agreement_id: bytes,
+        under: AgreementDocument | bytes,
         params: Mapping[str, Any] | None = None,
         *,
         seconds: int = DEFAULT_DEADLINE,
         requesters: Sequence[str] = (),
         wait: bool = True,
     ) -> Task:
-        """Ask for a computation and pay its fee. `requesters` is the agreed list, where the agreement has one.
+        """Ask for a computation under an agreement, given as its file says it or by its id, and pay its fee. `requesters` is
+        the agreed list, where the agreement has one and its file is not given.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
-        agreed domain are refused here, before they cost anything (R9): Refused `params.*`; and so is an agreement on other
+        agreed domain are refused here, before they cost anything: Refused `params.*`; and so is an agreement on other
         contracts than the deployment's: Refused `agreement.contracts`.
         """
         if self.result_key is None:
             raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
-        active = await self.agreement(agreement_id)
-        agreement = active.agreement
+        agreement_id = under if isinstance(under, bytes) else under.id
+        requesters = requesters or (() if isinstance(under, bytes) else under.requesters)
+        agreement = (await self.agreement(agreement_id)).agreement
         self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
         as_of, deadline = _times((await self.head()).timestamp, int(time.time()), seconds)
+        proof = proof_for(agreement, requesters, self.sender.address)
         request = TaskRequest(
             agreement_id=agreement_id,
             requester=self.sender.address,
@@ -201,14 +225,6 @@ class Client:
             callback=ZERO_ADDRESS,
             callback_gas=0,
         )
-        anyone = agreement.access.requesters == ANYONE
-        if not anyone and not requesters:
-            raise Refused(
-                "access.requesters",
-                "the agreement admits a fixed list of requesters, and the list was not given",
-                hint="Give the agreement's file, which holds it",
-            )
-        proof = () if anyone else requester_proof(requesters, self.sender.address)
         contract = load_contract("ComputeOracle")
         data = contract.call("request", request, list(proof), "")
         signed = await self.sender.submit(agreement.oracle, data, value=agreement.price.fee)
@@ -229,12 +245,22 @@ class Client:
                     return Task(self, task_id, active.agreement, event.request)
         raise Retryable("task.unknown", f"the chain knows no task 0x{task_id.hex()}")
 
+    async def tasks(self, agreement_id: bytes) -> tuple[Task, ...]:
+        """Every task that was ever requested under an agreement, oldest first, each id recomputed."""
+        agreement = (await self.agreement(agreement_id)).agreement
+        domain, found = self.chain.oracle_domain(agreement), []
+        for log in await self.logs_about(agreement.oracle, "TaskRequested", None, agreement_id):
+            event = read_event(log)
+            if isinstance(event, TaskRequested) and event.request.typed_digest(domain) == event.task_id:
+                found.append(Task(self, event.task_id, agreement, event.request))
+        return tuple(found)
+
     async def withdraw(self) -> Receipt:
         """Collect what the oracle contract holds for this wallet."""
         return await self.transact("ComputeOracle", "withdraw", self.sender.address)
 
     def _check_contracts(self, agreement: Agreement) -> None:
-        """Whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
+        """R7: whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
         known = self.config.deployment
         if (agreement.oracle, agreement.enclave_registry) != (known.oracle, known.enclave_registry):
             raise Refused(
@@ -268,11 +294,23 @@ class Client:
                 failure = error
         raise failure
 
-    async def receipt(self, task_id: bytes) -> bytes:
+    async def receipt(self, task_id: bytes, *, patience: float = 0.0) -> bytes:
         """The receipt that the worker left for a settled task: untrusted, for `oracle.receipt.verify_receipt` to check.
 
-        Raises Retryable where no storage has it (yet), Refused `receipt.task` for one of another task.
+        It comes a moment after the settlement; waits up to `patience` seconds. Raises Retryable where no storage has it,
+        Refused `receipt.task` for one of another task, and what `read_receipt` says.
         """
+        limit, pause = time.monotonic() + patience, FIRST_PAUSE
+        while True:
+            try:
+                return await self._stored_receipt(task_id)
+            except Retryable:
+                if time.monotonic() + pause > limit:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _stored_receipt(self, task_id: bytes) -> bytes:
         failure: OracleError = Retryable("storage.none", "no storage is configured")
         for storage in self._storages:
             try:
@@ -318,11 +356,28 @@ class Client:
             raise Permanent("transaction.reverted", f"{function} was mined but reverted: the state changed meanwhile")
         return receipt
 
-    async def logs_about(self, address: str, event: str, first_topic: bytes) -> list[Any]:
+    async def logs_about(self, address: str, event: str | Sequence[str], *topics: bytes | None) -> list[Any]:
+        """Logs of an event, or of several, whose indexed fields are `topics`, in their order; None stands for any."""
         head = await self.head()
-        return await get_logs(
-            self.rpc, [address], self.config.deployment.first_block, head.number, [[topic(event)], [first_topic]]
+        names = (event,) if isinstance(event, str) else event
+        wanted = [[topic(name) for name in names], *(None if value is None else [value] for value in topics)]
+        return await get_logs(self.rpc, [address], self.config.deployment.first_block, head.number, wanted)
+
+
+def proof_for(agreement: Agreement, requesters: Sequence[str], requester: str) -> tuple[bytes, ...]:
+    """What the contract takes as proof that `requester` may ask; `requesters` is the agreed list, where there is one.
+
+    Raises Refused `access.requesters` where the list is missing, `access.requester` for an address that is not on it.
+    """
+    if agreement.access.requesters == ANYONE:
+        return ()
+    if not requesters:
+        raise Refused(
+            "access.requesters",
+            "the agreement admits a fixed list of requesters, and the list was not given",
+            hint="Give the agreement's file, which holds it",
         )
+    return requester_proof(requesters, requester)
 
 
 def _times(head: int, now: int, seconds: int) -> tuple[int, int]:

@@ -9,20 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eth_account import Account
 from eth_utils.address import to_checksum_address
-from pydantic import ConfigDict
 
 from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.digests import tag
 from enclave_app.protocol.errors import Refused
-from enclave_app.protocol.fields import Bytes, Bytes32
+from enclave_app.protocol.fields import Bytes
 from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey, SealingKey
 from enclave_app.protocol.signing import SigningKey
+from oracle.card import BrokerCard
 from oracle.naming import naming
-from oracle.passwords import MAX_SCRYPT_N, SCRYPT_N, Locked, Password, lock, read_secret, unlock, write_secret
+from oracle.passwords import (
+    MAX_SCRYPT_N,
+    MAX_SCRYPT_WORK,
+    SCRYPT_N,
+    Locked,
+    Password,
+    lock,
+    read_secret,
+    unlock,
+    write_secret,
+)
 
 _PURPOSE = tag("hpke-key-file")
+MAX_PBKDF2_ROUNDS = 10_000_000
 _HEX_KEY = re.compile(rb"\s*(?:0x)?([0-9a-fA-F]{64})\s*")
 
 
@@ -41,15 +51,6 @@ class HpkePublicFile(Document):
     format: Literal["enclave-oracle/hpke-public-key"] = "enclave-oracle/hpke-public-key"
     v: Literal[1] = 1
     public: Bytes
-
-
-class _BrokerCard(Document):
-    """The part of a broker's card (oracle.keybroker.keys) that says its HPKE key."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    hpke_key: Bytes
-    digest: Bytes32
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
     Raises Refused `keystore.format`, `keystore.password`, and `keystore.address` where the file names another address
     than its key has.
     """
+    from eth_account import Account  # its import takes longer than most commands
+
     store, named = _keystore(path)
     try:
         key = SigningKey(bytes(Account.decrypt(store, password())))
@@ -91,7 +94,7 @@ def load_wallet(path: Path, password: Password) -> SigningKey:
         if "MAC" in str(error):
             raise Refused("keystore.password", f"the password does not open {path}") from None
         raise _bad_keystore(path) from None
-    except (KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError):
+    except (KeyError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, NotImplementedError):
         raise _bad_keystore(path) from None
     if key.address != named:
         raise Refused("keystore.address", f"{path} names another address than its key has", found=named)
@@ -142,13 +145,13 @@ def read_public_key(path: Path) -> PublicKey:
         if kind == HpkeKeyFile.model_fields["format"].default:
             return PublicKey(validate(HpkeKeyFile, value).public)
         if kind == "enclave-oracle/broker":
-            return _card_key(path, validate(_BrokerCard, value))
+            return _card_key(path, validate(BrokerCard, value))
         if kind != HpkePublicFile.model_fields["format"].default:
             raise Refused("hpke.file", "neither a broker's card nor an HPKE key")
         return PublicKey(validate(HpkePublicFile, value).public)
 
 
-def _card_key(path: Path, card: _BrokerCard) -> PublicKey:
+def _card_key(path: Path, card: BrokerCard) -> PublicKey:
     key = PublicKey(card.hpke_key)
     if key.digest != card.digest:
         raise Refused("hpke.file", f"the card {path} names another key than it holds", found=key.digest.hex())
@@ -156,6 +159,8 @@ def _card_key(path: Path, card: _BrokerCard) -> PublicKey:
 
 
 def _write_keystore(path: Path, secret: bytes, password: Password, n: int) -> str:
+    from eth_account import Account
+
     text = password()
     if not text:
         raise Refused("password.empty", "an empty password protects nothing")
@@ -176,14 +181,18 @@ def _keystore(path: Path) -> tuple[dict[str, Any], str]:
         case {
             "version": 3,
             "address": str(address),
-            "crypto": {"kdf": "scrypt", "kdfparams": {"n": int(n), "r": int(r)}},
+            "crypto": {"kdf": "scrypt", "kdfparams": {"n": int(n), "r": int(r), "p": int(p), "dklen": 32}},
         }:
-            costly = n > MAX_SCRYPT_N or r > 16
-        case {"version": 3, "address": str(address), "crypto": {"kdf": "pbkdf2", "kdfparams": {"c": int(c)}}}:
-            costly = c > 100_000_000
+            bearable = min(n, r, p) >= 1 and n <= MAX_SCRYPT_N and n * r * p <= MAX_SCRYPT_WORK
+        case {
+            "version": 3,
+            "address": str(address),
+            "crypto": {"kdf": "pbkdf2", "kdfparams": {"c": int(c), "dklen": 32}},
+        }:
+            bearable = 1 <= c <= MAX_PBKDF2_ROUNDS
         case _:
             raise _bad_keystore(path)
-    if costly or not re.fullmatch(r"(0x)?[0-9a-fA-F]{40}", address):
+    if not bearable or not re.fullmatch(r"(0x)?[0-9a-fA-F]{40}", address):
         raise _bad_keystore(path)
     return store, str(to_checksum_address("0x" + address.removeprefix("0x")))
 

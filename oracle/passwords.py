@@ -16,6 +16,7 @@ from pydantic import Field
 from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Bytes
+from oracle.files import read_file
 
 Password = Callable[[], str]
 """Asked only when a password is needed: a prompt, or `password_file`."""
@@ -23,6 +24,8 @@ Password = Callable[[], str]
 SCRYPT_N = 1 << 17
 """128 MiB and about a third of a second: OWASP's first recommendation for scrypt."""
 MAX_SCRYPT_N = 1 << 20
+MAX_SCRYPT_WORK = 1 << 24
+"""n · r · p; a file with more is not ours, and would take minutes or gigabytes."""
 MAX_SECRET_FILE = 8 << 20
 
 
@@ -52,6 +55,8 @@ def unlock(locked: Locked, password: Password, purpose: bytes) -> bytes:
     """The secret; Refused `password.wrong` for a wrong password, a changed file or another purpose."""
     if locked.n & (locked.n - 1):
         raise Refused("password.cost", "a scrypt cost is not a power of two", found=locked.n)
+    if locked.n * locked.r * locked.p > MAX_SCRYPT_WORK:
+        raise Refused("password.cost", "a scrypt cost is too high", expected=f"n · r · p of at most {MAX_SCRYPT_WORK}")
     key = Scrypt(salt=locked.salt, length=32, n=locked.n, r=locked.r, p=locked.p).derive(password().encode())
     try:
         return AESGCM(key).decrypt(locked.nonce, locked.sealed, purpose)
@@ -70,14 +75,7 @@ def password_file(path: Path) -> Password:
 
 def read_secret(path: Path) -> bytes:
     """A secret file's bytes; Refused `file.read` where it cannot be read, without quoting what it holds."""
-    try:
-        with path.open("rb") as source:
-            data = source.read(MAX_SECRET_FILE + 1)
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
-    if len(data) > MAX_SECRET_FILE:
-        raise Refused("file.size", f"{path} is too large for a key file", expected=f"at most {MAX_SECRET_FILE} bytes")
-    return data
+    return read_file(path, MAX_SECRET_FILE)
 
 
 def write_secret(path: Path, data: bytes) -> None:

@@ -27,6 +27,8 @@ from enclave_app.protocol.storage import blob_name
 
 MAX_BLOB = 1 << 30
 CHUNK = 1 << 20
+MIN_RATE = 64 << 10
+"""Bytes a second that a server has to give on average: one that sends a byte a minute is as good as down."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 
@@ -138,6 +140,7 @@ class HttpStorage(Storage):
 
     def __init__(self, uri: str, *, timeout: float = 60.0) -> None:
         self.uri = uri.rstrip("/")
+        self._seconds = timeout
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
 
@@ -168,9 +171,11 @@ class HttpStorage(Storage):
 
     async def _read(self, name: str, limit: int) -> bytes:
         data = bytearray()
+        total = self._seconds + limit / MIN_RATE
+        patience = aiohttp.ClientTimeout(total=total, sock_connect=self._seconds, sock_read=self._seconds)
         try:
             async with self._open().get(
-                f"{self.uri}/{name}", headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"}
+                f"{self.uri}/{name}", headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"}, timeout=patience
             ) as answer:
                 if answer.status == 404:
                     raise _missing(self.uri, name)

@@ -6,19 +6,20 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from enclave_app.protocol import output, release, shares, signing
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.release import OutputBody, SignedShares
 from enclave_app.protocol.structs import Agreement, Confirmation, Outcome, TaskRequest, TaskState
+from oracle.arrow import read_table
 from oracle.chain.events import TaskSettled, read_event
 from oracle.chain.reader import TaskOnChain
 from oracle.chain.sender import Receipt
 from oracle.errors import OracleError, Permanent, Refused, Retryable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from oracle.client import Client
 
 POLL = 0.05
@@ -65,7 +66,7 @@ class Task:
         return await self.client.transact("ComputeOracle", "expire", self.request)
 
     async def settlement(self) -> TaskSettled:
-        """The result as the contract accepted it, its digest and signature checked against the chain's state."""
+        """The result as the contract accepted it, its digest and signature checked against the chain's state (R17)."""
         domain = self.client.chain.oracle_domain(self.agreement)
         on_chain = await self.state()
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
@@ -74,6 +75,9 @@ class Task:
             event = read_event(log)
             if not isinstance(event, TaskSettled):
                 continue
+            outputs, agreed = event.result.outputs, self.agreement.outputs
+            if on_chain.state == TaskState.FULFILLED and [o.name for o in outputs] != [o.name for o in agreed]:
+                raise Refused("task.outputs", "the log's result has other outputs than the agreement")
             digest = event.result.typed_digest(domain)
             if not on_chain.settled_with(digest):
                 raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
@@ -83,15 +87,7 @@ class Task:
 
     async def fetch_receipt(self, *, patience: float = RECEIPT_PATIENCE) -> bytes:
         """The task's receipt, which its worker writes once it has seen the settlement; waits up to `patience` seconds."""
-        limit, pause = time.monotonic() + patience, POLL
-        while True:
-            try:
-                return await self.client.receipt(self.id)
-            except Retryable:
-                if time.monotonic() + pause > limit:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 5.0)
+        return await self.client.receipt(self.id, patience=patience)
 
     async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
         """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
@@ -109,10 +105,7 @@ class Task:
             quick = self.agreement.keys.confirmation == Confirmation.LATEST
             limit = time.monotonic() + (RELEASE_PATIENCE if quick else FINALITY_PATIENCE)
         plaintext = await self._open_when_released(settled, index, limit)
-        try:
-            return pa.ipc.open_stream(plaintext).read_all()
-        except pa.ArrowInvalid:
-            raise Refused("output.format", "the output is no Arrow table") from None
+        return read_table(plaintext, most_rows=self.agreement.fn.limits.output_rows)
 
     async def _open_when_released(self, settled: TaskSettled, index: int, limit: float) -> bytes:
         pause = POLL
@@ -133,6 +126,9 @@ class Task:
         key_pair = self.client.result_key
         if key_pair is None:
             raise Permanent("client.result_key", "no key to open the result with")
+        if [o.name for o in settled.result.outputs] != [o.name for o in self.agreement.outputs]:
+            # An enclave would not sign it; a node may say anything.
+            raise Refused("result.outputs", "the settled result does not have the agreement's outputs")
         chain, out = self.client.chain, settled.result.outputs[index]
         manifest = read_manifest(signed.manifest, out.digest)
         listed = shares.read_share_list(signed.share_list, manifest.id, signed.shares.shares)
@@ -158,7 +154,7 @@ class Task:
     async def _gather_shares(
         self, listed: shares.ShareList, signed: SignedShares, body: bytes, key_pair: SealingKey
     ) -> dict[int, bytes]:
-        """The first t good shares; a broker that is down, slow or wrong is passed over while others suffice."""
+        """The first t good shares (R11); a broker that is down, slow or wrong is passed over while others suffice."""
         chain, threshold = self.client.chain, self.agreement.keys.threshold
 
         async def ask(broker: bytes) -> tuple[int, bytes]:

@@ -19,6 +19,8 @@ from enclave_app.protocol.errors import Refused
 
 MAX_YAML = 1 << 20
 MAX_DEPTH = 24
+MAX_NODES = 25_000
+"""Scalars, lists and mappings: each takes about a kilobyte while it is read, so a file of two-byte items grows 500-fold."""
 _BOOLEANS = {"true": True, "false": False}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,77})")
 _NULLS = ("", "~", "null")
@@ -57,7 +59,7 @@ def parse_yaml(data: bytes) -> Any:
         mark = error.problem_mark
         where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
         raise Refused("yaml.syntax", f"not YAML{where}", found=error.problem) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise Refused("yaml.syntax", f"not YAML ({type(error).__name__})") from None
 
 
@@ -90,12 +92,16 @@ def yaml_path(parts: tuple[int | str, ...]) -> str:
 
 class _NoAliases(yaml.SafeLoader):
     _depth = 0
+    _nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "an alias (*name)", event.start_mark)
         self._depth += 1
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise Refused("yaml.size", "a YAML file holds too many values", expected=f"at most {MAX_NODES}")
         if self._depth > MAX_DEPTH:
             raise Refused("yaml.depth", "a YAML file is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
@@ -109,7 +115,7 @@ def _value(node: yaml.Node, path: str) -> Any:
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, item in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            key = _text(str(key_node.value)) if isinstance(key_node, yaml.ScalarNode) else None
             if key is None or key in result:
                 raise Refused(
                     "yaml.key", f"{path.removeprefix('.') or 'the file'} has a key twice, or one that is no text"
@@ -124,7 +130,14 @@ def _scalar(text: str, plain: bool) -> Any:
         return _BOOLEANS[text]
     if plain and _INTEGER.fullmatch(text):
         return int(text)
-    return None if plain and text in _NULLS else text
+    return None if plain and text in _NULLS else _text(text)
+
+
+def _text(text: str) -> str:
+    # An escape can write both; neither stands in a file name, in JSON or in what is signed.
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise Refused("yaml.text", "a YAML file holds a NUL, or half of a surrogate pair")
+    return text
 
 
 def _say(kind: str, message: str, where: tuple[int | str, ...], hints: Mapping[str, str] | None) -> str:

@@ -1,4 +1,4 @@
-"""The main job, told once for real: two hospitals, three key brokers, one enclave, one answer, and one attack refused."""
+"""The main job, told once for real: two hospitals, three brokers, one enclave, one answer, its receipt, one attack refused."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from oracle.dataset.share import share_dataset
 from oracle.devnet import Devnet
 from oracle.errors import OracleError, Permanent
 from oracle.function.spec import FunctionSpec, pack_function
+from oracle.receipt import Expected, Verdict, read_receipt_file, verify_receipt
 from oracle.storage import open_storage
 from oracle.task import Task
 from oracle.worker.brokers import BrokerClient
@@ -291,6 +292,27 @@ async def swap_function(devnet: Devnet, document: AgreementDocument, task: Task,
     return refused == len(devnet.brokers)
 
 
+async def keep_receipt(task: Task, story: Story) -> Path:
+    """The receipt as the worker wrote it, in a file that stays when all else of the demo is gone."""
+    data = await task.fetch_receipt()
+    with tempfile.NamedTemporaryFile(prefix="enclave-oracle-receipt-", suffix=".json", delete=False) as kept:
+        kept.write(data)
+    story.say(f"the worker left a receipt of {len(data)} bytes; it stays, in {kept.name}")
+    return Path(kept.name)
+
+
+def verify_kept(path: Path, agreement_id: bytes, story: Story) -> bool:
+    """What `oracle receipt verify` does, given the agreement that was signed above."""
+    found = verify_receipt(
+        read_receipt_file(path), Expected(agreement_id=agreement_id), int(time.time()), allow_simulated=True
+    )
+    for link in found.links:
+        story.console.print(f"    {'✓' if link.ok else '✗'} {link.name}: {link.detail}", markup=False, style="dim")
+    good = found.verdict is Verdict.AUTHENTIC
+    story.say(f"[bold]{found.verdict.value}[/]" + (", and [bold red]SIMULATED[/]" if found.simulated else ""))
+    return good
+
+
 async def digest_of_received(task: Task) -> bytes:
     """The output's digest made anew from the ciphertext in storage, not read from anywhere."""
     record = await task.client.record(task.id)
@@ -339,6 +361,9 @@ async def run(home: Path, story: Story) -> dict[str, Any]:
                     "equal to the same query on the plaintext" if equal else "[red]NOT equal to the plaintext query[/]"
                 )
                 received = await digest_of_received(task)
+            with story.step("receipt", "A stranger checks how that answer came about, offline, from one file"):
+                receipt = await keep_receipt(task, story)
+                verified = verify_kept(receipt, agreement_id, story)
             with story.step("attack", "An attack: the host swaps the function"):
                 refused = await swap_function(devnet, document, task, story)
                 story.say("[bold green]refused by all of them[/]" if refused else "[bold red]NOT REFUSED[/]")
@@ -354,7 +379,8 @@ async def run(home: Path, story: Story) -> dict[str, Any]:
         "onchain_output_digest": on_chain.hex(),
         "rows": rows,
         "expected_rows": expected,
-        "receipt": None,
+        "receipt": str(receipt),
+        "receipt_verified": verified,
         "attack_refused": refused,
         "plaintext_found_at_rest": leaked,
         "seconds": story.seconds,
@@ -376,6 +402,7 @@ def main() -> int:
     well = (
         outcome["settled"]
         and outcome["attack_refused"]
+        and outcome["receipt_verified"]
         and not outcome["plaintext_found_at_rest"]
         and outcome["output_digest"] == outcome["onchain_output_digest"]
         and same(outcome["rows"], outcome["expected_rows"])
@@ -389,6 +416,11 @@ def main() -> int:
         story.console.print(
             "Next: [bold].venv/bin/oracle devnet[/] keeps such a network running; [bold].venv/bin/oracle --help[/] has the "
             "commands of each step above; docs/architecture.md tells how it holds together."
+        )
+        story.console.print(
+            f"Or check the receipt: [bold].venv/bin/oracle receipt verify {outcome['receipt']} "
+            f"--agreement {outcome['agreement_id']} --allow-simulated[/]",
+            soft_wrap=True,
         )
     return 0 if well else 1
 

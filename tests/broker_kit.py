@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eth_abi.abi import encode
 from eth_account import Account
@@ -197,6 +197,20 @@ async def make_world(url: str, directory: Path) -> World:
     return world
 
 
+class Registration(NamedTuple):
+    """IEnclaveRegistry.Registration, field by field."""
+
+    signer: str
+    sealing_key: bytes
+    block_number: int
+    block_hash: bytes
+    operator: str
+    proof_of_possession: bytes
+    operator_signature: bytes
+    verifier: str
+    evidence: bytes
+
+
 class Scene:
     """A world seen from one test's event loop."""
 
@@ -252,11 +266,10 @@ class Scene:
         parsed = parse_evidence(evidence.tee, evidence.quote)
         return verify(parsed, collateral, self.world.authority.root_der, int(time.time()))
 
-    async def register(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> None:
-        """Register through the development appraiser, who may be made to say something else than the evidence."""
-        enclave, seen = enclave or self.world.enclave, self.verified(evidence)
-        now = (await self.head()).timestamp
-        statement = VerifierStatement(
+    async def statement(self, evidence: Evidence, **said: Any) -> VerifierStatement:
+        """What an appraiser says about evidence; `said` is what it says otherwise."""
+        seen, now = self.verified(evidence), (await self.head()).timestamp
+        return VerifierStatement(
             **{
                 "tee": int(seen.tee),
                 "measurement": seen.measurement,
@@ -272,9 +285,10 @@ class Scene:
                 **said,
             }
         )
-        verifier = self.world.deployment.verifiers["development"]
-        domain = Domain(chain_id=self.world.deployment.chain_id, verifying_contract=verifier)
-        signature = SigningKey(bytes(self.world.appraiser.key)).sign(statement.typed_digest(domain))
+
+    async def registration(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> Registration:
+        """What the development appraiser lets register, who may be made to say something else than the evidence."""
+        enclave, statement = enclave or self.world.enclave, await self.statement(evidence, **said)
         enrolment = Enrolment(
             signer=evidence.signer,
             sealing_key=sha256(evidence.sealing_key),
@@ -282,7 +296,7 @@ class Scene:
             operator=evidence.operator,
         )
         registry = Domain(chain_id=evidence.chain_id, verifying_contract=evidence.registry)
-        registration = (
+        return Registration(
             evidence.signer,
             enrolment.sealing_key,
             evidence.block_number,
@@ -290,11 +304,27 @@ class Scene:
             evidence.operator,
             enclave.signer.sign(enrolment.typed_digest(registry)),
             evidence.operator_signature,
-            verifier,
-            encode([VerifierStatement.abi_type(), "bytes"], [statement.to_abi(), signature]),
+            self.world.deployment.verifiers["development"],
+            self.appraised(statement),
         )
+
+    def appraised(
+        self, statement: VerifierStatement, appraiser: LocalAccount | None = None, verifier: str | None = None
+    ) -> bytes:
+        """The development verifier's evidence: a statement, signed by its appraiser unless another is given."""
+        verifier = verifier or self.world.deployment.verifiers["development"]
+        domain = Domain(chain_id=self.world.deployment.chain_id, verifying_contract=verifier)
+        signature = SigningKey(bytes((appraiser or self.world.appraiser).key)).sign(statement.typed_digest(domain))
+        return encode([VerifierStatement.abi_type(), "bytes"], [statement.to_abi(), signature])
+
+    async def register(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> None:
+        """Register evidence through the development appraiser; `said` is what it says otherwise than the evidence."""
+        await self.send_registration(await self.registration(evidence, enclave, **said))
+
+    async def send_registration(self, registration: Registration, registry: str | None = None) -> None:
+        """Anyone may relay one, so the requester does."""
         call = load("EnclaveRegistry").call("register", registration)
-        await self.transact(self.world.requester, self.world.deployment.enclave_registry, call)
+        await self.transact(self.world.requester, registry or self.world.deployment.enclave_registry, call)
 
     @property
     def anchor(self) -> bytes:
@@ -388,6 +418,12 @@ class Scene:
         return given
 
     async def request(self, agreement: Agreement, **changes: Any) -> TaskRequest:
+        request = await self.task_request(agreement, **changes)
+        await self.send_request(request)
+        return request
+
+    async def task_request(self, agreement: Agreement, **changes: Any) -> TaskRequest:
+        """A request that the contract takes, not sent yet."""
         now = (await self.head()).timestamp
         base: dict[str, Any] = {
             "agreement_id": self.world.chain.agreement_id(agreement),
@@ -405,10 +441,13 @@ class Scene:
             "callback": ZERO_ADDRESS,
             "callback_gas": 0,
         }
-        request = TaskRequest(**{**base, **changes})
-        call = load("ComputeOracle").call("request", request, [], "")
-        await self.transact(self.world.requester, self.world.deployment.oracle, call, value=FEE)
-        return request
+        return TaskRequest(**{**base, **changes})
+
+    async def send_request(
+        self, request: TaskRequest, proof: Sequence[bytes] = (), sender: LocalAccount | None = None, value: int = FEE
+    ) -> None:
+        call = load("ComputeOracle").call("request", request, list(proof), "")
+        await self.transact(sender or self.world.requester, self.world.deployment.oracle, call, value=value)
 
     def ask(
         self, agreement: Agreement, request: TaskRequest, enclave: Enclave | None = None, **changes: Any

@@ -71,6 +71,7 @@ from enclave_app.protocol.structs import (
     KeyRelease,
     Limits,
     Out,
+    Outcome,
     Output,
     OutputShares,
     Price,
@@ -233,8 +234,11 @@ class TinyEnclave:
         self.runs = 0
         self.run_delay = 0.0
         self.forgets = 0
-        self.out_of_memory = False
         """How many started tasks it will have dropped by the time they are to run."""
+        self.outcome = Outcome.SUCCEEDED
+        self.out_of_memory = False
+        self.blobs_missing = 0
+        """How many runs will find their ciphertext missing."""
         self._boot()
 
     def _boot(self) -> None:
@@ -327,6 +331,9 @@ class TinyEnclave:
         if self.out_of_memory:
             self.runs += 1
             raise Retryable("run.memory", "the function ran out of memory")
+        if self.blobs_missing:
+            self.blobs_missing -= 1
+            raise Retryable("blob.missing", "no storage has a blob")
         held = self._task(request)
         body = parse(RunBody, await request.read(), limit=64 << 20)
         await asyncio.sleep(self.run_delay)
@@ -382,6 +389,17 @@ class TinyEnclave:
         blamed: tuple[Blame, ...],
     ) -> TaskDone:
         request = held.body.request
+        if self.outcome == Outcome.FAILED:
+            failed = Result(
+                agreement_id=request.agreement_id,
+                task_id=held.task_id,
+                outcome=Outcome.FAILED,
+                outputs=(),
+                payee=held.body.payee,
+                anchor=held.body.anchor,
+            )
+            signature = self.signing.sign(failed.typed_digest(chain.oracle_domain(agreement)))
+            return TaskDone(result=failed, signature=signature, outputs=(), blamed=blamed, used=used, enclave_ms=1)
         term = agreement.outputs[0]
         secret = TaskSecret(keys, request.agreement_id, held.task_id)
         sealed = seal_output(secret, term.name, ANSWER, term.size_class, agreement.keys.threshold)

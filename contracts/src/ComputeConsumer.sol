@@ -17,6 +17,7 @@ abstract contract ComputeConsumer is IComputeConsumer {
     /// @notice Tasks that this contract asked for and that have not ended here.
     mapping(bytes32 taskId => bool) public isPending;
 
+    // An answer is the oracle's own, and comes once (R20)
     error ComputeConsumer_NotAContract(address value);
     error ComputeConsumer_NotOracle(address caller);
     error ComputeConsumer_NotPending(bytes32 taskId);

@@ -119,6 +119,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         return _domainSeparatorV4();
     }
 
+    /// @dev R2
     function _checkBlock(uint256 blockNumber, bytes32 blockHash) private view {
         bytes32 expected = blockhash(blockNumber);
         // Zero is what `blockhash` answers for blocks it no longer knows.
@@ -127,6 +128,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         }
     }
 
+    /// @dev R2
     function _checkPossession(Registration calldata r) private view {
         Enrolment memory enrolment =
             Enrolment({signer: r.signer, sealingKey: r.sealingKey, blockHash: r.blockHash, operator: r.operator});
@@ -134,6 +136,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         if (got != r.signer || got == address(0)) revert EnclaveRegistry_WrongProofOfPossession(got, r.signer);
     }
 
+    /// @dev R5
     function _checkOperator(Registration calldata r) private view {
         bool good = r.operator == address(0)
             ? r.operatorSignature.length == 0
@@ -141,6 +144,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         if (!good) revert EnclaveRegistry_BadOperatorSignature(r.operator, r.signer);
     }
 
+    /// @dev R2, R4
     function _checkStatement(VerifierStatement memory s, bytes32 reportData) private view {
         if (s.reportData != reportData) revert EnclaveRegistry_WrongReportData(s.reportData, reportData);
         if (
@@ -157,6 +161,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         }
     }
 
+    /// @dev R2
     function _checkRenewal(Identity storage record, bytes32 anchor, Registration calldata r, VerifierStatement memory s)
         private
         view

@@ -125,6 +125,7 @@ def _distribution_files(name: str) -> bytes:
 
 def _installed_files(name: str) -> list[tuple[str, Path]]:
     distribution = metadata.distribution(name)
+    # R3: what cannot be listed cannot be measured.
     if distribution.files is None:
         raise MeasureError(f"{name} does not list its files; install it from a wheel and measure again")
     found: list[tuple[str, Path]] = []
@@ -159,7 +160,7 @@ def _files(root: Path) -> list[tuple[str, bytes]]:
                 continue
             path = Path(directory) / name
             if path.is_symlink() or not path.is_file():
-                # What a link points to can change without a change below the root.
+                # What a link points to can change without a change below the root (R3).
                 raise MeasureError(f"{path} is not a regular file; the measured package holds regular files only")
             found.append((path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).digest()))
     return sorted(found, key=lambda each: each[0].encode())

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -30,6 +31,8 @@ from enclave_app.attesters.base import PlatformError
 from enclave_app.attesters.collateral import CollateralSpec, mint_collateral
 from enclave_app.attesters.development_pki import Issuer, certificate_pem
 from enclave_app.attesters.sgx_extension import OID, encode_sgx_extension
+from enclave_app.protocol.canonical import load
+from enclave_app.protocol.errors import Refused
 
 CLOCK_SKEW_SECONDS: Final = 3600
 """How long before `now` everything becomes valid, so that a neighbour with a slower clock accepts it."""
@@ -41,6 +44,8 @@ DEVELOPMENT_CPU_SVN: Final = bytes.fromhex("0e0e0303ffff01000000000000000000")
 DEVELOPMENT_PCE_SVN: Final = 13
 PCE_ID: Final = bytes(2)
 
+MAX_VALUES: Final = 1 << 16
+"""Bytes of platform.json."""
 FILES: Final = ("root.der", "chain.pem", "pck.key", "platform.json", "collateral.json")
 
 
@@ -87,7 +92,7 @@ class Platform:
     def load(cls, directory: Path) -> Platform:
         """Read what `write` wrote. Raises PlatformError for a missing or malformed file."""
         try:
-            values = json.loads((directory / "platform.json").read_text())
+            values = load((directory / "platform.json").read_bytes(), limit=MAX_VALUES, canonical=False)
             key = serialization.load_pem_private_key((directory / "pck.key").read_bytes(), None)
             if not isinstance(key, ec.EllipticCurvePrivateKey):
                 raise ValueError("pck.key is not an elliptic-curve key")
@@ -101,7 +106,7 @@ class Platform:
                 cpu_svn=bytes.fromhex(values["cpu_svn"]),
                 pce_svn=int(values["pce_svn"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as cause:
+        except (OSError, ValueError, KeyError, TypeError, UnsupportedAlgorithm, Refused) as cause:
             raise PlatformError(
                 f"{directory} holds no usable development platform ({cause}); expected the files {', '.join(FILES)}; "
                 "make one with: python -m enclave_app.attesters.platform DIR"

@@ -21,10 +21,15 @@ AbiType = str | list["AbiType"] | tuple["AbiType", ...]
 
 def decode_strict(kind: AbiType, data: bytes) -> Any:
     """The value of abi.encode(value); arrays and structs come as tuples. Raises `Refused` for anything else."""
-    value, end = _members([kind], data, 0)
+    return decode_members([kind], data)[0]
+
+
+def decode_members(kinds: Sequence[AbiType], data: bytes) -> tuple[Any, ...]:
+    """The values of abi.encode(value, value, …). Raises `Refused` for anything else."""
+    values, end = _members(kinds, data, 0)
     if end != len(data):
         raise _refused("has bytes after its end")
-    return value[0]
+    return values
 
 
 def _is_dynamic(kind: AbiType) -> bool:
@@ -111,11 +116,20 @@ def _address(word: bytes) -> str:
     return str(to_checksum_address(_uint(160)(word).to_bytes(20, "big")))
 
 
+def _fixed(length: int) -> Callable[[bytes], bytes]:
+    def read(word: bytes) -> bytes:
+        if any(word[length:]):
+            raise _refused("has padding that is not zero")
+        return bytes(word[:length])
+
+    return read
+
+
 _ELEMENTS: dict[str, Callable[[bytes], Any]] = {
     "address": _address,
     "bool": _bool,
-    "bytes32": bytes,
-    **{f"uint{bits}": _uint(bits) for bits in (8, 16, 32, 64, 256)},
+    **{f"bytes{length}": _fixed(length) for length in range(1, WORD + 1)},
+    **{f"uint{bits}": _uint(bits) for bits in range(8, 257, 8)},
 }
 
 

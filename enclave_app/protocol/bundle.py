@@ -17,6 +17,7 @@ from .fields import Bytes32, Flag, Label, Uint64
 from .params import ParamDomain
 
 MAGIC = b"EOFB\x01"
+MAX_BUNDLE = 64 << 20
 MAX_HEADER = 1 << 20
 _IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 
@@ -93,6 +94,7 @@ def pack(header: BundleHeader, files: Mapping[str, bytes]) -> Bundle:
 
 def read_bundle(raw: bytes, expected: bytes | None) -> Bundle:
     """A bundle from untrusted bytes; with `expected`, only the function of that id."""
+    # The agreement names code by its digest (R7), and the digest covers the salt (R17b).
     if expected is not None and sha256(raw) != expected:
         raise Refused("bundle.digest", "not the agreed function", found=sha256(raw).hex(), expected=expected.hex())
     if raw[: len(MAGIC)] != MAGIC or len(raw) < len(MAGIC) + 4:

@@ -16,8 +16,8 @@ class OracleError(Exception):
     """Base of every error this project raises on purpose.
 
     `code` is a stable dotted name for programs; the message is for people: what was found, what was expected and what to
-    do next, in at most `MAX_MESSAGE` characters, since some of it quotes strangers. Neither ever holds a key, a share or a
-    plaintext value.
+    do next, in at most `MAX_MESSAGE` printable characters and line breaks, since some of it quotes strangers. Neither ever
+    holds a key, a share or a plaintext value.
     """
 
     def __init__(
@@ -31,11 +31,19 @@ class OracleError(Exception):
         text = "; ".join(parts)
         if hint:
             text += f". {hint}"
-        if len(text) > MAX_MESSAGE:
-            text = text[: MAX_MESSAGE - 1] + "…"
+        text = _shortened(_printable(text[: MAX_MESSAGE + 1]))
         super().__init__(text)
         self.code = code
         self.message = text
+
+
+def _printable(text: str) -> str:
+    """What strangers wrote must not steer a terminal, nor hold half a surrogate pair, which no output takes."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
 class Retryable(OracleError):

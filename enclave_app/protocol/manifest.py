@@ -76,7 +76,7 @@ class Manifest(Document):
 
 
 def read_manifest(data: bytes, expected: bytes) -> Manifest:
-    """A manifest from untrusted bytes, by its dataset id."""
+    """A manifest from untrusted bytes, by its dataset id (R18)."""
     found = sha256(data)
     if found != expected:
         raise Refused(

@@ -59,6 +59,7 @@ def pad(plaintext: bytes, size_class: int) -> bytes:
 
 
 def unpad(padded: bytes | bytearray) -> bytes:
+    """The plaintext that `pad` padded (R18)."""
     start = 1 + _LENGTH_BYTES
     length = int.from_bytes(padded[1:start], "big")
     if (
@@ -101,7 +102,7 @@ def seal_output(secret: TaskSecret, name: str, plaintext: bytes, size_class: int
 def open_output(
     manifest: Manifest, ciphertext: bytes, key: bytes, agreement_id: bytes, task_id: bytes, name: str
 ) -> bytes:
-    """The plaintext of a sealed output, checked against its manifest."""
+    """The plaintext of a sealed output, checked against its manifest (R11, R17)."""
     if manifest.encryption != "tink-aes256-gcm-hkdf-1mb":
         raise Refused("output.encryption", "an output is sealed in another way", found=manifest.encryption)
     if sha256(ciphertext) != manifest.files[0].sha256 or commitment(key) != manifest.keys[0]:

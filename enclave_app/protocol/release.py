@@ -147,7 +147,8 @@ def open_answer(
     broker_signer: str,
     key: SealingKey,
 ) -> tuple[int, dict[tuple[int, int], bytes]]:
-    """The enclave's side: check the broker's statement field by field against what was asked, then open the shares."""
+    """The enclave's side: check the broker's statement (R13) field by field against what was asked (R12), then
+    open the shares."""
     statement = answer.statement
     asked = {
         "agreement_id": request.agreement_id,

@@ -60,7 +60,7 @@ _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def check_agreement(agreement: Agreement) -> None:
-    """Raise `Refused` for the first rule that an agreement breaks."""
+    """Raise `Refused` for the first term that is not one (R7), is empty (R21), or is not built yet."""
     _check_off(agreement, AGREEMENT_OFF)
     fn = agreement.fn
     _set("fn.id", fn.id)
@@ -109,7 +109,7 @@ def check_agreement(agreement: Agreement) -> None:
 
 
 def check_request(agreement: Agreement, request: TaskRequest) -> None:
-    """Raise `Refused` where a request does not fit its agreement; time and quota are the contract's."""
+    """Raise `Refused` where a request does not fit its agreement (R7); time and quota are the contract's."""
     if request.versions != tuple(d.id_or_stream for d in agreement.data):
         raise Refused("request.versions", "a request names other dataset versions than its agreement takes (R7b)")
     _check_off(request, REQUEST_OFF)

@@ -28,7 +28,7 @@ class BrokerShares(Document):
 
 
 class ShareList(Document):
-    """The shares of one dataset's keys. Broker i (from 0) holds x = i + 1."""
+    """The shares of one dataset's keys (R10). Broker i (from 0) holds x = i + 1."""
 
     format: Literal["enclave-oracle/shares"] = "enclave-oracle/shares"
     v: Literal[1] = 1
@@ -159,7 +159,8 @@ def make_share_list(
 
 
 def read_share_list(data: bytes, dataset: bytes, expected: bytes | None) -> ShareList:
-    """A share list from untrusted bytes; `expected` is the digest the agreement names (None for outputs, which are signed)."""
+    """A share list from untrusted bytes; `expected` is the digest the agreement names (R10; None for outputs, which
+    are signed)."""
     if expected is not None and sha256(data) != expected:
         raise Refused("shares.digest", "not the agreed share list", found=sha256(data).hex(), expected=expected.hex())
     shares = parse(ShareList, data, limit=MAX_SHARE_LIST)

@@ -97,6 +97,7 @@ class SqlRuntime:
             ) from None
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise HostFault("run.failed", f"the database failed ({type(error).__name__})") from None
+        # The agreed limits (R7) hold whatever the host would allow.
         if table.num_rows > limits.output_rows or table.nbytes > limits.output_bytes:
             raise FunctionFailed("output.limit", "the function's output is larger than agreed")
         return {source.outputs[0]: canonical_table(table)}
@@ -114,7 +115,7 @@ class SqlRuntime:
         return {name: values[name] for name in _single(self._connection, text).named_parameters}
 
     def _ordered(self, source: FunctionSource, values: Mapping[str, Any], rows: int) -> str:
-        """The text that runs: the function's statement, checked, bounded, all output columns its last tie-breakers."""
+        """The text that runs: the function's statement, checked, bounded, all output columns its last tie-breakers (R16)."""
         if len(source.entry) > MAX_TEXT:
             raise Refused("sql.size", "a function's SQL is too long", found=len(source.entry), expected=MAX_TEXT)
         _single(self._connection, source.entry)
@@ -143,6 +144,7 @@ class SqlRuntime:
 
 
 def _single(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
+    """The one SELECT that a text is (R16)."""
     statements = connection.extract_statements(text)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise Refused("sql.statement", "a function's SQL is not exactly one SELECT statement", found=len(statements))

@@ -26,7 +26,7 @@ Tree = dict[str, Any]
 
 
 def check_select(tree: Tree, tables: Iterable[str], params: Iterable[str]) -> Tree:
-    """The query node of a serialized statement, if it is one SELECT over `tables` with named `params` only.
+    """The query node of a serialized statement, if it is one SELECT over `tables` with named `params` only (R16).
 
     Raises `Refused` (sql.…) and names the construct, which is the function's text and no data.
     """
@@ -44,6 +44,8 @@ def check_select(tree: Tree, tables: Iterable[str], params: Iterable[str]) -> Tr
 
 
 class _Walker:
+    """Visits every node; one that is not listed is refused, because it might not be deterministic (R16)."""
+
     def __init__(self, params: frozenset[str]) -> None:
         self._params = params
 

@@ -15,10 +15,14 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
-from enclave_app.protocol.errors import Retryable
+from enclave_app.protocol.canonical import load
+from enclave_app.protocol.errors import Refused, Retryable
 
 HEAD: Final = 4
-MAX_JSON: Final = 32 << 20
+MAX_ANSWER: Final = 1 << 16
+"""What a child says beside its parts: their sizes, a few numbers, or why it refused. More would be no answer, and the
+enclave's own process parses it."""
+MAX_PARTS: Final = 64
 MAX_DESCRIPTORS: Final = 48
 _CHUNK: Final = 1 << 20
 
@@ -64,13 +68,16 @@ async def send_job(connection: socket.socket, job: dict[str, Any], descriptors: 
 async def receive_answer(connection: socket.socket, limit: int) -> tuple[dict[str, Any], list[bytearray]]:
     """In the enclave: the answer, and at most `limit` bytes of parts; all of it is untrusted. Raises ChildClosed."""
     length = int.from_bytes(await _exactly(connection, HEAD), "big")
-    if length > MAX_JSON:
+    if length > MAX_ANSWER:
         raise ChildClosed("sandbox.answer", "a sandboxed process answered out of form")
+    raw = await _exactly(connection, length)
     try:
-        answer = json.loads(await _exactly(connection, length))
-        sizes = [int(size) for size in answer["parts"]]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise ChildClosed("sandbox.answer", "a sandboxed process answered out of form") from None
+        answer: Any = load(bytes(raw), canonical=False)
+    except Refused:
+        answer = None
+    sizes = answer.get("parts") if isinstance(answer, dict) else None
+    if not isinstance(sizes, list) or len(sizes) > MAX_PARTS or any(type(size) is not int for size in sizes):
+        raise ChildClosed("sandbox.answer", "a sandboxed process answered out of form")
     if any(size < 0 for size in sizes) or sum(sizes) > limit:
         # Without the sizes: this text goes to the host, and a child that was taken over would write values in them.
         raise ChildClosed("sandbox.answer", "a sandboxed process answered with too much")

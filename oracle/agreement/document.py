@@ -13,8 +13,9 @@ from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain
+from enclave_app.protocol.structs import Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
+from oracle.files import read_file
 from oracle.naming import naming
 
 MAX_CONTRACT_SIGNATURE = 16_384
@@ -73,8 +74,12 @@ class AgreementDocument(Document):
         )
 
     def with_signature(self, address: str, signature: bytes) -> AgreementDocument:
-        """This document with one more ECDSA signature; Refused where that address did not sign this agreement."""
-        return _rebuilt(self, signatures={**self.signatures, address: signature})
+        """This document with one more ECDSA signature; Refused where that address did not sign this agreement.
+
+        It takes the place of what was claimed for a wallet at that address, or anyone could keep a party from signing.
+        """
+        unchecked = {party: s for party, s in self.contract_signatures.items() if party != address}
+        return _rebuilt(self, signatures={**self.signatures, address: signature}, contract_signatures=unchecked)
 
     def with_contract_signature(self, address: str, signature: bytes) -> AgreementDocument:
         """This document with a contract wallet's ERC-1271 signature, which stays unchecked until the chain sees it."""
@@ -87,11 +92,7 @@ def parse_document(data: bytes) -> AgreementDocument:
 
 
 def read_document(path: Path) -> AgreementDocument:
-    try:
-        with path.open("rb") as source:
-            data = source.read(MAX_DOCUMENT + 1)
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
+    data = read_file(path, MAX_DOCUMENT)
     with naming(path):
         return parse_document(data)
 
@@ -109,10 +110,11 @@ def write_document(path: Path, document: AgreementDocument) -> None:
 
 
 def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocument:
-    """One document with all signatures and hints; Refused `document.other` where they are not about one agreement."""
+    """One document with all signatures and hints (R7); Refused `document.other` where they are not about one agreement."""
     result = first
     for other in others:
-        if other.id != first.id or other.chain != first.chain:
+        # The id covers chain and registry.
+        if other.id != first.id:
             raise Refused(
                 "document.other",
                 "these files are about different agreements",
@@ -141,10 +143,11 @@ def _rebuilt(document: AgreementDocument, **changes: object) -> AgreementDocumen
 
 
 def _checked(document: AgreementDocument) -> AgreementDocument:
+    """R7: every signature in it is of a party, over this agreement."""
     digest = document.id
     for party, signature in document.signatures.items():
         signing.check(digest, signature, party, "the agreement")
     requesters = document.agreement.access.requesters
-    if document.requesters and (requesters == ANYONE or requesters_root(document.requesters) != requesters):
+    if document.requesters and requesters_root(document.requesters) != requesters:
         raise Refused("access.requesters", "the listed requesters are not those of the agreement")
     return document

@@ -37,6 +37,7 @@ from oracle.agreement.document import AgreementDocument
 from oracle.agreement.draft_file import (
     HINTS,
     AccessPart,
+    BrokerPart,
     BrokersPart,
     ChainPart,
     DataPart,
@@ -88,6 +89,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
     file = validate_yaml(DraftFile, value, HINTS)
     where = _deployment(file.chain, deployment)
     refer = References(base, file.parties)
+    brokers = tuple(_broker(part, refer, f"brokers.list[{i}]") for i, part in enumerate(file.brokers.list))
     bundle = refer.bundle(file.function.bundle, "function.bundle")
     manifests, shares, data = {}, {}, []
     for index, part in enumerate(file.data):
@@ -107,7 +109,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
             fn=fn,
             data=tuple(data),
             tee=_enclaves(file.enclaves, refer),
-            keys=_keys(file.brokers, refer),
+            keys=_keys(file.brokers, tuple(broker for broker, _ in brokers)),
             param_domain=bundle.header.params.id,
             outputs=tuple(_output(part, refer, ("outputs", i)) for i, part in enumerate(file.outputs)),
             access=_access(file.access, requesters),
@@ -130,7 +132,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
         chain=where.chain,
         agreement=agreement,
         requesters=requesters,
-        endpoints=_endpoints(file.brokers, agreement.keys),
+        endpoints={"0x" + broker.hpke_key.hex(): url for broker, url in brokers if url is not None},
         storage=file.storage,
         notes=file.notes,
     )
@@ -236,7 +238,7 @@ def _enclaves(part: EnclavesPart, refer: References) -> Enclaves:
     )
 
 
-def _keys(part: BrokersPart, refer: References) -> KeyRelease:
+def _keys(part: BrokersPart, brokers: tuple[Broker, ...]) -> KeyRelease:
     latest = part.confirmation if isinstance(part.confirmation, LatestPart) else None
     rule = {"safe": Confirmation.SAFE, "finalized": Confirmation.FINALIZED}
     if part.threshold > len(part.list):
@@ -247,13 +249,7 @@ def _keys(part: BrokersPart, refer: References) -> KeyRelease:
             expected=len(part.list),
         )
     return KeyRelease(
-        brokers=tuple(
-            Broker(
-                hpke_key=refer.hpke_key(broker.key, f"brokers.list[{i}].key"),
-                signer=refer.party(broker.signer, f"brokers.list[{i}].signer"),
-            )
-            for i, broker in enumerate(part.list)
-        ),
+        brokers=brokers,
         threshold=part.threshold,
         max_releases=part.max_releases,
         confirmation=Confirmation.LATEST if latest else rule[str(part.confirmation)],
@@ -262,9 +258,13 @@ def _keys(part: BrokersPart, refer: References) -> KeyRelease:
     )
 
 
-def _endpoints(part: BrokersPart, keys: KeyRelease) -> dict[str, str]:
-    pairs = zip(part.list, keys.brokers, strict=True)
-    return {"0x" + broker.hpke_key.hex(): written.url for written, broker in pairs if written.url is not None}
+def _broker(part: BrokerPart, refer: References, at: str) -> tuple[Broker, str | None]:
+    """A broker, and where it answers. A card says both keys, so that nobody copies one of them from elsewhere."""
+    if part.signer is not None:
+        signer = refer.party(part.signer, f"{at}.signer")
+        return Broker(hpke_key=refer.hpke_key(part.key, f"{at}.key"), signer=signer), part.url
+    card = refer.card(part.key, f"{at}.key")
+    return Broker(hpke_key=card.digest, signer=card.signer), part.url or card.url
 
 
 def _output(part: OutputPart, refer: References, at: tuple[str | int, ...]) -> Output:

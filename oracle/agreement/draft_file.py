@@ -16,7 +16,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 
 HINTS: Final = {
-    "parties": "parties: {name: address, …} for everyone who is named below",
+    "parties": "parties: {name: address or file, …} for everyone who is named below",
     "function.limits": "limits: {memory: 512 MiB, time: 30 s, outputBytes: 1 MiB, outputRows: 1000}",
     "data.columns": "the columns that may be read, or `columns: all`",
     "enclaves": "which may run: measurements, anchors, statuses, evaluationFloor, maxEvidenceAge, and the hosts",
@@ -25,7 +25,7 @@ HINTS: Final = {
     "enclaves.statuses": "statuses: [UP_TO_DATE], and any other TCB status that you accept",
     "enclaves.evaluationFloor": "the lowest TCB evaluation data number that you accept, such as 17",
     "enclaves.maxEvidenceAge": "how old evidence may be, such as 24 h",
-    "brokers": "the key brokers: threshold, confirmation, and list: [{key, signer}]",
+    "brokers": "the key brokers: threshold, confirmation, and list: [{key: a broker's card}, …]",
     "brokers.threshold": "how many brokers are needed to open a key, such as 2",
     "brokers.confirmation": "confirmation: finalized, or safe, or {latest: 5} for that many blocks",
     "outputs.recipients": "recipients: [requester], the digests or files of HPKE keys, or `recipients: public`",
@@ -106,11 +106,18 @@ class EnclavesPart(YamlModel):
 
 
 class BrokerPart(YamlModel):
-    """`key`: the HPKE public key's file or digest. `url` is a hint for others, never trusted."""
+    """`key`: the broker's card, which says the rest too; or its HPKE public key's file or digest. `url` is a hint for others,
+    never trusted."""
 
     key: Text
-    signer: Text
+    signer: Text | None = None
     url: Uri | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.signer is None and self.key.startswith("0x"):
+            raise ValueError("a digest does not say who signs: write `signer: 0x…`, or give the broker's card as key")
+        return self
 
 
 class LatestPart(YamlModel):
@@ -163,7 +170,7 @@ class ValidityPart(YamlModel):
 
 class DraftFile(YamlModel):
     chain: ChainPart | None = None
-    parties: dict[Text, Address] = Field(min_length=1)
+    parties: dict[Text, Text] = Field(min_length=1)
     function: FunctionPart
     data: Annotated[tuple[DataPart, ...], Field(min_length=1, max_length=16)]
     enclaves: EnclavesPart

@@ -10,7 +10,7 @@ from oracle.errors import Refused
 
 
 def check_result(terms: Terms, result: Result) -> None:
-    """The result is one of this task."""
+    """R17: the result is one of this task."""
     if result.agreement_id != terms.agreement_id:
         raise Refused("result.agreement", "a result is for another agreement", found=result.agreement_id.hex())
     if result.task_id != terms.task_id:

@@ -11,20 +11,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import TypeAdapter, ValidationError
 
-from enclave_app.protocol.bundle import Bundle, read_bundle
-from enclave_app.protocol.canonical import load
+from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
+from oracle.addresses import read_address, written
 from oracle.agreement.anchors import MAKERS
+from oracle.agreement.document import Uri
+from oracle.card import BrokerCard, read_card
 from oracle.dataset.seal import load_manifest
+from oracle.files import read_file
 from oracle.keys import read_public_key
 
-MAX_FILE = 64 << 20
 _DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
 _ADDRESS = TypeAdapter(Address)
+_URI: TypeAdapter[str | None] = TypeAdapter(Uri | None)
 T = TypeVar("T")
 
 
@@ -32,7 +35,9 @@ class References:
     """Looks up what a draft names. Every refusal begins with the place in the draft (`draft.*`)."""
 
     def __init__(self, base: Path, parties: Mapping[str, str]) -> None:
-        self._base, self._parties = base, parties
+        """`parties` are an address each, or a file that says one."""
+        self._base = base
+        self._parties = {name: self._address(text, f"parties.{name}") for name, text in parties.items()}
 
     def party(self, text: str, at: str) -> str:
         """The checksummed address of a party's name, or of an address."""
@@ -71,28 +76,36 @@ class References:
             return parse_digest(text)
         return self._try(at, lambda: read_public_key(self._base / text).digest)
 
+    def card(self, text: str, at: str) -> BrokerCard:
+        """A broker's card, whose URL, if it has one, is one that a document may hold."""
+        card = self._try(at, lambda: read_card(self._base / text))
+        try:
+            _URI.validate_python(card.url)
+        except ValidationError:
+            raise Refused(
+                "draft.reference", f"{at}: the card has a URL that cannot be used", found=repr(str(card.url)[:80])
+            ) from None
+        return card
+
     def anchors(self, text: str, at: str) -> tuple[bytes, ...]:
-        """The digests of a maker's roots, of a root certificate in a file, or the one that is written."""
+        """The digests of a maker's roots, of a root certificate in a file, or the one that is written there or here."""
         if text in MAKERS:
             return MAKERS[text]
         if _DIGEST.fullmatch(text):
             return (parse_digest(text),)
-        return (self._try(at, lambda: _certificate_digest(self._read(text))),)
+        return (self._try(at, lambda: _anchor_digest(self._read(text))),)
 
     def measurement(self, text: str, at: str) -> bytes:
         """A digest, or a file that holds it: as text, or as JSON with a key `measurement`."""
-        return self._try(at, lambda: parse_digest(text if _DIGEST.fullmatch(text) else _written(self._read(text))))
+        return self._try(
+            at, lambda: parse_digest(text if _DIGEST.fullmatch(text) else written(self._read(text), "measurement"))
+        )
+
+    def _address(self, text: str, at: str) -> str:
+        return self._try(at, lambda: read_address(text, self._base))
 
     def _read(self, text: str) -> bytes:
-        path = self._base / text
-        try:
-            with path.open("rb") as source:
-                data = source.read(MAX_FILE + 1)
-        except (OSError, ValueError) as error:
-            raise Refused("file.read", f"cannot read {path}", found=type(error).__name__) from None
-        if len(data) > MAX_FILE:
-            raise Refused("file.size", f"{path} is too large", expected=f"at most {MAX_FILE} bytes")
-        return data
+        return read_file(self._base / text, MAX_BUNDLE)
 
     def _try(self, at: str, look_up: Callable[[], T]) -> T:
         try:
@@ -103,17 +116,12 @@ class References:
             raise Refused("draft.reference", f"{at}: not a file name") from None
 
 
-def _certificate_digest(data: bytes) -> bytes:
+def _anchor_digest(data: bytes) -> bytes:
+    if _DIGEST.fullmatch(said := data[:100].decode("utf-8", "replace").strip()):
+        return parse_digest(said)
     pem = data.lstrip().startswith(b"-----BEGIN")
     try:
         certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
-    except ValueError:
-        raise Refused("anchor.certificate", "not a certificate in DER or PEM") from None
+    except (ValueError, x509.InvalidVersion):
+        raise Refused("anchor.certificate", "neither a certificate in DER or PEM nor a digest") from None
     return sha256(certificate.public_bytes(Encoding.DER))
-
-
-def _written(data: bytes) -> str:
-    text = data[:100_000].decode("utf-8", "replace").strip()
-    if text.startswith("{"):
-        text = str(load(text.encode(), canonical=False).get("measurement", ""))
-    return text

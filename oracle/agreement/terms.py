@@ -24,13 +24,13 @@ class Terms:
 
 
 def identify_agreement(chain: Chain, agreement: Agreement) -> bytes:
-    """The agreement's id, once its terms keep the protocol's rules; Refused `agreement.*`."""
+    """R7, R13: the agreement's id, once its terms keep the protocol's rules; Refused `agreement.*`."""
     check_agreement(agreement)
     return chain.agreement_id(agreement)
 
 
 def check_request_terms(chain: Chain, agreement: Agreement, agreement_id: bytes, request: TaskRequest) -> Terms:
-    """The ids that a request makes, once it is one under this agreement; Refused `request.*` or `agreement.not_yet`."""
+    """R7, R13: the ids that a request makes, once it is one under this agreement; Refused `request.*` or `agreement.not_yet`."""
     if request.agreement_id != agreement_id:
         raise Refused(
             "request.agreement",

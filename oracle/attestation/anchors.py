@@ -13,6 +13,9 @@ from oracle.attestation.errors import Code, RootError
 
 INTEL_ROOT_DIGEST: Final = bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")
 
+MAX_ROOT: Final = 1 << 16
+"""Bytes of a root certificate's file."""
+
 PUBLIC_CHAINS: Final = {
     1: "Ethereum",
     10: "OP Mainnet",
@@ -88,6 +91,32 @@ def intel_root() -> bytes:
     return der
 
 
+def load_root(der: bytes) -> x509.Certificate:
+    """A root certificate from DER, issued by itself. Raises RootError.
+
+    dcap-qvl 0.7.0 aborts the process over a root whose issuer has another name than the root: an assertion in its walk over
+    revocation lists.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        same = certificate.subject.public_bytes() == certificate.issuer.public_bytes()
+    except (ValueError, x509.InvalidVersion) as cause:
+        raise RootError(
+            Code.ROOT_FORMAT,
+            found=f"an unreadable root ({cause})",
+            expected="one certificate in DER",
+            action="pass the root certificate as DER, not PEM",
+        ) from cause
+    if not same:
+        raise RootError(
+            Code.ROOT_FORMAT,
+            found="a certificate that somebody else issued",
+            expected="a root, issued by itself",
+            action="pass the root, not an intermediate certificate",
+        )
+    return certificate
+
+
 @dataclass(frozen=True)
 class DevelopmentRoot:
     """A root made for one devnet, in DER. It vouches for simulated enclaves only."""
@@ -95,15 +124,7 @@ class DevelopmentRoot:
     der: bytes
 
     def __post_init__(self) -> None:
-        try:
-            x509.load_der_x509_certificate(self.der)
-        except (ValueError, x509.InvalidVersion) as cause:
-            raise RootError(
-                Code.ROOT_FORMAT,
-                found=f"an unreadable development root ({cause})",
-                expected="one certificate in DER",
-                action="pass root.der of the platform directory",
-            ) from cause
+        load_root(self.der)
 
     @property
     def digest(self) -> bytes:

@@ -27,6 +27,7 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
     Raises PolicyError where a field is unset or empty (R21), AppraisalError with one code for each check.
     """
     skipped = _complete(policy)
+    # R3
     if not _listed(verified.measurement, policy.measurements):
         _refuse(
             Code.MEASUREMENT_NOT_LISTED,
@@ -34,6 +35,7 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
             _hexes(policy.measurements),
             "run an agreed enclave, or agree on this one",
         )
+    # R4
     if not _listed(verified.root, policy.anchors):
         _refuse(
             Code.ANCHOR_NOT_LISTED,
@@ -41,6 +43,7 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
             _hexes(policy.anchors),
             "use hardware under an agreed root; a development root counts only where it is listed",
         )
+    # R4
     if not _listed(verified.tcb_status, policy.statuses):
         wanted = () if isinstance(policy.statuses, str) else policy.statuses or ()
         _refuse(
@@ -49,6 +52,7 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
             ", ".join(intel_name(status) for status in wanted),
             "update the platform's firmware and TCB, or allow this status knowingly",
         )
+    # R4
     if isinstance(policy.evaluation_floor, int) and verified.evaluation < policy.evaluation_floor:
         _refuse(
             Code.EVALUATION_BELOW_FLOOR,
@@ -56,6 +60,7 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
             f"at least {policy.evaluation_floor}",
             "fetch collateral of a newer evaluation",
         )
+    # R2
     if policy.report_data not in (SKIP, verified.report_data):
         expected = policy.report_data
         _refuse(
@@ -66,8 +71,10 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
         )
     if not isinstance(policy.advisories, str):
         hit = sorted(set(verified.advisory_ids) & set(policy.advisories or ()))
+        # R4
         if hit:
             _refuse(Code.ADVISORY_REFUSED, ", ".join(hit), "none of them", "update the platform, or use another one")
+    # R5
     if not _listed(verified.platform, policy.platforms):
         _refuse(
             Code.PLATFORM_NOT_LISTED,
@@ -79,7 +86,7 @@ def appraise(verified: Verified, policy: AppraisalPolicy) -> Appraisal:
 
 
 def _complete(policy: AppraisalPolicy) -> tuple[str, ...]:
-    """The skipped fields, once every field is seen to say something."""
+    """The skipped fields, once every field is seen to say something (R21)."""
     values = {name: getattr(policy, name) for name in AppraisalPolicy.model_fields}
     for name, value in values.items():
         if value is None:

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from cryptography import x509
 
+from enclave_app.protocol.canonical import check_depth
+from enclave_app.protocol.errors import Refused
 from oracle.attestation.errors import Code, CollateralError
 
 MAX_COLLATERAL_BYTES: Final = 4 * 1024 * 1024
@@ -53,8 +55,8 @@ class Collateral:
         if len(text) > MAX_COLLATERAL_BYTES:
             raise _malformed(f"{len(text)} bytes", f"at most {MAX_COLLATERAL_BYTES}")
         try:
-            value = json.loads(text, object_pairs_hook=_no_duplicates)
-        except (ValueError, RecursionError) as cause:
+            value = _load(text)
+        except (ValueError, Refused) as cause:
             raise _malformed(f"no readable JSON ({cause})", "a QuoteCollateralV3 object") from cause
         names = {field.name for field in fields(cls)}
         if not isinstance(value, dict) or value.keys() - {"pck_certificate_chain"} != names:
@@ -134,11 +136,12 @@ def _document_window(text: str, name: str) -> Window:
     document = _document(text, name)
     try:
         start, end = (datetime.fromisoformat(document[key]) for key in ("issueDate", "nextUpdate"))
-    except (KeyError, TypeError, ValueError) as cause:
+        if start.tzinfo is None or end.tzinfo is None:
+            raise _malformed(f"dates without a time zone in {name}", "UTC")
+        # A date at either end of the calendar has no counterpart in UTC.
+        return Window(_seconds(start), _seconds(end))
+    except (KeyError, TypeError, ValueError, OverflowError) as cause:
         raise _malformed(f"{name} without readable dates ({cause!r})", "issueDate and nextUpdate") from cause
-    if start.tzinfo is None or end.tzinfo is None:
-        raise _malformed(f"dates without a time zone in {name}", "UTC")
-    return Window(_seconds(start), _seconds(end))
 
 
 def _evaluation(text: str, name: str) -> int:
@@ -150,12 +153,18 @@ def _evaluation(text: str, name: str) -> int:
 
 def _document(text: str, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as cause:
+        value = _load(text)
+    except (ValueError, Refused) as cause:
         raise _malformed(f"unreadable {name} ({cause})", "Intel's JSON") from cause
     if not isinstance(value, dict):
         raise _malformed(f"{name} that is no object", "Intel's JSON object")
     return value
+
+
+def _load(text: str | bytes) -> Any:
+    """Raises ValueError and Refused. Floats are Intel's business; depth and duplicates are ours."""
+    check_depth(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    return json.loads(text, object_pairs_hook=_no_duplicates)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

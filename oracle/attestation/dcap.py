@@ -12,9 +12,10 @@ from typing import Final, NoReturn
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from oracle.attestation.anchors import load_root
 from oracle.attestation.claims import Verified
 from oracle.attestation.collateral import Collateral, Window, certificate_window, intersection, pem_chain
-from oracle.attestation.errors import Code, CollateralError, RootError, VerificationError
+from oracle.attestation.errors import Code, CollateralError, VerificationError
 from oracle.attestation.quote import CERTIFICATION_PCK_CHAIN, ParsedQuote, SgxReport
 from oracle.attestation.qvl import PckValues, QvlRefused, QvlReport, pck_values, verify_quote
 from oracle.attestation.types import INTEL_NAMES, TcbStatus
@@ -27,12 +28,13 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
 
     Raises VerificationError, CollateralError or RootError. Any TCB status but Revoked passes: appraisal judges it.
     """
+    # A debug enclave's memory is the host's to read: to R4 it is no real one.
     if parsed.report.debug:
         _refuse(Code.DEBUG_ENCLAVE, "a debug enclave", "a production enclave", "launch it without the debug attribute")
     if not isinstance(parsed.report, SgxReport) and any(parsed.report.mr_service_td):
         # A service TD can change the measured TD at run time, and no measurement covers it (R3).
         _refuse(Code.SERVICE_TD, "a bound service TD", "MRSERVICETD of zeros", "launch the TD without one")
-    root = _root(root_der)
+    root = load_root(root_der)
     chain = _pck_chain(parsed)
     window = intersection([collateral.window(), *map(certificate_window, chain), certificate_window(root)])
     _check_time(window, now)
@@ -47,6 +49,9 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
             "fetch collateral for this platform, or use another platform",
         )
     check_agreement(parsed, report, pck)
+    serial = chain[0].serial_number
+    if not 0 <= serial < 1 << 256:
+        _refuse(Code.PCK_CHAIN, "a PCK serial number that is negative or too long", "32 bytes", "use another platform")
     return Verified(
         tee=parsed.tee,
         measurement=parsed.measurement,
@@ -58,8 +63,8 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
         qe_evaluation=collateral.qe_evaluation,
         platform=hashlib.sha256(pck.ppid).digest(),
         fmspc=pck.fmspc,
-        pck_serial=chain[0].serial_number,
-        svn_digest=svn_digest(parsed, pck, chain[0].serial_number),
+        pck_serial=serial,
+        svn_digest=svn_digest(parsed, pck, serial),
         collateral=collateral.digest,
         verified_at=now,
         valid_until=window.end,
@@ -87,18 +92,6 @@ def svn_digest(parsed: ParsedQuote, pck: PckValues, pck_serial: int) -> bytes:
     ).digest()
 
 
-def _root(root_der: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(root_der)
-    except (ValueError, x509.InvalidVersion) as cause:
-        raise RootError(
-            Code.ROOT_FORMAT,
-            found=f"an unreadable root ({cause})",
-            expected="one certificate in DER",
-            action="pass the root certificate as DER, not PEM",
-        ) from cause
-
-
 def _pck_chain(parsed: ParsedQuote) -> list[x509.Certificate]:
     if parsed.section.certification_type != CERTIFICATION_PCK_CHAIN:
         _refuse(
@@ -114,6 +107,7 @@ def _pck_chain(parsed: ParsedQuote) -> list[x509.Certificate]:
 
 
 def _check_time(window: Window, now: int) -> None:
+    """R13: stale collateral refuses."""
     if now >= window.end:
         _refuse(
             Code.COLLATERAL_EXPIRED,
@@ -131,7 +125,7 @@ def _check_time(window: Window, now: int) -> None:
 
 
 def check_agreement(parsed: ParsedQuote, report: QvlReport, pck: PckValues) -> None:
-    """Two parsers read these bytes; a difference between them must never become an accepted claim."""
+    """Two parsers read these bytes; a difference between them must never become an accepted claim (R3)."""
     theirs = report.report
     if isinstance(parsed.report, SgxReport):
         ours = {

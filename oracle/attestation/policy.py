@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from enclave_app.protocol.errors import Refused
 from oracle.attestation.errors import Code, PolicyError
 from oracle.attestation.types import INTEL_NAMES, TcbStatus, intel_name
+from oracle.yamlfile import parse_yaml
 
 SKIP = "skip"
 Skip = Literal["skip"]
@@ -32,8 +33,7 @@ def _bytes_of(size: int) -> BeforeValidator:
                 raise ValueError(f"expected 0x and {2 * size} hex digits")
             value = bytes.fromhex(value[2:])
         if not isinstance(value, bytes) or len(value) != size:
-            # YAML reads a bare 0x… as a number, and so forgets its leading zeros.
-            raise ValueError(f"expected {size} bytes, written as a quoted string of 0x and {2 * size} hex digits")
+            raise ValueError(f"expected {size} bytes, written as 0x and {2 * size} hex digits")
         return value
 
     return BeforeValidator(convert)
@@ -70,11 +70,11 @@ class AppraisalPolicy(BaseModel):
     def from_yaml(cls, text: str) -> AppraisalPolicy:
         """Read a policy as laid out at the top of this module. Raises PolicyError."""
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text.encode("utf-8", "replace"))
             if not isinstance(value, dict):
                 raise ValueError("the document is no mapping")
             return cls.model_validate(value)
-        except (yaml.YAMLError, ValidationError, ValueError, TypeError, RecursionError) as cause:
+        except (Refused, ValidationError, ValueError, TypeError) as cause:
             raise PolicyError(
                 Code.POLICY_FORMAT,
                 found=f"a policy that cannot be read ({' '.join(str(cause).split())})",

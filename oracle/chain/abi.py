@@ -1,6 +1,8 @@
 """Contract bindings from the ABIs that ship with the package: calls, events and custom errors, as bytes and back.
 
-On eth-abi directly: web3's contract objects cost several times as much per call and log (docs/architecture.md).
+Encoding on eth-abi directly: web3's contract objects cost several times as much per call and log (docs/architecture.md).
+Decoding in the ABI's strict mode, which is what Solidity writes: eth-abi follows offsets wherever an endpoint points them,
+and some kilobytes of them become gigabytes.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from eth_abi.abi import decode, encode
-from eth_abi.exceptions import DecodingError
+from eth_abi.abi import encode
 from eth_utils.abi import collapse_if_tuple
 from eth_utils.crypto import keccak
 
+from enclave_app.protocol.abi import AbiType, decode_members
 from enclave_app.protocol.eip712 import Struct
 from oracle.errors import OracleError, Refused, Reverted, RpcFault
 
@@ -53,7 +55,7 @@ class Contract:
     def result(self, function: str, data: bytes) -> Any:
         """A function's return value: structures become dicts by field name; one value stands alone, several are a tuple."""
         outputs = self._functions[function]["outputs"]
-        values = _decode(_types(outputs), data, f"{self.name}.{function}")
+        values = _decode(outputs, data, f"{self.name}.{function}")
         named = tuple(_named(o, v) for o, v in zip(outputs, values, strict=True))
         return named[0] if len(named) == 1 else named
 
@@ -69,10 +71,10 @@ class Contract:
                 if len(log.topics) != len(indexed) + 1:
                     return None
                 fields = {
-                    i["name"]: _named(i, _decode([collapse_if_tuple(i)], topic, name)[0])
+                    i["name"]: _named(i, _decode([i], topic, name)[0])
                     for i, topic in zip(indexed, log.topics[1:], strict=True)
                 }
-                values = _decode(_types(rest), log.data, name)
+                values = _decode(rest, log.data, name)
                 fields.update({i["name"]: _named(i, v) for i, v in zip(rest, values, strict=True)})
                 return name, fields
         return None
@@ -82,7 +84,7 @@ class Contract:
         entry = self._errors.get(data[:4])
         if entry is None:
             return None
-        values = _decode(_types(entry["inputs"]), data[4:], entry["name"])
+        values = _decode(entry["inputs"], data[4:], entry["name"])
         return Reverted(
             entry["name"],
             {i["name"] or str(n): _named(i, v) for n, (i, v) in enumerate(zip(entry["inputs"], values, strict=True))},
@@ -111,7 +113,7 @@ def explain_revert(fault: RpcFault) -> OracleError:
             if found is not None:
                 return found
         if fault.data[:4] == keccak(text="Error(string)")[:4]:
-            (text,) = _decode(["string"], fault.data[4:], "Error")
+            (text,) = _decode([{"type": "string"}], fault.data[4:], "Error")
             return Reverted("Error", {"message": text})
         return Reverted("Unknown", {"data": fault.data[:64]})
     return fault
@@ -142,8 +144,18 @@ def _named(entry: dict[str, Any], value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _decode(types: list[str], data: bytes, what: str) -> tuple[Any, ...]:
+def _decode(entries: list[dict[str, Any]], data: bytes, what: str) -> tuple[Any, ...]:
     try:
-        return tuple(decode(types, data))
-    except (DecodingError, ValueError, OverflowError) as error:
-        raise Refused("abi.decode", f"the chain's answer is no {what} ({type(error).__name__})") from None
+        return tuple(decode_members([_shape(entry) for entry in entries], data))
+    except Refused as error:
+        raise Refused("abi.decode", f"the chain's answer is no {what}: {error.message}") from None
+
+
+def _shape(entry: dict[str, Any]) -> AbiType:
+    """An ABI entry's type as `decode_members` takes it."""
+    name: str = entry["type"]
+    if name.endswith("[]"):
+        return [_shape({**entry, "type": name[:-2]})]
+    if name == "tuple":
+        return tuple(_shape(component) for component in entry["components"])
+    return name

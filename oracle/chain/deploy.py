@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from eth_utils.address import to_checksum_address
+from pydantic import Field
 
 from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.fields import Address, Uint256
@@ -12,6 +14,9 @@ from oracle.chain.abi import load as load_contract
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.errors import Permanent
+from oracle.files import read_file
+
+MAX_DEPLOYMENT = 1 << 20
 
 
 class Deployment(Document):
@@ -22,11 +27,12 @@ class Deployment(Document):
     enclave_registry: Address
     oracle: Address
     verifiers: dict[str, Address]
-    first_block: int
+    first_block: Annotated[int, Field(strict=True, ge=0)]
 
     @classmethod
     def read(cls, path: Path) -> Deployment:
-        return validate(cls, load(path.read_bytes(), canonical=False))
+        """Raises Refused `file.*`, `json.*`, `document.invalid`."""
+        return validate(cls, load(read_file(path, MAX_DEPLOYMENT), canonical=False))
 
 
 async def deploy_development(sender: Sender, appraiser: str) -> Deployment:

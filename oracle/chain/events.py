@@ -56,16 +56,17 @@ class TaskEnded:
 
 @dataclass(frozen=True)
 class AgreementNarrowed:
-    """`AgreementSuspended`, `Resumed`, `Revoked`, `MeasurementDropped` or `HostDropped`."""
+    """`AgreementSuspended`, `Resumed`, `Revoked`, `MeasurementDropped` or `HostDropped`; `what` is what was dropped."""
 
     agreement_id: bytes
     how: str
     party: str
+    what: bytes | None
     log: Log
 
 
 Event = AgreementActivated | TaskRequested | TaskSettled | TaskEnded | AgreementNarrowed
-_NARROWING = ("AgreementSuspended", "AgreementResumed", "AgreementRevoked", "MeasurementDropped", "HostDropped")
+NARROWING = ("AgreementSuspended", "AgreementResumed", "AgreementRevoked", "MeasurementDropped", "HostDropped")
 
 
 def read_event(log: Log) -> Event | None:
@@ -96,8 +97,9 @@ def _typed(name: str, fields: dict[str, Any], log: Log) -> Event | None:
         )
     if name in ("TaskCancelled", "TaskExpired"):
         return TaskEnded(fields["taskId"], fields["agreementId"], name, log)
-    if name in _NARROWING:
-        return AgreementNarrowed(fields["agreementId"], name, str(to_checksum_address(fields["party"])), log)
+    if name in NARROWING:
+        what = fields.get("measurement", fields.get("host"))
+        return AgreementNarrowed(fields["agreementId"], name, str(to_checksum_address(fields["party"])), what, log)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from eth_utils.address import to_checksum_address
 
@@ -13,6 +13,9 @@ from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import TaskState
 from oracle.chain.abi import load
 from oracle.chain.source import Block, Call, Source
+from oracle.errors import Refused
+
+E = TypeVar("E", bound=IntEnum)
 
 
 class AgreementStatus(IntEnum):
@@ -97,7 +100,7 @@ class AgreementReader:
         return AgreementRecord(
             oracle=_address(raw["oracle"]),
             enclave_registry=_address(raw["enclaveRegistry"]),
-            status=AgreementStatus(status),
+            status=_member(AgreementStatus, status),
             not_before=raw["notBefore"],
             not_after=raw["notAfter"],
             release_delay=raw["releaseDelay"],
@@ -111,7 +114,7 @@ class AgreementReader:
 
     async def consents(self, agreement_id: bytes, parties: Sequence[str], at: Block) -> tuple[Consent, ...]:
         answers = await self._read([("consentOf", agreement_id, party) for party in parties], at)
-        return tuple(Consent(answer) for answer in answers)
+        return tuple(_member(Consent, answer) for answer in answers)
 
     async def dropped(self, agreement_id: bytes, things: Sequence[bytes], at: Block) -> tuple[bool, ...]:
         """Whether each measurement, operator (as 32 bytes) or platform id was dropped (R8)."""
@@ -156,7 +159,7 @@ class OracleReader:
     async def task(self, task_id: bytes, at: Block) -> TaskOnChain:
         (raw,) = await _read(self.source, "ComputeOracle", self.address, [("task", task_id)], at)
         return TaskOnChain(
-            state=TaskState(raw["state"]),
+            state=_member(TaskState, raw["state"]),
             request_block=raw["requestBlock"],
             deadline=raw["deadline"],
             cancel_until=raw["cancelUntil"],
@@ -179,6 +182,13 @@ async def _read(source: Source, name: str, address: str, calls: Sequence[tuple[A
     contract = load(name)
     data = await source.calls([Call(address, contract.call(*call)) for call in calls], at)
     return [contract.result(call[0], answer) for call, answer in zip(calls, data, strict=True)]
+
+
+def _member(kind: type[E], number: int) -> E:
+    """What an attacker's contract at an agreed address answers need not be a number that ours knows."""
+    if number not in [member.value for member in kind]:
+        raise Refused("chain.enum", f"a contract answers with an unknown {kind.__name__}", found=number)
+    return kind(number)
 
 
 def _address(value: str) -> str:

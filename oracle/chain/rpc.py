@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,30 +13,39 @@ from web3.types import RPCEndpoint
 from enclave_app.protocol.canonical import check_depth
 from oracle.errors import OracleError, Permanent, Refused, Retryable, RpcFault
 
-MAX_ANSWER = 256 << 20
+MAX_ANSWER = 8 << 20
+"""Records, block headers, hashes: one endpoint must not fill a broker's memory (R13)."""
+MAX_LOGS = 64 << 20
+"""Logs of a range of blocks, or of a transaction; a full block's, at 60 million gas, are about a quarter of it."""
+MIN_VALUE = 16
+"""Bytes that a value of an answer has on average, at least: a list of empty lists grows thirtyfold when it is parsed."""
+_LOGS = frozenset({"eth_getLogs", "eth_getTransactionReceipt"})
+_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 
 
 class Rpc:
     """`timeout` in seconds bounds each request. web3 encodes and decodes; the session is ours, because web3's connects anew
-    for each request. `most` bounds an answer in bytes."""
+    for each request."""
 
-    def __init__(self, url: str, *, timeout: float = 20.0, most: int = MAX_ANSWER) -> None:
+    def __init__(self, url: str, *, timeout: float = 20.0) -> None:
         self.url = url
         self._codec = AsyncJSONBaseProvider()
-        self._timeout, self._most = aiohttp.ClientTimeout(total=timeout), most
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     async def call(self, method: str, *params: Any) -> Any:
-        """The `result` of one call; raises Retryable for transport faults and RpcFault for an error answer."""
-        return _result(await self._post(self._codec.encode_rpc_request(RPCEndpoint(method), list(params))))
+        """The `result` of one call; raises Retryable for transport faults (`rpc.size` where the answer is too large) and
+        RpcFault for an error answer."""
+        most = MAX_LOGS if method in _LOGS else MAX_ANSWER
+        return _result(await self._post(self._codec.encode_rpc_request(RPCEndpoint(method), list(params)), most))
 
     async def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """The results of several calls in one request; an RpcFault stands in the place of a call that failed."""
         if not calls:
             return []
         requests: list[tuple[RPCEndpoint, Any]] = [(RPCEndpoint(method), list(params)) for method, params in calls]
-        answers = await self._post(self._codec.encode_batch_rpc_request(requests))
+        answers = await self._post(self._codec.encode_batch_rpc_request(requests), MAX_ANSWER)
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise Retryable("rpc.batch", f"{self.url} did not answer a batch as asked")
         by_id = {a["id"]: a for a in answers if isinstance(a, dict) and isinstance(a.get("id"), int)}
@@ -55,7 +65,7 @@ class Rpc:
             await self._session.close()
             self._session = None
 
-    async def _post(self, body: bytes) -> Any:
+    async def _post(self, body: bytes, most: int) -> Any:
         if self._closed:
             raise Permanent("rpc.closed", "this connection to the chain is closed", hint="Stay inside the `async with`")
         if self._session is None:
@@ -70,15 +80,17 @@ class Rpc:
                 raw = bytearray()
                 async for chunk in answer.content.iter_chunked(1 << 20):
                     raw += chunk
-                    if len(raw) > self._most:
-                        raise Retryable("rpc.size", f"{self.url} answered with more than {self._most} bytes")
+                    if len(raw) > most:
+                        raise Retryable("rpc.size", f"{self.url} answered with more than {most} bytes")
         except TimeoutError:
             raise Retryable("rpc.timeout", f"{self.url} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable("rpc.unreachable", f"{self.url} cannot be reached ({type(error).__name__})") from None
-        return self._decode(bytes(raw))
+        return self._decode(bytes(raw), most)
 
-    def _decode(self, raw: bytes) -> Any:
+    def _decode(self, raw: bytes, most: int) -> Any:
+        if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > most // MIN_VALUE:
+            raise Retryable("rpc.size", f"{self.url} answered with more than {most // MIN_VALUE} values")
         try:
             check_depth(raw)
             return self._codec.decode_rpc_response(raw)
@@ -104,19 +116,20 @@ def _result(answer: Any) -> Any:
 
 
 def _maybe_bytes(value: Any) -> bytes | None:
+    if not isinstance(value, str) or not value.startswith("0x"):
+        return None
     try:
-        return bytes.fromhex(value[2:]) if isinstance(value, str) and value.startswith("0x") else None
+        raw = bytes.fromhex(value[2:])
     except ValueError:
         return None
+    # fromhex passes over white space.
+    return raw if 2 * len(raw) == len(value) - 2 else None
 
 
 def as_int(value: Any) -> int:
     """A JSON-RPC quantity."""
-    try:
-        if isinstance(value, str) and value.startswith("0x") and len(value) <= 66:
-            return int(value, 16)
-    except ValueError:
-        pass
+    if isinstance(value, str) and _QUANTITY.fullmatch(value):
+        return int(value, 16)
     raise Refused("rpc.quantity", "an RPC answer holds no quantity where one belongs")
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from oracle.chain.abi import explain_revert
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
-from oracle.errors import Bug, Retryable, RpcFault
+from oracle.errors import Bug, OracleError, Refused, Retryable, RpcFault
 
 NONCE_ATTEMPTS = 5
 GAS_SLACK = 30_000
@@ -78,7 +79,7 @@ class Sender:
                     if _nonce_taken(fault) and attempt < NONCE_ATTEMPTS - 1:
                         continue  # another program sends from this key; this transaction was never accepted
                     if "already known" not in str(fault):
-                        raise explain_revert(fault) from None
+                        raise self._explained(fault) from None
                 except Retryable:
                     self._nonce = None
                     raise
@@ -99,8 +100,19 @@ class Sender:
         try:
             needed = as_int(await self.rpc.call("eth_estimateGas", call))
         except RpcFault as fault:
-            raise explain_revert(fault) from None
+            raise self._explained(fault) from None
         return needed + needed // 8 + GAS_SLACK
+
+    def _explained(self, fault: RpcFault) -> OracleError:
+        # Every client's words for it; nodes have no code of their own for an empty wallet.
+        if not fault.data and "insufficient funds" in str(fault).lower():
+            return Retryable(
+                "wallet.funds",
+                "the wallet cannot pay for this transaction and its gas",
+                found=self.address,
+                hint="Send it some of the chain's currency",
+            )
+        return explain_revert(fault)
 
     async def wait(self, transaction_hash: bytes, *, patience: float = 300.0) -> Receipt:
         """The receipt, polled for `patience` seconds. A reverted transaction is a receipt with `ok` false."""
@@ -158,8 +170,11 @@ def _nonce_taken(fault: RpcFault) -> bool:
     return any(text in str(fault) for text in ("nonce too low", "replacement transaction underpriced"))
 
 
-def _receipt(raw: dict[str, Any]) -> Receipt:
+def _receipt(raw: Any) -> Receipt:
+    if not isinstance(raw, dict):
+        raise Refused("rpc.receipt", "an RPC answer holds no receipt where one belongs")
     created = raw.get("contractAddress")
+    address = None if created is None else str(to_checksum_address(as_bytes(created, 20)))
     return Receipt(
         transaction_hash=as_bytes(raw.get("transactionHash"), 32),
         block_number=as_int(raw.get("blockNumber")),
@@ -167,6 +182,6 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
         gas_used=as_int(raw.get("gasUsed")),
         gas_price=as_int(raw.get("effectiveGasPrice", "0x0")),
         ok=as_int(raw.get("status")) == 1,
-        contract_address=created if isinstance(created, str) and created != ZERO_ADDRESS else None,
+        contract_address=None if address == ZERO_ADDRESS else address,
         raw=raw,
     )

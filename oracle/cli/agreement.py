@@ -20,7 +20,7 @@ from oracle.cli.consent import (
     explain_with,
     explanation,
     find_document,
-    signer_names,
+    known_names,
     summary,
 )
 from oracle.cli.screen import Screen
@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """Say in plain words what an agreement allows."""
     document = find_document(agreement, config)
-    lines = explain_with(document, function, manifest, config)
+    lines = explain_with(document, function, manifest, config, known_names(None, config))
     terms = document.model_dump(mode="json", by_alias=True)["agreement"]
     Screen(as_json).answer({**summary(document), "lines": as_rows(lines), "terms": terms}, explanation(lines))
 
@@ -87,9 +87,9 @@ def sign(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    lines = explain_with(document, function, manifest, config, signer_names(keystore, config))
-    ask_consent(screen, document, lines, "Sign it?", yes)
     settings = None if keystore is not None and config is None else read_config(config)
+    lines = explain_with(document, function, manifest, config, known_names(keystore, config))
+    ask_consent(screen, document, lines, "Sign it?", yes)
     signed = sign_document(document, open_wallet(settings, keystore, password_file))
     write_document(out or file, signed)
     screen.answer({**summary(signed), "file": str(out or file)})

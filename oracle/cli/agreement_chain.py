@@ -27,17 +27,20 @@ from oracle.cli.consent import (
     FunctionFile,
     Manifests,
     ask_consent,
+    called,
     explain_with,
     find_id,
-    signer_names,
+    known_names,
     summary,
 )
-from oracle.cli.screen import Screen, fields, when
+from oracle.cli.screen import Screen, fields, when, with_ether
 
 if TYPE_CHECKING:
     from oracle.agreement.document import AgreementDocument
+    from oracle.chain.events import AgreementNarrowed
     from oracle.chain.sender import Receipt
     from oracle.client import Client
+    from oracle.config import ClientConfig
 
 AgreementRef = Annotated[str, typer.Argument(metavar="FILE|ID", help="The agreement's file, or its id.")]
 
@@ -85,7 +88,8 @@ def approve(
 
     screen, document = Screen(as_json), read_document(file)
     check_signable(document)
-    lines = explain_with(document, function, manifest, config, signer_names(keystore, config))
+    read_config(config)  # where it is missing, say so before the question
+    lines = explain_with(document, function, manifest, config, known_names(keystore, config))
     ask_consent(screen, document, lines, "Consent to it on chain?", yes)
     _transact(str(file), lambda client: client.approve(document.id), keystore, config, password_file, as_json)
 
@@ -181,15 +185,20 @@ def drop_host(
 @app.command("status")
 def status(agreement: AgreementRef, config: ConfigFile = None, as_json: Json = False) -> None:
     """Show an agreement as it stands on chain."""
-    settings, agreement_id = read_config(config), find_id(agreement)
+    settings = read_config(config)
+    agreement_id = _find_here(agreement, settings)
 
     async def read() -> dict[str, Any]:
         async with make_client(settings) as client:
             return await _status(client, agreement_id)
 
-    value = run(read())
+    value, names = run(read()), known_names(None, config)
     shown = {name: when(item) if name.startswith("not_") and item else item for name, item in value.items()}
-    Screen(as_json).answer(value, fields(shown))
+    shown["narrowed"] = [
+        f"{item['how']} {item['what'] or ''}".rstrip() + f" by {called(item['party'], names)}"
+        for item in value["narrowed"]
+    ]
+    Screen(as_json).answer(value, fields(with_ether(shown)))
 
 
 def receipt_fields(receipt: Receipt) -> dict[str, Any]:
@@ -208,7 +217,31 @@ async def _status(client: Client, agreement_id: bytes) -> dict[str, Any]:
         "quota_per_requester": record.quota_per_requester,
         "fee_wei": str(record.fee),
         "release_delay": record.release_delay,
+        "narrowed": [
+            {"how": _HOW[event.how], "what": _dropped(event), "party": event.party}
+            for event in await client.narrowings(agreement_id)
+        ],
     }
+
+
+_HOW = {
+    "AgreementSuspended": "suspended",
+    "AgreementResumed": "resumed",
+    "AgreementRevoked": "revoked",
+    "MeasurementDropped": "dropped measurement",
+    "HostDropped": "dropped host",
+}
+
+
+def _dropped(event: AgreementNarrowed) -> str | None:
+    """A measurement, a platform id, or an operator's address, which the registry keeps as a word."""
+    from eth_utils.address import to_checksum_address
+
+    if event.what is None:
+        return None
+    if event.how == "HostDropped" and not any(event.what[:12]):
+        return str(to_checksum_address(event.what[12:]))
+    return "0x" + event.what.hex()
 
 
 def _transact(
@@ -220,7 +253,8 @@ def _transact(
     as_json: bool,
 ) -> None:
     """Send one transaction about an agreement, and answer with the status after it."""
-    settings, agreement_id = read_config(config), find_id(agreement)
+    settings = read_config(config)
+    agreement_id = _find_here(agreement, settings)
     wallet = open_wallet(settings, keystore, password_file)
 
     async def send() -> dict[str, Any]:
@@ -233,6 +267,19 @@ def _transact(
     with screen.busy("waiting for the chain"):
         value = run(send())
     screen.answer(value)
+
+
+def _find_here(agreement: str, settings: ClientConfig) -> bytes:
+    """An agreement's id. One in a file has to be of the configured registry: another one would take a revocation, too, and
+    the agreement would go on where it lives."""
+    from oracle.agreement.document import read_document
+
+    path = Path(agreement)
+    if not path.exists():
+        return find_id(agreement)
+    document = read_document(path)
+    _same_chain(document, settings.deployment.chain_id, settings.deployment.agreement_registry)
+    return document.id
 
 
 def _same_chain(document: AgreementDocument, chain_id: int, registry: str) -> None:

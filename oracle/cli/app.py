@@ -24,6 +24,7 @@ from oracle.cli import (
     keys,
     receipt,
     task,
+    task_facts,
     worker,
 )
 from oracle.cli.screen import file_error, report
@@ -82,9 +83,8 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_ON_CHAIN = agreement_chain  # adds its commands to the agreement group
-for group in (keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
+_MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
+for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
-app.command("devnet")(devnet.devnet)
 app.command("doctor")(doctor.doctor)

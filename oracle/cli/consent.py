@@ -104,12 +104,14 @@ def as_rows(lines: Sequence[Line]) -> list[dict[str, str]]:
 
 
 def summary(document: AgreementDocument) -> dict[str, Any]:
-    """What every command about a document answers."""
+    """What every command about a document answers; `unchecked` are wallets' signatures, which only the chain can check."""
+    parties = document.agreement.parties()
     return {
         "agreement_id": document.id,
         "chain_id": document.chain.chain_id,
-        "parties": document.agreement.parties(),
-        "signed": [p for p in document.agreement.parties() if p not in document.missing()],
+        "parties": parties,
+        "signed": [p for p in parties if p in document.signatures],
+        "unchecked": [p for p in parties if p in document.contract_signatures],
         "missing": document.missing(),
     }
 
@@ -121,22 +123,32 @@ def explain_with(
     config: Path | None,
     names: Mapping[str, str] | None = None,
 ) -> tuple[Line, ...]:
-    from enclave_app.protocol.bundle import read_bundle
+    from enclave_app.protocol.bundle import MAX_BUNDLE, read_bundle
     from oracle.agreement.explain import explain
     from oracle.dataset.seal import load_manifest
+    from oracle.files import read_file
 
-    bundle = None if function is None else read_bundle(function.read_bytes(), document.agreement.fn.id)
+    bundle = None
+    if function is not None:
+        bundle = read_bundle(read_file(function, MAX_BUNDLE), document.agreement.fn.id)
     given = parse_pairs(manifests or (), "--manifest")
     loaded = {name: load_manifest(Path(path)) for name, path in given.items()}
     return explain(document, bundle=bundle, manifests=loaded, names=names, deployment=configured(config))
 
 
-def signer_names(keystore: Path | None, config: Path | None) -> dict[str, str]:
-    """Whoever is about to sign is called so: of all addresses, their own is the one that they look for."""
+def known_names(keystore: Path | None, config: Path | None) -> dict[str, str]:
+    """Names of the user's own for addresses. Whoever is about to sign is YOU: of all addresses, the one to look for."""
+    from oracle.cli.common import DEFAULT_CONFIG
     from oracle.keys import read_wallet
 
-    path = keystore or read_config(config).keystore
-    return {} if path is None else {read_wallet(path).address: "YOU"}
+    settings = read_config(config) if config is not None or DEFAULT_CONFIG.exists() else None
+    names = {} if settings is None else {address: name for name, address in settings.names.items()}
+    path = keystore or (settings.keystore if settings else None)
+    return names if path is None else {**names, read_wallet(path).address: "YOU"}
+
+
+def called(address: str, names: Mapping[str, str]) -> str:
+    return f"{names[address]} ({address})" if address in names else address
 
 
 def configured(config: Path | None) -> Deployment | None:

@@ -259,22 +259,24 @@ def _read_brokers(paths: Sequence[Path]) -> list[PublicKey]:
 def _read_shares(dataset: Path, path: Path | None) -> ShareList | None:
     """The share list of a dataset: the named file, or the one beside it if there is one."""
     from enclave_app.protocol.canonical import parse
-    from enclave_app.protocol.shares import ShareList
+    from enclave_app.protocol.shares import MAX_SHARE_LIST, ShareList
+    from oracle.files import read_file
 
     path = path or (_beside(dataset) if _beside(dataset).exists() else None)
-    return None if path is None else parse(ShareList, path.read_bytes())
+    return None if path is None else parse(ShareList, read_file(path, MAX_SHARE_LIST))
 
 
 def _brokers_of(blobs: Path, listed: ShareList | None, given: Sequence[PublicKey]) -> list[PublicKey]:
     """The public keys of a share list's brokers: given, or kept by `share`. Without them no enclave could seal an output."""
-    from enclave_app.protocol.hpke import PublicKey
+    from enclave_app.protocol.hpke import PUBLIC_KEY_BYTES, PublicKey
     from enclave_app.protocol.storage import blob_name
+    from oracle.files import read_file
 
     known = {key.digest: key for key in given}
     for entry in () if listed is None else listed.brokers:
         kept = blobs / blob_name(entry.broker)
         if entry.broker not in known and kept.exists():
-            key = PublicKey(kept.read_bytes())
+            key = PublicKey(read_file(kept, PUBLIC_KEY_BYTES))
             known[key.digest] = key
         if entry.broker not in known:
             raise Refused(

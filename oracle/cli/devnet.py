@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oracle.cli.common import Json, run
-from oracle.cli.screen import Screen, fields, grid
+from enclave_app.protocol.errors import Refused
+from oracle.cli.common import ConfigFile, Json, parse_address, read_config, run
+from oracle.cli.screen import Screen, fields, grid, with_ether
 
 if TYPE_CHECKING:
     from oracle.devnet import Devnet
 
 
+app = typer.Typer(
+    name="devnet",
+    help="Run everything on this machine until Ctrl-C. For development: its enclave is SIMULATED.",
+    invoke_without_command=True,
+)
+
+
+@app.callback()
 def devnet(
+    ctx: typer.Context,
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Where everything lies; a new directory.")
     ] = Path(".devnet"),
@@ -23,23 +33,56 @@ def devnet(
     block_time: Annotated[
         float | None, typer.Option(help="Seconds between blocks. [default: a block for every transaction]")
     ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Where the chain answers. [default: a free port]")
+    ] = None,
+    with_agreement: Annotated[
+        bool, typer.Option("--with-agreement", help="Bring the example's agreements into force, open to any requester.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C. For development: its enclave is SIMULATED."""
+    if ctx.invoked_subcommand is not None:
+        return
     from oracle.devnet import Devnet, Options
+    from oracle.devnet.scenario import activate_example
 
     screen = Screen(as_json)
 
     async def serve() -> None:
         async with AsyncExitStack() as stack:
             with screen.busy("starting the devnet"):
-                opened = Devnet.open(directory, Options(brokers=brokers, block_time=block_time))
+                opened = Devnet.open(directory, Options(brokers=brokers, block_time=block_time, port=port))
                 running = await stack.enter_async_context(opened)
+                if with_agreement:
+                    await activate_example(running)
             _announce(screen, running)
             await _until_stopped()
         screen.say("stopped")
 
     run(serve())
+
+
+@app.command("fund")
+def fund(
+    address: Annotated[
+        str | None, typer.Argument(metavar="ADDRESS", help="Whose. [default: the configured wallet's]")
+    ] = None,
+    ether: Annotated[int, typer.Option(min=1, max=1_000_000, help="How much.")] = 10,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give an address ether, out of nothing, as only a development chain does."""
+    from oracle.devnet.accounts import give_ether
+    from oracle.keys import read_wallet
+
+    settings = read_config(config)
+    if address is None and settings.keystore is None:
+        raise Refused("wallet.missing", "no wallet was given", hint="Give an ADDRESS, or name a keystore in the file")
+    whose = parse_address(address) if address is not None else read_wallet(Path(str(settings.keystore))).address
+    held = run(give_ether(settings.rpc, whose, ether * 10**18))
+    value = {"address": whose, "balance_wei": str(held)}
+    Screen(as_json).answer(value, fields(with_ether(value)))
 
 
 def _announce(screen: Screen, running: Devnet) -> None:

@@ -10,12 +10,13 @@ import typer
 
 from enclave_app.protocol.errors import Refused
 from oracle.cli.common import ConfigFile, Json, parse_pairs, read_config, run, typed_params
-from oracle.cli.screen import Screen, fields, grid, to_plain
+from oracle.cli.screen import Screen, fields, grid, table_rows, to_plain
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from enclave_app.protocol.bundle import Bundle
+
+MAX_UINT32 = (1 << 32) - 1
+MAX_SAFE = (1 << 53) - 1
 
 app = typer.Typer(name="function", help="Functions: pack, inspect, test, publish.", no_args_is_help=True)
 
@@ -77,7 +78,10 @@ def inspect(bundle: BundleFile, as_json: Json = False) -> None:
 
 @app.command("test")
 def try_out(
-    bundle: BundleFile,
+    bundle: Annotated[
+        Path,
+        typer.Argument(metavar="BUNDLE|FUNCTION.yaml", help="A bundle, or the description or folder it is made of."),
+    ],
     sample: Annotated[
         list[str],
         typer.Option(
@@ -85,10 +89,10 @@ def try_out(
         ),
     ],
     param: Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter.")] = None,
-    memory: Annotated[int, typer.Option(help="MiB of memory.")] = 512,
-    seconds: Annotated[int, typer.Option(help="Seconds of time.")] = 30,
-    rows: Annotated[int, typer.Option(help="Rows of output.")] = 100_000,
-    size: Annotated[int, typer.Option(help="Bytes of output.")] = 64 << 20,
+    memory: Annotated[int, typer.Option(min=1, max=MAX_UINT32, help="MiB of memory.")] = 512,
+    seconds: Annotated[int, typer.Option(min=1, max=MAX_UINT32, help="Seconds of time.")] = 30,
+    rows: Annotated[int, typer.Option(min=1, max=MAX_SAFE, help="Rows of output.")] = 100_000,
+    size: Annotated[int, typer.Option(min=1, max=MAX_SAFE, help="Bytes of output.")] = 64 << 20,
     as_of: Annotated[
         int | None, typer.Option("--as-of", help="The request's time in unix seconds. [default: now]")
     ] = None,
@@ -96,9 +100,11 @@ def try_out(
 ) -> None:
     """Run a function here on sample rows, under the enclave's own limits and in its sandbox."""
     from enclave_app.protocol.structs import Limits
+    from oracle.function.spec import pack_directory
     from oracle.function.trial import try_function
 
-    function = _read(bundle)
+    unpacked = bundle.is_dir() or bundle.suffix in (".yaml", ".yml")
+    function = pack_directory(bundle) if unpacked else _read(bundle)
     samples = {name: Path(path) for name, path in parse_pairs(sample, "--sample").items()}
     params = typed_params(parse_pairs(param or (), "--param"), function.header.params)
     limits = Limits(memory_mib=memory, time_seconds=seconds, output_bytes=size, output_rows=rows)
@@ -110,11 +116,15 @@ def try_out(
             )
         )
     seconds_taken = round(time.monotonic() - started, 3)
-    shown = [grid(table.column_names, _rows(table), title=name) for name, table in outputs.items()]
+    rows_of = {name: table_rows(table) for name, table in outputs.items()}
+    shown = [grid(table.column_names, rows_of[name], title=name) for name, table in outputs.items()]
     screen.answer(
         {
             "function_id": function.id,
-            "outputs": {name: table.to_pylist() for name, table in outputs.items()},
+            "outputs": {
+                name: [dict(zip(table.column_names, row, strict=True)) for row in rows_of[name]]
+                for name, table in outputs.items()
+            },
             "seconds": seconds_taken,
         },
         *shown,
@@ -153,13 +163,10 @@ def publish(
 
 
 def _read(path: Path) -> Bundle:
-    from enclave_app.protocol.bundle import read_bundle
+    from enclave_app.protocol.bundle import MAX_BUNDLE, read_bundle
+    from oracle.files import read_file
 
-    return read_bundle(path.read_bytes(), None)
-
-
-def _rows(table: pa.Table) -> list[tuple[object, ...]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return read_bundle(read_file(path, MAX_BUNDLE), None)
 
 
 def _domain(param: dict[str, object]) -> str:

@@ -29,7 +29,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a broker's keys, and the card that it shows to everyone."""
-    from oracle.keybroker.keys import CARD
+    from oracle.card import CARD
     from oracle.keybroker.keys import init as init_broker
 
     card = init_broker(directory, password_from(password_file, str(directory), new=True)(), url=url)
@@ -92,7 +92,7 @@ def verify(
 ) -> None:
     """Check that a log is whole: every link, every signature. Fails where it is not."""
     from enclave_app.protocol.digests import parse_digest
-    from oracle.keybroker.keys import read_card
+    from oracle.card import read_card
     from oracle.keybroker.log import verify_log
 
     file = _file(place)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from enclave_app.protocol.errors import OracleError, Refused
+from enclave_app.protocol.errors import Refused
 from oracle.cli.common import Json, PasswordFile, password_from
 from oracle.cli.screen import Screen
 
@@ -44,11 +43,15 @@ def show(
     file: Annotated[Path, typer.Argument(help="A key file of any kind, or a broker's card.")],
     as_json: Json = False,
 ) -> None:
-    """Show a key file's address or digest. No password is needed."""
+    """Show a key file's address or digest, or what a broker's card says. No password is needed."""
+    from oracle.card import read_card
     from oracle.keys import read_public_key, read_wallet
 
-    if _is_keystore(file):
+    if (kind := _format(file)) == "keystore":
         found: dict[str, Any] = {"kind": "wallet", "file": str(file), "address": read_wallet(file).address}
+    elif kind == "enclave-oracle/broker":
+        card = read_card(file)
+        found = {"kind": "broker", "file": str(file), "digest": card.digest, "signer": card.signer, "url": card.url}
     else:
         found = {"kind": "hpke", "file": str(file), "digest": read_public_key(file).digest}
     Screen(as_json).answer(found)
@@ -63,7 +66,7 @@ def public(
     """Write the public half of an HPKE key to a file that may be handed out."""
     from oracle.keys import read_public_key, write_public_key
 
-    if _is_keystore(file):
+    if _format(file) == "keystore":
         raise Refused("keys.wallet", f"{file} is a wallet; its public half is its address", hint="`oracle keys show`")
     key = read_public_key(file)
     if out.exists():
@@ -72,13 +75,16 @@ def public(
     Screen(as_json).answer({"kind": "hpke-public", "file": str(out), "digest": key.digest})
 
 
-def _is_keystore(path: Path) -> bool:
+def _format(path: Path) -> str:
+    """What a JSON file says it is, `keystore` for a wallet of any tool; nothing for other files."""
+    from enclave_app.protocol.canonical import load
     from oracle.passwords import read_secret
 
+    data = read_secret(path)
     try:
-        value = json.loads(read_secret(path))
-    except OracleError:
-        raise
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and "crypto" in value
+        value = load(data, canonical=False)
+    except Refused:
+        return ""  # an HPKE key may be bytes or hex
+    if not isinstance(value, dict):
+        return ""
+    return "keystore" if "crypto" in value else str(value.get("format", ""))

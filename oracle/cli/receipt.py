@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enclave_app.protocol.errors import Refused
-from oracle.cli.common import ConfigFile, Json, make_client, parse_address, parse_id, read_config, run
+from oracle.cli.common import ConfigFile, Json, make_client, parse_address, read_config, run
 from oracle.cli.screen import Screen, grid, plain, when
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="receipt", help="What a settled task leaves for strangers to check.", no_args_is_help=True)
 ReceiptFile = Annotated[Path, typer.Argument(metavar="FILE", help="The receipt.")]
+FETCH_PATIENCE = 10.0
+"""Seconds: a worker writes the receipt a moment after the settlement."""
 MARKS = {True: "✓", False: "✗", None: "·"}
 
 
@@ -51,13 +53,15 @@ def verify(
 
     Exits 0 only for a receipt that is authentic: of the agreement or the parties that you name.
     """
+    from enclave_app.protocol.bundle import MAX_BUNDLE
+    from oracle.files import read_file
     from oracle.receipt import Verdict, read_receipt_file, verify_receipt
 
     if (agreement is not None) + (parties is not None) + consistency_only > 1:
         raise typer.BadParameter("give one of --agreement, --parties and --consistency-only")
     expected = _expected(agreement, parties)
     data = read_receipt_file(file)
-    bundle = None if function is None else function.read_bytes()
+    bundle = None if function is None else read_file(function, MAX_BUNDLE)
     if rpc is None:
         found = verify_receipt(data, expected, int(time.time()), allow_simulated=allow_simulated, function=bundle)
     else:
@@ -75,17 +79,19 @@ def verify(
 
 @app.command("fetch")
 def fetch(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id, or the file that `task request` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the receipt.")],
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Get a settled task's receipt from storage. Check it with `oracle receipt verify`."""
-    settings, task_id = read_config(config), parse_id(task, "task")
+    from oracle.cli.task import find_task_id
+
+    settings, task_id = read_config(config), find_task_id(task)
 
     async def get() -> bytes:
         async with make_client(settings) as client:
-            return await client.receipt(task_id)
+            return await client.receipt(task_id, patience=FETCH_PATIENCE)
 
     data = run(get())
     out.write_bytes(data)

@@ -20,6 +20,7 @@ from oracle.cli.advice import advice
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    import pyarrow as pa
     from rich.console import Console, RenderableType
 
 PIPE_WIDTH = 120
@@ -106,6 +107,19 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | 
     return table
 
 
+def table_rows(table: pa.Table) -> list[tuple[Any, ...]]:
+    """A table's rows as Python values; Refused `result.values` where one has none, as a date of the year 12000."""
+    try:
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    except (ValueError, ArithmeticError) as error:
+        raise Refused(
+            "result.values",
+            "a value of the table cannot be shown",
+            found=type(error).__name__,
+            hint="Write the result to a file",
+        ) from None
+
+
 def show(value: Any) -> str:
     """A value for a person."""
     if value is None:
@@ -130,6 +144,19 @@ def when(seconds: int) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
         return str(seconds)
+
+
+def with_ether(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a person: amounts in ether, where programs read `…_wei`."""
+    from oracle.agreement.units import show_wei
+
+    found = {}
+    for name, item in value.items():
+        if name.endswith("_wei"):
+            found[name.removesuffix("_wei")] = show_wei(int(item))
+        else:
+            found[name] = item
+    return found
 
 
 def to_json(value: Any) -> str:

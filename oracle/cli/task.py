@@ -22,7 +22,7 @@ from oracle.cli.common import (
     run,
     typed_params,
 )
-from oracle.cli.screen import Screen, fields, grid, when
+from oracle.cli.screen import Screen, fields, grid, table_rows, when, with_ether
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,7 @@ def request(
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter, visible to everyone.")
     ] = None,
     seconds: Annotated[
-        int, typer.Option(min=1, help="How long it may take; after that the fee can be had back.")
+        int, typer.Option(min=1, max=30 * 86400, help="How long it may take; after that the fee can be had back.")
     ] = 3600,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result's settlement.")] = False,
     patience: Patience = None,
@@ -95,7 +95,7 @@ def request(
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
         value = run(send())
-    screen.answer(value, fields({**value, "deadline": when(value["deadline"])}))
+    screen.answer(value, fields(with_ether({**value, "deadline": when(value["deadline"])})))
     screen.say("", f"Its result: oracle task result 0x{value['task_id'].hex()}")
 
 
@@ -107,7 +107,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Follow a task until it has ended."""
-    settings, task_id, screen = read_config(config), _task_id(task), Screen(as_json)
+    settings, task_id, screen = read_config(config), find_task_id(task), Screen(as_json)
 
     async def follow() -> dict[str, Any]:
         async with make_client(settings) as client:
@@ -138,7 +138,7 @@ def result(
     as_json: Json = False,
 ) -> None:
     """Open a task's result: waits for it, gathers the brokers' shares, checks it against the chain."""
-    settings, task_id = read_config(config), _task_id(task)
+    settings, task_id = read_config(config), find_task_id(task)
     if out is not None:
         _writer(out)
         if out.exists():
@@ -161,9 +161,9 @@ def result(
         _writer(out)(table)
         screen.answer({**value, "file": str(out)}, fields({"file": out, "rows": table.num_rows}))
     else:
-        rows = list(zip(*(column.to_pylist() for column in table.slice(0, SHOWN_ROWS).columns), strict=True))
-        body = {**value, "rows": table.to_pylist()} if as_json else value
-        screen.answer(body, grid(table.column_names, rows))
+        rows = table_rows(table if as_json else table.slice(0, SHOWN_ROWS))
+        named = [dict(zip(table.column_names, row, strict=True)) for row in rows]
+        screen.answer({**value, "rows": named} if as_json else value, grid(table.column_names, rows[:SHOWN_ROWS]))
         if table.num_rows > SHOWN_ROWS:
             screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
 
@@ -214,7 +214,8 @@ def withdraw(
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
         held, receipt = run(send())
-    screen.answer({"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)})
+    value = {"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)}
+    screen.answer(value, fields(with_ether(value)))
 
 
 def _standing(task: TaskOnChain) -> str:
@@ -223,7 +224,7 @@ def _standing(task: TaskOnChain) -> str:
     return f"{task.state.name.lower()}{since}"
 
 
-def _task_id(text: str) -> bytes:
+def find_task_id(text: str) -> bytes:
     from enclave_app.protocol.canonical import MAX_DOCUMENT, load
     from enclave_app.protocol.digests import parse_digest
     from oracle.cli.common import parse_id
@@ -248,7 +249,7 @@ def _end(
 ) -> None:
     from oracle.cli.agreement_chain import receipt_fields
 
-    settings, task_id = read_config(config), _task_id(task)
+    settings, task_id = read_config(config), find_task_id(task)
     wallet = open_wallet(settings, keystore, password_file)
 
     async def send() -> dict[str, Any]:

@@ -22,6 +22,7 @@ from enclave_app.protocol.manifest import MAX_MANIFEST, Column, File, Manifest, 
 from enclave_app.protocol.storage import blob_name
 from oracle.dataset.keyfile import DatasetKeys, check_protection, write_keys
 from oracle.dataset.sources import Table, open_source
+from oracle.files import read_file, within
 from oracle.naming import naming
 from oracle.passwords import SCRYPT_N, Password
 
@@ -63,7 +64,7 @@ def seal(
 ) -> Sealed:
     """Seal a table into a directory that holds no dataset yet.
 
-    `lineage` is 32 bytes; give a former version's, so that budgets carry over (R9), or none for new data. Memory stays
+    `lineage` is 32 bytes; give a former version's, so that budgets carry over, or none for new data. Memory stays
     near twice `file_bytes`. `progress` is told of each batch of rows that was read. Raises Refused `seal.exists`,
     `dataset.*`, `keys.protection`.
     """
@@ -74,6 +75,7 @@ def seal(
             raise Refused("seal.exists", f"{path} is already there", hint="Seal into a new directory")
     if keys_path.exists():
         raise Refused("seal.exists", f"{keys_path} is already there", hint="Name a new file for the keys")
+    # Budgets belong to (owner, lineage): R9.
     if lineage is not None and len(lineage) != 32:
         raise Refused("dataset.lineage", "a lineage has the wrong length", found=len(lineage), expected="32 bytes")
     table = open_source(source)
@@ -127,11 +129,8 @@ def _write_blobs(
 
 def load_manifest(path: Path, expected: bytes | None = None) -> Manifest:
     """A manifest from a file, or from `manifest.json` in a directory; with `expected`, only the dataset of that id."""
-    path = path / MANIFEST_NAME if path.is_dir() else path
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
+    path = within(path, MANIFEST_NAME)
+    data = read_file(path, MAX_MANIFEST)
     with naming(path):
         return read_manifest(data, sha256(data) if expected is None else expected)
 

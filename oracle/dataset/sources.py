@@ -42,7 +42,8 @@ def open_source(source: pa.Table | Path | Sequence[Path]) -> Table:
     if not paths:
         raise Refused("dataset.source", "no file to seal was named")
     first = _schema_of(paths[0])
-    stored = storable(first)
+    with _reading(paths[0]):
+        stored = storable(first)
     return Table(stored, _conform(_read_all(paths, first), stored))
 
 
@@ -97,7 +98,7 @@ def _conform(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
     for batch in batches:
         try:
             arrays = [array.cast(field.type) for array, field in zip(batch.columns, schema, strict=True)]
-        except pa.ArrowInvalid:
+        except pa.ArrowException:
             raise Refused("dataset.type", "a column does not convert", found=str(batch.schema)[:200]) from None
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -117,7 +118,10 @@ def _read_all(paths: Sequence[Path], first: pa.Schema) -> Iterator[pa.RecordBatc
                     "the files of one table differ in columns or types",
                     found=f"{path} against {paths[0]}",
                 )
-            yield from batches
+            for batch in batches:
+                # pyarrow does not look at an Arrow file's offsets before it follows them.
+                batch.validate(full=True)
+                yield batch
 
 
 def _open(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -157,7 +161,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Refused("dataset.source", f"cannot read {path}", found=_why(path, error)) from None
-    except pa.ArrowException as error:
+    # A name or a message that is no UTF-8 fails when Python makes text of it.
+    except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise Refused(
             "dataset.source",
             f"cannot read {path} as a table",

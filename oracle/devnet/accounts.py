@@ -8,6 +8,8 @@ from pathlib import Path
 
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.signing import SigningKey
+from oracle.chain.rpc import Rpc, as_int
+from oracle.errors import Permanent, RpcFault
 from oracle.keys import create_hpke_key, create_wallet, load_hpke_key, load_wallet
 
 SCRYPT_N = 1 << 12
@@ -46,3 +48,21 @@ def open_account(directory: Path, name: str) -> Account:
     return Account(
         name, load_wallet(keystore, password), load_hpke_key(hpke_file, password), keystore, hpke_file, password_file
     )
+
+
+async def give_ether(rpc_url: str, address: str, wei: int) -> int:
+    """Add to an address' balance, as anvil does on request; returns what it holds then, in wei.
+
+    Raises Permanent `devnet.fund` where the chain does not do that.
+    """
+    rpc = Rpc(rpc_url)
+    try:
+        held = as_int(await rpc.call("eth_getBalance", address, "latest")) + wei
+        await rpc.call("anvil_setBalance", address, hex(held))
+    except RpcFault as fault:
+        raise Permanent(
+            "devnet.fund", "this chain gives no ether away", found=fault.message, hint="Only a devnet does"
+        ) from None
+    finally:
+        await rpc.close()
+    return held

@@ -25,6 +25,7 @@ from enclave_app.protocol.canonical import dump
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.structs import Chain, Confirmation
+from oracle.card import BrokerCard
 from oracle.chain.abi import load as load_contract
 from oracle.chain.deploy import Deployment, deploy_development
 from oracle.chain.events import get_logs, topic
@@ -37,7 +38,6 @@ from oracle.devnet.accounts import SCRYPT_N, Account, open_account
 from oracle.devnet.example import write_example
 from oracle.devnet.processes import Process, free_port, until
 from oracle.errors import OracleError, Permanent
-from oracle.keybroker.keys import BrokerCard
 from oracle.keybroker.keys import init as init_broker
 
 FUNDS = 10_000 * 10**18
@@ -61,10 +61,12 @@ SERVICE_ACCOUNTS = ("deployer", "appraiser", "operator")
 
 @dataclass(frozen=True)
 class Options:
-    """`block_time` in seconds (None: a block for every transaction); `people` are accounts beside the services' own."""
+    """`block_time` in seconds (None: a block for every transaction); `port` is the chain's (None: a free one); `people` are
+    accounts beside the services' own."""
 
     brokers: int = 3
     block_time: float | None = None
+    port: int | None = None
     people: tuple[str, ...] = EXAMPLE_PEOPLE
     worker: dict[str, Any] = field(default_factory=dict)
     patience: float = 60.0
@@ -182,6 +184,9 @@ class Devnet:
         await asyncio.gather(self._deploy(), asyncio.to_thread(self._init_brokers))
         await asyncio.gather(self._start_brokers(), self._start_worker())
         await self._enclave_registered()
+        # What drafts name, under names for people.
+        (self.directory / "enclave.measurement").write_text(f"0x{self.measurement.hex()}\n")
+        (self.directory / "appraiser.anchor").write_text(f"0x{self.anchors[0].hex()}\n")
         for name in self.accounts:
             self._write_client_yaml(name)
         if set(EXAMPLE_PEOPLE) <= self.accounts.keys():
@@ -195,7 +200,7 @@ class Devnet:
             raise Permanent(
                 "devnet.anvil", "anvil is not installed", hint="scripts/setup brings it; see `oracle doctor`"
             )
-        port = free_port()
+        port = self.options.port or free_port()
         # One slot an epoch: `safe` and `finalized` follow the head closely, so brokers that wait for them do not stall.
         command = [program, "--host", "127.0.0.1", "--port", str(port), "--slots-in-an-epoch", "1", "--accounts", "0"]
         if self.options.block_time is not None:
@@ -216,7 +221,8 @@ class Devnet:
         await until("anvil", answers, [self.anvil], self.options.patience)
 
     async def _make_platform(self) -> None:
-        """A development root, made new (R4), and one platform under it."""
+        """A development root, made new, and one platform under it."""
+        # R4: made for this devnet, and never shipped.
         maker = Process(
             "platform",
             self._python("enclave_app.attesters.platform", str(self.directory / "platform")),

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.structs import Agreement
-from oracle.agreement.document import AgreementDocument
+from oracle.agreement.document import AgreementDocument, write_document
 from oracle.agreement.draft import Deployment as DraftDeployment
 from oracle.agreement.draft import build_draft
 from oracle.agreement.sign import sign
@@ -21,8 +21,11 @@ from oracle.dataset.publish import publish_dataset
 from oracle.dataset.seal import seal
 from oracle.dataset.share import share_dataset
 from oracle.devnet.network import Devnet
-from oracle.function.spec import FunctionSpec, pack_function
+from oracle.function.inspect import publish_function
+from oracle.function.spec import FunctionSpec, pack_directory, pack_function
+from oracle.passwords import password_file
 from oracle.storage import open_storage
+from oracle.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,9 @@ async def prepare(
         },
         base=directory,
         now=int(time.time()) - 60,
-        deployment=DraftDeployment(devnet.chain, devnet.deployment.oracle, devnet.deployment.enclave_registry),
+        deployment=_deployed(devnet),
     )
-    document = draft.document
-    wallets = {account.wallet.address: account.wallet for account in devnet.accounts.values()}
-    for party in document.agreement.parties():
-        document = sign(document, wallets[party])
-    return Prepared(document, manifests)
+    return Prepared(_sign_all(devnet, draft.document), manifests)
 
 
 async def activate(devnet: Devnet, prepared: Prepared, account: str = "institute") -> bytes:
@@ -136,6 +135,47 @@ async def activate(devnet: Devnet, prepared: Prepared, account: str = "institute
     async with devnet.client(account) as client:
         agreement_id, _ = await client.activate(prepared.agreement, prepared.document.ordered_signatures())
     return agreement_id
+
+
+async def activate_example(devnet: Devnet) -> None:
+    """Play the people of the devnet's example, up to active agreements that anyone may ask under.
+
+    Its folder then holds what their commands would have left there, and two files: `agreement.json`, and `cancellable.json`,
+    under which a request can be cancelled for 20 blocks, and is not computed before that.
+    """
+    base = devnet.directory / "example"
+    cards = [broker.card.public_key() for broker in devnet.brokers]
+    draft = read_yaml(base / "draft.yaml")
+    async with open_storage(devnet.storage) as storage:
+        for part in draft["data"]:
+            name, owner = part["name"], devnet.accounts[part["owner"]]
+            keys, password = base / f"{name}.keys", password_file(owner.password_file)
+            sealed = seal(base / f"{name}.csv", base / name, password=password, keys_path=keys, scrypt_n=1 << 12)
+            threshold = draft["brokers"]["threshold"]
+            shares = share_dataset(sealed.manifest, sealed.keys, devnet.chain, owner.wallet.address, cards, threshold)
+            (base / part["shares"]).write_bytes(shares.canonical())
+            await publish_dataset(sealed.manifest, sealed.blobs, storage, shares=shares, brokers=cards)
+        bundle = pack_directory(base)
+        (base / draft["function"]["bundle"]).write_bytes(bundle.raw)
+        await publish_function(bundle, storage)
+    draft["access"] = {"requesters": "anyone", "quota": 1_000}
+    for name, delay in (("agreement", 0), ("cancellable", 20)):
+        draft["brokers"]["releaseDelay"] = delay
+        document = build_draft(draft, base=base, now=int(time.time()) - 60, deployment=_deployed(devnet)).document
+        document = _sign_all(devnet, document)
+        write_document(base / f"{name}.json", document)
+        await activate(devnet, Prepared(document, {}))
+
+
+def _deployed(devnet: Devnet) -> DraftDeployment:
+    return DraftDeployment(devnet.chain, devnet.deployment.oracle, devnet.deployment.enclave_registry)
+
+
+def _sign_all(devnet: Devnet, document: AgreementDocument) -> AgreementDocument:
+    wallets = {account.wallet.address: account.wallet for account in devnet.accounts.values()}
+    for party in document.agreement.parties():
+        document = sign(document, wallets[party])
+    return document
 
 
 def _spec(

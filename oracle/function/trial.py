@@ -14,6 +14,7 @@ from enclave_app.protocol.bundle import Bundle, InputTable
 from enclave_app.protocol.canonical import dump, load
 from enclave_app.protocol.errors import Bug, Permanent, Refused, Retryable
 from enclave_app.protocol.structs import Limits
+from oracle.arrow import read_table
 from oracle.dataset.sources import open_source
 from oracle.dataset.types import parse_type
 from oracle.function.diagnose import explain_sql_error
@@ -63,7 +64,7 @@ async def try_function(
             message = f"{message}: {said}"
         raise {"function": Permanent, "host": Retryable}.get(str(answer.get("kind")), Refused)(code, message)
     outputs = zip(bundle.header.outputs, parts, strict=True)
-    return {name: pa.ipc.open_stream(part).read_all() for name, part in outputs}
+    return {name: read_table(part, most_rows=limits.output_rows) for name, part in outputs}
 
 
 async def _call(data: bytes, seconds: float) -> bytes:

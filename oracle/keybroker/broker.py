@@ -10,9 +10,10 @@ from importlib import metadata
 
 from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.fields import Address, Bytes32, Uint256
+from oracle.card import BrokerCard
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.config import KeyBrokerConfig, read_password
-from oracle.keybroker.keys import LOG_FILE, BrokerCard, BrokerKeys, load
+from oracle.keybroker.keys import LOG_FILE, BrokerKeys, load
 from oracle.keybroker.ledger import Ledger
 from oracle.keybroker.output import OutputReleaser
 from oracle.keybroker.release import Releaser

@@ -11,16 +11,13 @@ from oracle.chain.source import Block, QuorumSource, SingleSource, Source
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.keybroker.config import ServedChain
 
-MAX_ANSWER = 8 << 20
-"""A broker reads records and block headers, never logs: one endpoint must not fill its memory (R13)."""
-
 
 class ChainAccess:
     """One served chain."""
 
     def __init__(self, config: ServedChain, clock: Callable[[], float]) -> None:
         self.config, self._clock = config, clock
-        self._rpcs = [Rpc(url, timeout=config.timeout, most=MAX_ANSWER) for url in config.rpc]
+        self._rpcs = [Rpc(url, timeout=config.timeout) for url in config.rpc]
         singles = [SingleSource(rpc) for rpc in self._rpcs]
         self.source: Source = singles[0] if len(singles) == 1 else QuorumSource(singles, config.votes)
         self._known_chain = False

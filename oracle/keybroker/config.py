@@ -12,6 +12,7 @@ from enclave_app.protocol.fields import Address
 from enclave_app.protocol.release import MAX_BODY
 from enclave_app.protocol.structs import Confirmation
 from oracle.errors import Refused
+from oracle.passwords import password_file
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 Rate = Annotated[float, Field(gt=0, le=100_000)]
@@ -90,13 +91,17 @@ class Anchors(YamlModel):
 
 
 class RateLimits(YamlModel):
-    """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`."""
+    """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`.
+
+    `body_bytes` bounds all request bodies that are being read or worked on; one client address gets a fourth of them.
+    """
 
     per_client: Rate = 50
     per_client_burst: Rate = 200
     overall: Rate = 500
     overall_burst: Rate = 1000
     concurrent: int = Field(default=32, ge=1, le=1024)
+    body_bytes: int = Field(default=128 << 20, ge=1024, le=1 << 40)
 
 
 class KeyBrokerConfig(YamlModel):
@@ -139,11 +144,11 @@ def read_config(path: Path) -> KeyBrokerConfig:
 
 
 def read_password(path: Path) -> str:
-    """A password from a file, without the newline at its end."""
+    """A password from the first line of a file, as `oracle keybroker init` took it. Raises Refused `config.password`."""
     try:
-        password = path.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused("config.password", f"the password file {path} cannot be read ({type(error).__name__})") from None
+        password = password_file(path)()
+    except Refused as refusal:
+        raise Refused("config.password", f"the password file cannot be read: {refusal.message}") from None
     if not password:
         raise Refused("config.password", f"the password file {path} is empty")
     return password

@@ -8,43 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from enclave_app.protocol.canonical import Document, parse
-from enclave_app.protocol.fields import Address, Bytes, Bytes32
-from enclave_app.protocol.hpke import PublicKey, SealingKey
+from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.signing import SigningKey
+from oracle.card import CARD, BrokerCard, read_card
 from oracle.errors import Refused
 from oracle.keys import create_hpke_key, create_wallet, load_hpke_key, load_wallet
 
-CARD, HPKE_FILE, SIGNER_FILE, LOG_FILE = "broker.json", "hpke.json", "signer.json", "log.jsonl"
+HPKE_FILE, SIGNER_FILE, LOG_FILE = "hpke.json", "signer.json", "log.jsonl"
 SCRYPT_COST = 1 << 17
 """scrypt's N, with r = 8: 128 MiB, which each guess at the password costs, too."""
-
-
-class BrokerCard(Document):
-    """Who a broker is. Agreements name it by `digest` (SHA-256 of `hpke_key` on the wire) and `signer`; `url` is a hint."""
-
-    format: Literal["enclave-oracle/broker"] = "enclave-oracle/broker"
-    v: Literal[1] = 1
-    hpke_key: Bytes
-    digest: Bytes32
-    signer: Address
-    url: str | None = Field(default=None, max_length=2000)
-
-    def public_key(self) -> PublicKey:
-        """The HPKE key, checked against the digest beside it."""
-        key = PublicKey(self.hpke_key)
-        if key.digest != self.digest:
-            raise Refused(
-                "broker.card",
-                "a broker's card names another key than it holds",
-                found=key.digest.hex(),
-                expected=self.digest.hex(),
-            )
-        return key
 
 
 @dataclass(frozen=True)
@@ -69,21 +42,6 @@ def init(directory: Path, password: str, *, url: str | None = None, cost: int = 
     signer = create_wallet(directory / SIGNER_FILE, lambda: password, n=cost)
     card = BrokerCard(hpke_key=public.wire, digest=public.digest, signer=signer, url=url)
     (directory / CARD).write_bytes(card.canonical() + b"\n")
-    return card
-
-
-def read_card(path: Path) -> BrokerCard:
-    """A card from a file or a broker's directory."""
-    file = path / CARD if path.is_dir() else path
-    try:
-        card = parse(BrokerCard, file.read_bytes(), canonical=False)
-    except OSError as error:
-        raise Refused(
-            "broker.card",
-            f"no broker's card at {file} ({type(error).__name__})",
-            hint="Make one with: oracle keybroker init",
-        ) from None
-    card.public_key()
     return card
 
 

@@ -176,6 +176,7 @@ def _check(path: Path, signer: str, head: bytes | None, length: int | None, *, e
 
 
 def _check_entry(entry: Entry, seq: int, previous: bytes) -> None:
+    """R13: the log is one chain, from its start."""
     if entry.seq != seq:
         raise Refused("log.sequence", "a log entry has the wrong number", found=entry.seq, expected=seq)
     if entry.prev != previous:

@@ -42,7 +42,7 @@ class OutputReleaser:
         self._answered: OrderedDict[bytes, OutputAnswer] = OrderedDict()
 
     async def output(self, body: OutputBody) -> OutputAnswer:
-        """This broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
+        """R17: this broker's share of one output's key, sealed to `body.recipient`, or the rule that forbids it."""
         access = self._chains.served(body.chain)
         terms = read_terms(body.chain, body.agreement, body.request, self._keys.card, self._identify)
         check_success(terms, body)
@@ -105,7 +105,7 @@ class OutputReleaser:
 
 
 def check_success(terms: Terms, body: OutputBody) -> None:
-    """The result is one of this task, a success, and has the output that is asked for."""
+    """R17: the result is one of this task, a success, and has the output that is asked for."""
     check_result(terms, body.result)
     if body.result.outcome != Outcome.SUCCEEDED:
         raise Refused("result.outcome", "a task that failed has no outputs", found=body.result.outcome)
@@ -147,6 +147,6 @@ def check_settled(terms: Terms, body: OutputBody, task: TaskOnChain) -> None:
 
 
 def check_registered(identities: tuple[IdentityRecord, ...], tee: Enclaves) -> None:
-    """Whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
+    """R17: whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
     if not any(identity.measurement in tee.measurements for identity in identities):
         raise Refused("output.signer", "the share list is not signed by an enclave that the agreement takes")

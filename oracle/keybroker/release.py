@@ -73,7 +73,7 @@ class Releaser:
         self._clock = clock
 
     async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
-        """Release this broker's shares of a task's keys, or raise the rule that forbids it."""
+        """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
         started = time.perf_counter()
         access = self._chains.served(body.chain)
         asked = await asyncio.to_thread(self._check_own_words, body)
@@ -147,7 +147,7 @@ class Releaser:
         return Sealed(ReleaseAnswer(statement=statement, signature=signature, sealed=sealed), entry)
 
     def _open(self, terms: Terms, body: ReleaseBody) -> tuple[int, dict[tuple[int, int], bytes]]:
-        """This broker's x, and its shares by (dataset index, key index), of the released columns only."""
+        """This broker's x, and its shares by (dataset index, key index), of the released columns only (R10, R11)."""
         data = terms.agreement.data
         if len(body.manifests) != len(data) or len(body.share_lists) != len(data):
             raise Refused(

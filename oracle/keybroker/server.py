@@ -21,14 +21,14 @@ from aiohttp import web
 
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.release import ErrorBody, OutputBody, ReleaseBody
-from oracle.errors import Bug, OracleError, Refused, Retryable
+from oracle.errors import Bug, OracleError, Retryable
 from oracle.keybroker.broker import KeyBroker, open_broker
 from oracle.keybroker.config import KeyBrokerConfig, Listen
+from oracle.keybroker.intake import Intake
 from oracle.keybroker.limits import Limiter
 
 LOGGER = logging.getLogger("oracle.keybroker")
 SHUTDOWN_SECONDS = 10.0
-READ_SECONDS = 30.0
 
 B = TypeVar("B", ReleaseBody, OutputBody)
 
@@ -37,10 +37,11 @@ class Service:
     def __init__(self, broker: KeyBroker, config: KeyBrokerConfig) -> None:
         self._broker, self._config = broker, config
         self._limiter = Limiter(config.limits, time.monotonic)
+        self._intake = Intake(max(config.limits.body_bytes, config.max_body), config.max_body)
         self._slots = asyncio.Semaphore(config.limits.concurrent)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=self._config.max_body)
+        app = web.Application()
         app.router.add_post("/v1/release", self._release)
         app.router.add_post("/v1/output", self._output)
         app.router.add_get("/v1/info", self._info)
@@ -81,8 +82,7 @@ class Service:
         note: dict[str, object] = {"event": what}
         try:
             self._limiter.check(request.remote)
-            async with self._slots:
-                data = await self._body(request)
+            async with self._intake.body(request) as data, self._slots:
                 body = await asyncio.to_thread(parse, model, data, limit=self._config.max_body, canonical=False)
                 response = _json(await act(body, note))
         except Exception as error:
@@ -95,17 +95,6 @@ class Service:
         note["status"], note["ms"] = response.status, round(1000 * (time.perf_counter() - started), 2)
         _say(note, logging.INFO if response.status < 500 else logging.WARNING)
         return response
-
-    async def _body(self, request: web.Request) -> bytes:
-        try:
-            async with asyncio.timeout(READ_SECONDS):  # a slow sender must not hold a slot
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise Refused(
-                "http.body", "the body is too large", expected=f"at most {self._config.max_body} bytes"
-            ) from None
-        except TimeoutError:
-            raise Retryable("http.slow", "the body did not arrive in time") from None
 
 
 async def serve(config: KeyBrokerConfig, *, ready: Callable[[str], None] | None = None) -> None:

@@ -9,10 +9,13 @@ from enclave_app.protocol.shares import ShareList
 from enclave_app.protocol.structs import Agreement, Chain, TaskRequest
 from oracle.agreement.consent import signed_by
 from oracle.agreement.terms import Identify, Terms, check_request_terms, identify_agreement
+from oracle.card import BrokerCard
 from oracle.errors import Refused
-from oracle.keybroker.keys import BrokerCard
 
 KNOWN_AGREEMENTS = 512
+MAX_REMEMBERED = 1 << 17
+"""Characters of an agreement's column names, with what each costs beside them."""
+_OBJECT, _ECDSA = 64, 65
 
 Signed = Callable[[bytes, tuple[str, ...], tuple[bytes, ...]], frozenset[str]]
 
@@ -61,5 +64,18 @@ def check_share_list(shares: ShareList, agreement: Agreement, keys: int) -> None
 
 
 def agreement_memory() -> tuple[Identify, Signed]:
-    """The two costly pure steps about an agreement, each remembered for the last ones seen: tasks share agreements."""
-    return lru_cache(KNOWN_AGREEMENTS)(identify_agreement), lru_cache(KNOWN_AGREEMENTS)(signed_by)
+    """The two costly pure steps about an agreement, each remembered for the last ones seen: tasks share agreements.
+
+    Anybody can make agreements that name this broker, so what is remembered of each is bounded in bytes, too.
+    """
+    remembered, known = lru_cache(KNOWN_AGREEMENTS)(identify_agreement), lru_cache(KNOWN_AGREEMENTS)(signed_by)
+
+    def identify(chain: Chain, agreement: Agreement) -> bytes:
+        # Everything else in an agreement that passes the rules is of bounded size.
+        names = sum(_OBJECT + len(column) for data in agreement.data for column in data.columns)
+        return (remembered if names <= MAX_REMEMBERED else identify_agreement)(chain, agreement)
+
+    def signed(agreement_id: bytes, parties: tuple[str, ...], signatures: tuple[bytes, ...]) -> frozenset[str]:
+        return known(agreement_id, parties, tuple(s if len(s) == _ECDSA else b"" for s in signatures))
+
+    return identify, signed

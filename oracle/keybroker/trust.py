@@ -21,9 +21,11 @@ from oracle.attestation import (
     parse_evidence,
     verify,
 )
-from oracle.attestation.collateral import pem_chain
+from oracle.attestation.anchors import MAX_ROOT
+from oracle.attestation.collateral import MAX_COLLATERAL_BYTES, pem_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.errors import Refused, Retryable
+from oracle.files import read_file
 from oracle.keybroker.config import Anchors
 
 KEEP_SECONDS = 300
@@ -38,14 +40,14 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
         if anchors.intel:
             roots[INTEL_ROOT_DIGEST] = intel_root()
         for path in anchors.development:
-            root = DevelopmentRoot(path.read_bytes())
+            root = DevelopmentRoot(read_file(path, MAX_ROOT))
             for chain_id in chain_ids:
                 root.refuse_on_public_chain(chain_id)
             roots[root.digest] = root.der
-    except OSError as error:
-        raise Refused("anchors.unreadable", f"a development root cannot be read ({error.filename})") from None
     except AttestationError as error:
         raise Refused(f"anchors.{error.code}", str(error)) from None
+    except Refused as error:
+        raise Refused("anchors.unreadable", f"a development root cannot be read: {error.message}") from None
     return roots
 
 
@@ -65,13 +67,13 @@ class CollateralFiles:
             changed = path.stat().st_mtime_ns
             known = self._read.get(path)
             if known is None or known[0] != changed:
-                known = self._read[path] = changed, Collateral.from_json(path.read_bytes())
-        except OSError:
+                known = self._read[path] = changed, Collateral.from_json(read_file(path, MAX_COLLATERAL_BYTES))
+        except AttestationError as error:
+            raise Retryable(f"collateral.{error.code}", "the broker's collateral cannot be read") from None
+        except (OSError, Refused):
             raise Retryable(
                 "collateral.missing", "the broker has no collateral for this platform", expected=path.name
             ) from None
-        except AttestationError as error:
-            raise Retryable(f"collateral.{error.code}", "the broker's collateral cannot be read") from None
         return known[1]
 
 

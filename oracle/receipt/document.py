@@ -7,7 +7,7 @@ checked without the chain, such as the settlement's transaction, is not in it; w
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
@@ -16,8 +16,8 @@ from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.fields import Address, Bytes, Bytes32, Uint8
 from enclave_app.protocol.structs import Agreement, Chain, ReleaseStatement, Result, TaskRequest
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral
-from oracle.attestation.collateral import pem_chain
-from oracle.errors import Refused
+from oracle.attestation.collateral import MAX_COLLATERAL_BYTES, pem_chain
+from oracle.files import read_file
 
 Assurance = Literal["SIMULATED", "ATTESTED"]
 SIMULATED: Final = "SIMULATED"
@@ -25,6 +25,9 @@ ATTESTED: Final = "ATTESTED"
 MAX_RECEIPT = 64 << 20
 MAX_FUNCTION = 4 << 20
 """A larger function stays out; the agreement names it by its digest, and whoever verifies gives its file."""
+
+CollateralText = Annotated[str, Field(max_length=MAX_COLLATERAL_BYTES)]
+CollateralBytes = Annotated[Bytes, Field(max_length=MAX_COLLATERAL_BYTES)]
 
 
 class ReceiptEvidence(Document):
@@ -42,15 +45,15 @@ class ReceiptEvidence(Document):
 class ReceiptCollateral(Document):
     """QuoteCollateralV3: PEM chains, CRLs in DER, and two JSON texts exactly as they were signed."""
 
-    pck_crl_issuer_chain: str
-    root_ca_crl: Bytes
-    pck_crl: Bytes
-    tcb_info_issuer_chain: str
-    tcb_info: str
-    tcb_info_signature: Bytes
-    qe_identity_issuer_chain: str
-    qe_identity: str
-    qe_identity_signature: Bytes
+    pck_crl_issuer_chain: CollateralText
+    root_ca_crl: CollateralBytes
+    pck_crl: CollateralBytes
+    tcb_info_issuer_chain: CollateralText
+    tcb_info: CollateralText
+    tcb_info_signature: CollateralBytes
+    qe_identity_issuer_chain: CollateralText
+    qe_identity: CollateralText
+    qe_identity_signature: CollateralBytes
 
     @classmethod
     def of(cls, collateral: Collateral) -> ReceiptCollateral:
@@ -130,15 +133,8 @@ def read_receipt(data: bytes) -> Receipt:
 
 
 def read_receipt_file(path: Path) -> bytes:
-    """The bytes of a receipt's file, never more than one may have; Refused `file.read` or `json.size`."""
-    try:
-        with path.open("rb") as source:
-            data = source.read(MAX_RECEIPT + 1)
-    except OSError as error:
-        raise Refused("file.read", f"cannot read {path}", found=error.strerror) from error
-    if len(data) > MAX_RECEIPT:
-        raise Refused("json.size", f"{path} is too large for a receipt", expected=f"at most {MAX_RECEIPT} bytes")
-    return data
+    """The bytes of a receipt's file, never more than one may have; Refused `file.read` or `file.size`."""
+    return read_file(path, MAX_RECEIPT)
 
 
 def one_form(chain: str) -> str:

@@ -5,14 +5,18 @@ Pure: the clock is passed in, and what the chain recorded is passed in by whoeve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from enclave_app.protocol import signing
-from enclave_app.protocol.bundle import read_bundle
+from enclave_app.protocol.bundle import Bundle, read_bundle
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
@@ -31,8 +35,6 @@ from oracle.agreement.terms import Terms, check_request_terms, identify_agreemen
 from oracle.attestation import (
     INTEL_ROOT_DIGEST,
     AttestationError,
-    Collateral,
-    CollateralError,
     DevelopmentRoot,
     Verified,
     evidence_refusal,
@@ -40,6 +42,7 @@ from oracle.attestation import (
     parse_evidence,
     verify,
 )
+from oracle.attestation.collateral import pem_chain
 from oracle.attestation.types import intel_name
 from oracle.chain.reader import Consent
 from oracle.errors import Refused
@@ -86,6 +89,19 @@ class Case:
     def terms(self) -> Terms:
         receipt = self.receipt
         return check_request_terms(receipt.chain, receipt.agreement, receipt.agreement_id, receipt.request)
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The function, from the receipt or given beside it; Refused `function.missing` or `bundle.*`."""
+        data = self.receipt.function if self.receipt.function is not None else self.function
+        if data is None:
+            raise Refused(
+                "function.missing",
+                "the receipt does not hold the function, which was too large",
+                expected=self.receipt.agreement.fn.id.hex(),
+                hint="Give its bundle with --function",
+            )
+        return read_bundle(data, self.receipt.agreement.fn.id)
 
     @cached_property
     def manifests(self) -> tuple[Manifest, ...]:
@@ -160,22 +176,13 @@ ON_CHAIN = "consent.on_chain"
 
 def function_link(case: Case) -> str:
     """The function's bytes are the agreed ones (R17b), and it reads and makes what the agreement says."""
-    receipt = case.receipt
-    data = receipt.function if receipt.function is not None else case.function
-    if data is None:
-        raise Refused(
-            "function.missing",
-            "the receipt does not hold the function, which was too large",
-            expected=receipt.agreement.fn.id.hex(),
-            hint="Give its bundle with --function",
-        )
-    bundle = read_bundle(data, receipt.agreement.fn.id)
+    receipt, bundle = case.receipt, case.bundle
     header = bundle.header
     kind, deterministic = receipt.agreement.fn.kind, receipt.agreement.fn.deterministic
     if FunctionKind[header.kind.upper()] != kind or header.deterministic != deterministic:
         raise Refused("function.kind", "the function is of another kind than agreed", found=header.kind)
     _fits(lambda: check_function(bundle, receipt.agreement, {}))
-    return f"{header.kind} function {header.name!r}, {len(data)} bytes, reads {len(header.tables)} tables"
+    return f"{header.kind} function {header.name!r}, {len(bundle.raw)} bytes, reads {len(header.tables)} tables"
 
 
 def datasets_link(case: Case) -> str:
@@ -187,9 +194,8 @@ def datasets_link(case: Case) -> str:
         if manifest.lineage != term.lineage:
             raise Refused("manifest.lineage", "a dataset is of another lineage than its term (R9)", found=term.name)
         manifest.key_indexes(term.columns)
-    data = receipt.function if receipt.function is not None else case.function
     named = {term.name: manifest for term, manifest in zip(terms, case.manifests, strict=True)}
-    _fits(lambda: check_function(read_bundle(data or b"", None), receipt.agreement, named))
+    _fits(lambda: check_function(case.bundle, receipt.agreement, named))
     columns = sum(len(term.columns) for term in terms)
     return f"{', '.join(term.name for term in terms)}: {columns} columns released"
 
@@ -219,10 +225,11 @@ def evidence_link(case: Case) -> str:
                 "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
             )
         parsed = parse_evidence(receipt.evidence.tee, receipt.evidence.quote)
-        quoted = parsed.section.certification.decode("latin-1")
-        collateral = _collateral(case)
-        if parsed.trailing or one_form(quoted) != quoted.removesuffix("\0"):
-            raise Refused("evidence.form", "the quote is not in its one form")
+        if parsed.trailing:
+            raise Refused("evidence.form", "there are bytes behind the quote's end")
+        quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
+        _check_chains(root, (quoted, *receipt.collateral.chains()))
+        collateral = receipt.collateral.collateral()
         case.verified = tuple(verify(parsed, collateral, root, time) for time in sorted({min(times), max(times)}))
     except AttestationError as error:
         raise evidence_refusal(error) from None
@@ -398,16 +405,24 @@ def _development_root(der: bytes, chain_id: int) -> bytes:
     return root.der
 
 
-def _collateral(case: Case) -> Collateral:
-    """Raises Refused where something in it is in a form of which there is more than one."""
-    held = case.receipt.collateral
+def _check_chains(root: bytes, chains: Sequence[str]) -> None:
+    """Each PEM chain in its one form, every certificate issued by the next, the last one the root.
+
+    dcap-qvl reads no further than to what the root has issued, so what stands behind that would be nobody's word.
+    """
+    for text in chains:
+        chain = pem_chain(text)
+        issued = all(_issued(each, issuer) for each, issuer in pairwise(chain))
+        if not issued or chain[-1].public_bytes(Encoding.DER) != root or one_form(text) != text:
+            raise Refused("evidence.form", "a certificate chain is not one, in its one form, that ends with the root")
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
-        one = all(one_form(chain) == chain for chain in held.chains())
-    except CollateralError as error:
-        raise evidence_refusal(error) from None
-    if not one:
-        raise Refused("evidence.form", "the collateral is not in its one form")
-    return held.collateral()
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _check_time(case: Case, time: int) -> None:

@@ -40,7 +40,8 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
     agreement, evidence, root = record.agreement, record.evidence, sha256(papers.root)
     parties = agreement.parties()
     consents = record.consents if len(record.consents) == len(parties) else (b"",) * len(parties)
-    signed = signed_by(record.request.agreement_id, parties, consents)
+    agreement_id = record.chain.agreement_id(agreement)
+    signed = signed_by(agreement_id, parties, consents)
     order = {broker.hpke_key: place for place, broker in enumerate(agreement.keys.brokers)}
     statements = sorted(record.releases, key=lambda answer: order.get(answer.statement.broker, len(order)))
     receipt = Receipt(
@@ -48,8 +49,8 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
         v=1,
         assurance=assurance(root, record.result.anchor),
         chain=record.chain,
-        agreement_id=record.result.agreement_id,
-        task_id=record.result.task_id,
+        agreement_id=agreement_id,
+        task_id=record.request.typed_digest(record.chain.oracle_domain(agreement)),
         agreement=agreement,
         # An ERC-1271 signature proves nothing without the chain, which recorded what it was worth.
         consents=tuple(s if p in signed else b"" for p, s in zip(parties, consents, strict=True)),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from oracle.attestation import AttestationError, Collateral, DevelopmentRoot, intel_root
+from oracle.attestation.anchors import MAX_ROOT
+from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
 from oracle.chain.deploy import Deployment
 from oracle.errors import Permanent, Refused
+from oracle.files import read_file
 from oracle.worker.config import WorkerConfig
 from oracle.worker.keys import signing_key
 from oracle.worker.register import Appraiser, DevelopmentAppraiser
@@ -19,8 +22,8 @@ def make_appraiser(config: WorkerConfig, deployment: Deployment) -> Appraiser | 
         raise Permanent("config.verifier", "the deployment has no verifier of that name", found=config.verifier)
     try:
         root = config.attestation.root
-        der = intel_root() if root is None else root.read_bytes()
-        collateral = Collateral.from_json(config.attestation.collateral.read_bytes())
+        der = intel_root() if root is None else read_file(root, MAX_ROOT)
+        collateral = Collateral.from_json(read_file(config.attestation.collateral, MAX_COLLATERAL_BYTES))
         return DevelopmentAppraiser(
             key=signing_key(config.development.appraiser),
             verifier=verifier,
@@ -28,7 +31,5 @@ def make_appraiser(config: WorkerConfig, deployment: Deployment) -> Appraiser | 
             root=DevelopmentRoot(der),
             collateral=collateral,
         )
-    except OSError as error:
-        raise Refused("attestation.file", f"cannot read {error.filename}", found=error.strerror) from error
     except AttestationError as error:
         raise Refused(f"attestation.{error.code}", str(error)) from None

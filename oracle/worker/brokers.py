@@ -180,7 +180,9 @@ def check_statement(
     for name, value in expected.items():
         if getattr(statement, name) != value:
             raise Refused("release.statement", f"a broker's statement has another {name} than was asked for")
-    broker_signer = next(b.signer for b in agreement.keys.brokers if b.hpke_key == request.broker)
+    broker_signer = next((b.signer for b in agreement.keys.brokers if b.hpke_key == request.broker), None)
+    if broker_signer is None:
+        raise Refused("release.broker", "the enclave asked a broker that the agreement does not name")
     digest = statement.typed_digest(chain.oracle_domain(agreement))
     signing.check(digest, answer.signature, broker_signer, "a release statement")
 

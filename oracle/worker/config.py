@@ -5,7 +5,7 @@ deployment: deployment.json
 journal: worker.sqlite
 enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
 storage: {read: ["file:///srv/blobs"], write: "file:///srv/blobs"}
-brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens, a hint
+brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens; or cards
 wallet: {keystore: wallet.json, passwordFile: wallet.password}
 payee: "0x…20 bytes"
 attestation: {root: root.der, collateral: collateral.json}
@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from enclave_app.protocol.fields import Address, Bytes32
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS
+from oracle.card import endpoints
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -127,8 +128,12 @@ class WorkerConfig(YamlModel):
 
     @classmethod
     def read(cls, path: Path) -> WorkerConfig:
-        """Raises Refused `file.read`, `yaml.*`; the message names the wrong places and never quotes a value."""
-        return _beside(validate_yaml(cls, read_yaml(path)), path.absolute().parent)
+        """`brokers` may be a list of their cards, which say where they answer. Raises Refused `file.read`, `yaml.*`, whose
+        message names the wrong places and never quotes a value, and what `oracle.card.endpoints` raises."""
+        value, base = read_yaml(path), path.absolute().parent
+        if isinstance(value, dict) and "brokers" in value:
+            value["brokers"] = endpoints(value["brokers"], base)
+        return _beside(validate_yaml(cls, value), base)
 
 
 def _beside(model: M, directory: Path) -> M:

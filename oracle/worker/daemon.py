@@ -165,19 +165,27 @@ class Worker:
 
     async def _is_ready(self) -> bool:
         """Wait for the past, or requests would run whose settlement is still to be read; and for a registered enclave."""
+        attempts = 0
         while not self._stopping.is_set():
             self._wake.clear()
+            pause = self.config.poll
             if self._follower.caught_up.is_set():
                 try:
                     enrolled = await self._enrolment.current()
                 except Retryable as error:
-                    self._log.warning("the enclave is not registered yet", code=error.code, message=error.message)
+                    pause, attempts = self._backoff(attempts), attempts + 1
+                    self._log.warning(
+                        "the enclave is not registered yet",
+                        code=error.code,
+                        message=error.message,
+                        seconds=round(pause, 2),
+                    )
                 else:
                     self._log.info("worker ready", signer=enrolled.signer, simulated=enrolled.identity.simulated)
                     self.ready.set()
                     return True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.config.poll)
+                await asyncio.wait_for(self._wake.wait(), pause)
         return False
 
     def _start(self, task_id: bytes) -> None:
@@ -239,7 +247,7 @@ class Worker:
         if error.code == UNREACHABLE:
             self._enrolment.doubt()
         if error.code.startswith(RUN_FAULTS):
-            # Each try costs a broker's release and up to the agreed time: a function that never fits must not try for ever.
+            # Each try costs up to the agreed time: a function that never fits must not try for ever.
             self._run_faults[task_id] = self._run_faults.get(task_id, 0) + 1
             if self._run_faults[task_id] >= self.config.max_runs:
                 given_up = Permanent(error.code, f"given up after {self.config.max_runs} runs: {error.message}")

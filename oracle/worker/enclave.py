@@ -28,7 +28,8 @@ from oracle.errors import OracleError, Permanent, Refused, Retryable
 from oracle.logs import Log
 
 D = TypeVar("D", bound=Document)
-MAX_ANSWER = 256 << 20
+MAX_ANSWER = 32 << 20
+MAX_ERROR = 1 << 16
 QUICK = 30.0
 """Seconds for everything but a run and a file."""
 UNREACHABLE = "enclave.unreachable"
@@ -67,9 +68,9 @@ class Enclave:
         """`seconds` bounds the wait: the agreed time limit and what loading takes."""
         return await self._ask(TaskDone, "POST", f"/v1/tasks/0x{task_id.hex()}/run", body, seconds)
 
-    async def file(self, task_id: bytes, digest: bytes, seconds: float = 300.0) -> bytes:
-        """A ciphertext file of an output; the caller checks its digest."""
-        return await self._send("GET", f"/v1/tasks/0x{task_id.hex()}/files/0x{digest.hex()}", None, seconds)
+    async def file(self, task_id: bytes, digest: bytes, size: int, seconds: float = 300.0) -> bytes:
+        """A ciphertext file of an output, of at most `size` bytes; the caller checks its digest."""
+        return await self._send("GET", f"/v1/tasks/0x{task_id.hex()}/files/0x{digest.hex()}", None, seconds, size)
 
     async def forget(self, task_id: bytes) -> None:
         """Let the enclave free what it holds for a task."""
@@ -79,7 +80,7 @@ class Enclave:
         raw = await self._send(method, path, None if body is None else body.canonical(), seconds)
         return parse(model, raw, limit=MAX_ANSWER, canonical=False)
 
-    async def _send(self, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
+    async def _send(self, method: str, path: str, body: bytes | None, seconds: float, most: int = MAX_ANSWER) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=0))
         headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -91,10 +92,14 @@ class Enclave:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=seconds),
             ) as answer:
-                raw = await answer.read()
+                raw = bytearray()
+                async for chunk in answer.content.iter_chunked(1 << 20):
+                    raw += chunk
+                    if len(raw) > max(most, MAX_ERROR):
+                        raise Retryable("enclave.size", f"the enclave answered with more than {most} bytes")
                 if answer.status >= 400:
-                    raise error_of(raw, answer.status, "the enclave")
-                return raw
+                    raise error_of(bytes(raw), answer.status, "the enclave")
+                return bytes(raw)
         except TimeoutError:
             raise Retryable("enclave.timeout", f"the enclave did not answer within {seconds:.0f} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -108,7 +113,7 @@ class Enclave:
 def error_of(raw: bytes, status: int, who: str) -> OracleError:
     """What a service of ours meant by an error answer (protocol/release.py, ErrorBody)."""
     try:
-        body = parse(ErrorBody, raw, limit=1 << 16, canonical=False)
+        body = parse(ErrorBody, raw, limit=MAX_ERROR, canonical=False)
     except Refused:
         kind = Retryable if status >= 500 or status in (408, 425, 429) else Permanent
         return kind(f"http.{status}", f"{who} answered with status {status} and no reason")

@@ -25,6 +25,7 @@ from oracle.worker.register import Appraiser, Enrolled, make_evidence, read_reco
 RENEW_BEFORE = 24 * 3600
 """A registration is renewed when it has less than this many seconds to live, or less than half of a shorter life."""
 DEFAULT_MAX_AGE = 24 * 3600
+LONGEST_PAUSE = 30.0
 
 
 class Enrolment:
@@ -83,14 +84,20 @@ class Enrolment:
         return enrolled
 
     async def watch(self, interval: float) -> None:
-        """Until cancelled: notice a restarted enclave, relaunch ours when it died, renew before anything expires."""
+        """Until cancelled: notice a restarted enclave, relaunch ours when it died, renew before anything expires.
+
+        Looks every `interval` seconds; less and less often, down to every `LONGEST_PAUSE`, while something is wrong.
+        """
+        pause = interval
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(pause)
             try:
                 self.doubt()
                 # Younger evidence is made for the tasks that want it: one agreement must not cost us for ever after.
                 await self.current()
+                pause = interval
             except Retryable as error:
+                pause = min(2 * pause, LONGEST_PAUSE)
                 self._log.warning("the enclave cannot be used now", code=error.code, message=error.message)
 
     async def _identify(self) -> None:

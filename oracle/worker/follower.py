@@ -130,8 +130,9 @@ class Follower:
         """The logs of a range, or None when it has to be asked for in smaller parts, or changed meanwhile."""
         try:
             logs = await get_logs(self._rpc, self._addresses, first, upto.number, self._topics)
-        except RpcFault as fault:
-            if self._range == 1:
+        except Retryable as fault:
+            # An endpoint that takes fewer at once, or an answer larger than we do.
+            if self._range == 1 or not (isinstance(fault, RpcFault) or fault.code == "rpc.size"):
                 raise
             self._range = max(1, self._range // 2)
             self._log.warning("asking for fewer blocks at once", blocks=self._range, message=fault.message)

@@ -243,8 +243,9 @@ class Pipeline:
                 return await self._p.enclave.run(plan.task.id, RunBody(answers=answers), seconds)
             except OracleError as error:
                 if not _is_about_answers(error):
-                    # The enclave may have forgotten the task with its nonce; another try begins anew.
-                    self._forget_round(plan.task.id)
+                    if not error.code.startswith(KEPT):
+                        # The enclave may have forgotten the task with its nonce; another try begins anew.
+                        self._forget_round(plan.task.id)
                     if error.code == UNREACHABLE:
                         self._p.enrolment.doubt()
                     if error.code in FORGOTTEN:
@@ -296,6 +297,9 @@ class Pipeline:
 
 RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
 """Refusals that a renewal of the same signer's registration mends."""
+KEPT = ("blob.", "run.")
+"""What codes begin with after which the enclave still holds the started task: the next try runs on the answers at hand.
+Others would be releases, and brokers cap those (R13): a storage that is away for seconds must not use them up (R19)."""
 FORGOTTEN = frozenset({"task.unknown", "task.forgotten"})
 """What an enclave says that dropped a started task for want of room, or restarted: no fault of the task (R19)."""
 

@@ -34,7 +34,7 @@ async def store_receipt(storage: Storage, task_id: bytes, receipt: bytes) -> Non
 async def _store(enclave: Enclave, storage: Storage, task_id: bytes, output: SignedShares) -> None:
     manifest = read_manifest(output.manifest, output.shares.output_id)
     for file in manifest.files:
-        ciphertext = await enclave.file(task_id, file.sha256)
+        ciphertext = await enclave.file(task_id, file.sha256, file.size)
         if sha256(ciphertext) != file.sha256:
             raise Permanent("output.digest", "the enclave gave another file than its manifest names")
         await storage.put(ciphertext)

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.manifest import read_manifest
+from enclave_app.protocol.storage import blob_name
 from enclave_app.protocol.structs import Outcome, TaskState
 from oracle.devnet import Devnet
 from oracle.errors import Permanent, Refused, Reverted
+from oracle.keybroker.log import read_log
 from oracle.task import Task
 from tests.e2e.conftest import MARKER, expected
 from tests.e2e.lying_broker import lying_broker
@@ -116,6 +119,26 @@ async def test_two_brokers_down_stop_a_task_cleanly_and_it_ends_when_one_is_back
         await _serving(devnet, 0)
 
 
+async def test_ciphertext_that_is_away_for_some_tries_costs_time_and_no_release(
+    devnet: Devnet, agreement_id: bytes
+) -> None:
+    storage = devnet.directory / "storage"
+    async with devnet.client("requester") as client:
+        agreement = (await client.agreement(agreement_id)).agreement
+        manifest = read_manifest(await client.blob(agreement.data[0].id_or_stream), agreement.data[0].id_or_stream)
+        blob = storage / blob_name(manifest.files[0].sha256)
+        blob.rename(storage.with_name("away"))
+        try:
+            task = await client.request(agreement_id, {"least": 65})
+            await _logged(devnet, "blob.missing", task, times=4)
+        finally:
+            storage.with_name("away").rename(blob)
+        assert await task.wait(patience=30) is TaskState.FULFILLED
+    for broker in range(1, 4):
+        log = read_log(devnet.directory / "brokers" / str(broker) / "log.jsonl", task_id=task.id)
+        assert [entry.event.kind for entry in log].count("released") <= 1
+
+
 async def test_a_killed_worker_resumes_and_settles_once(devnet: Devnet, agreement_id: bytes) -> None:
     async with devnet.client("requester") as client:
         task = await client.request(agreement_id, {"least": 70})
@@ -199,9 +222,9 @@ async def _serving(devnet: Devnet, index: int) -> None:
     await until(broker.process.name, answers, [broker.process])
 
 
-async def _logged(devnet: Devnet, text: str, task: Task) -> None:
+async def _logged(devnet: Devnet, text: str, task: Task, *, times: int = 1) -> None:
     async with asyncio.timeout(20):
-        while not any(text in str(e) and task.id.hex() in str(e) for e in _worker_log(devnet)):  # noqa: ASYNC110
+        while sum(text in str(e) and task.id.hex() in str(e) for e in _worker_log(devnet)) < times:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

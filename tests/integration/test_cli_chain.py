@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.structs import TaskRequest
+from oracle.agreement import requesters
+from oracle.agreement.document import read_document
 from oracle.chain.deploy import deploy_development
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
@@ -205,6 +209,16 @@ def test_programs_and_hosts_are_dropped_once(town: Town) -> None:
     host = town.addresses["stranger"]
     answer("agreement", "drop-measurement", document, MEASUREMENT, "--yes", *town.as_("hospital"))
     answer("agreement", "drop-host", document, host, "--yes", *town.as_("hospital"))
+    answer("agreement", "suspend", document, *town.as_("lab"))
+    narrowed = answer("agreement", "status", document, *town.as_("stranger"))["narrowed"]
+    assert narrowed == [
+        {"how": "dropped measurement", "what": MEASUREMENT, "party": town.addresses["hospital"]},
+        {"how": "dropped host", "what": host, "party": town.addresses["hospital"]},
+        {"how": "suspended", "what": None, "party": town.addresses["lab"]},
+    ]
+    shown = oracle("agreement", "status", document, *town.as_("hospital")).stdout
+    assert f"dropped host {host} by YOU ({town.addresses['hospital']})" in " ".join(shown.split())
+    assert "fee 0.001 ether" in " ".join(shown.split())
     error = refusal("agreement", "drop-host", document, host, "--yes", *town.as_("stranger"))
     assert error["code"].startswith("contract.AgreementRegistry_")
 
@@ -266,6 +280,68 @@ def test_a_list_of_requesters_has_to_be_at_hand(town: Town) -> None:
     _, agreement_id = town.active("listed")
     error = refusal("task", "request", agreement_id, "--param", "smallest_group=2", *town.as_("lab"))
     assert error["code"] == "access.requesters"
+
+
+def test_the_tasks_of_an_agreement_are_listed_as_they_stand(town: Town) -> None:
+    document, agreement_id = town.active("tasks")
+    assert answer("task", "list", document, *town.as_("hospital"))["tasks"] == []
+    asked = [
+        answer("task", "request", document, "--param", f"smallest_group={n}", *town.as_("lab"))["task_id"]
+        for n in (1, 2)
+    ]
+    answer("task", "cancel", asked[0], *town.as_("lab"))
+    listed = answer("task", "list", agreement_id, *town.as_("hospital"))["tasks"]
+    assert [(task["task_id"], task["params"], task["state"]) for task in listed] == [
+        (asked[0], '{"smallest_group":1}', "cancelled"),
+        (asked[1], '{"smallest_group":2}', "requested"),
+    ]
+    assert {task["requester"] for task in listed} == {town.addresses["lab"]}
+    request = TaskRequest.model_validate(listed[1]["request"])
+    written = read_document(document)
+    domain = written.chain.oracle_domain(written.agreement)
+    assert "0x" + request.typed_digest(domain).hex() == asked[1]
+
+
+def test_a_contracts_arguments_are_what_a_request_of_a_wallet_holds(town: Town) -> None:
+    listed = ["lab", town.addresses["stranger"]]
+    document, agreement_id = town.active("arguments", access={"requesters": listed, "quota": 10})
+    words = (document, "--param", "smallest_group=2")
+    assert answer("task", "arguments", *words, *town.as_("lab"))["proof"] is None
+    said = answer("task", "arguments", *words, "--requester", town.addresses["stranger"], *town.as_("lab"))
+    terms = answer("agreement", "show", document, *town.as_("lab"))["terms"]
+    leaf = requesters.leaf(town.addresses["lab"])
+    assert said == {
+        "oracle": to_checksum_address(terms["oracle"]),
+        "agreement_id": agreement_id,
+        "versions": [terms["data"][0]["idOrStream"]],
+        "params": "0x" + b'{"smallest_group":2}'.hex(),
+        "result_key": answer("keys", "show", town.base / "result.key")["digest"],
+        "fee_wei": str(FEE),
+        "proof": ["0x" + leaf.hex()],
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "who", "code"),
+    [
+        (("--param", "smallest_group=0"), "lab", "params.value"),
+        (("--param", "smallest_group=2"), "stranger", "access.requester"),
+    ],
+)
+def test_arguments_that_the_contract_would_not_take_are_refused(
+    town: Town, words: tuple[str, ...], who: str, code: str
+) -> None:
+    document, _ = town.active(f"arguments-{code}")
+    asked = ("task", "arguments", document, *words, "--requester", town.addresses[who], *town.as_("lab"))
+    assert refusal(*asked)["code"] == code
+
+
+def test_a_devnet_gives_ether_to_whom_it_is_told(town: Town) -> None:
+    address = "0x" + "ab" * 20
+    assert answer("devnet", "fund", address.lower(), "--ether", 3, *town.as_("lab"))["balance_wei"] == str(3 * 10**18)
+    own = answer("devnet", "fund", *town.as_("stranger"))
+    assert own["address"] == town.addresses["stranger"]
+    assert int(own["balance_wei"]) > 10 * 10**18
 
 
 def test_unknown_ids_are_said(town: Town) -> None:

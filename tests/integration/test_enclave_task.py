@@ -26,6 +26,7 @@ from tests.enclave_kit import (
     RunningEnclave,
     World,
     enclave,
+    enclave_config,
     make_world,
     measured,
     tables,
@@ -134,7 +135,7 @@ async def test_blobs_come_over_http(running: RunningEnclave, world: World) -> No
         assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
 
 
-@pytest.mark.parametrize("params", [{"least": 101}, {"least": "1"}, {}, {"least": 1, "more": 2}])
+@pytest.mark.parametrize("params", [{"least": 1 << 41}, {"least": "1"}, {}, {"least": 1, "more": 2}])
 async def test_invalid_parameters_end_in_a_signed_failure(
     running: RunningEnclave, world: World, params: dict[str, Any]
 ) -> None:
@@ -219,6 +220,21 @@ async def test_what_is_forgotten_is_gone(running: RunningEnclave, world: World) 
     with pytest.raises(Refusal) as caught:
         await running.file(done)
     assert (caught.value.code, caught.value.status) == ("task.unknown", 404)
+
+
+async def test_started_tasks_are_bounded_in_bytes(tmp_path: Path) -> None:
+    """A host that starts tasks and never runs them gets the newest kept, the oldest forgotten."""
+    config = enclave_config(max_kept_bytes=32_768)
+    world = make_world(tmp_path / "storage", measured(config))
+    async with enclave(tmp_path / "enclave", config=config) as running:
+        started = [await running.start(world.body()) for _ in range(6)]
+        codes = []
+        for task in started:
+            with pytest.raises(Refusal) as caught:
+                await running.run(task.task_id, [])
+            codes.append(caught.value.code)
+    assert codes[0] == "task.unknown"
+    assert codes[-1] == "release.too_few"
 
 
 async def test_a_small_join_takes_little_time(running: RunningEnclave, world: World, record_property: Any) -> None:

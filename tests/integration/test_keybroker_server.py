@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import signal
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,3 +201,54 @@ async def test_a_killed_broker_keeps_what_it_released(scene: Scene, tmp_path: Pa
         process.stdout.close()
     report = verify_log(directory / LOG_FILE, scene.world.brokers[0].signer)
     assert (report.ok, report.releases, report.length) == (True, 1, 4)
+
+
+async def raw(url: str, head: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a request has begun."""
+    host, port = url.removeprefix("http://").rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /v1/output HTTP/1.1\r\nHost: b\r\n{head}\r\n\r\n".encode() + body)
+    await writer.drain()
+    return reader, writer
+
+
+async def test_slow_senders_hold_no_slot(scene: Scene, tmp_path: Path) -> None:
+    limits = {"concurrent": 1}
+    async with serving(scene.config(scene.broker_directory(tmp_path), limits=limits)) as url:
+        slow = [await raw(url, "Content-Length: 1000", b"{") for _ in range(3)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            status, data = await post(f"{url}/v1/output", b"{}")
+        for _, writer in slow:
+            writer.close()
+    assert (status, error(data).code) == (403, "document.invalid")
+
+
+async def test_bodies_together_are_bounded_in_bytes(scene: Scene, tmp_path: Path) -> None:
+    limits, most = {"body_bytes": 4096}, 2048
+    async with serving(scene.config(scene.broker_directory(tmp_path), limits=limits, max_body=most)) as url:
+        _, writer = await raw(url, "Content-Length: 2000", b"x" * 1900)
+        async with asyncio.timeout(20):
+            while True:
+                status, data = await post(f"{url}/v1/output", b"y" * 1000)
+                if error(data).code == "broker.busy":
+                    break
+        assert (status, error(data).retry) == (503, True)
+        writer.close()
+        async with asyncio.timeout(20):
+            while error((await post(f"{url}/v1/output", b"y" * 1000))[1]).code != "json.syntax":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_unpacks_to_more_is_too_large(scene: Scene, tmp_path: Path, encoding: str) -> None:
+    bomb = zlib.compress(bytes(64 << 20)) if encoding == "deflate" else gzip.compress(bytes(64 << 20))
+    async with (
+        serving(scene.config(scene.broker_directory(tmp_path), max_body=1 << 20)) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        headers = {"Content-Encoding": encoding}
+        async with session.post(f"{url}/v1/release", data=bomb, headers=headers) as response:
+            assert error(await response.read()).code == "http.body"
+        async with session.post(f"{url}/v1/release", data=b"no such thing", headers=headers) as response:
+            assert error(await response.read()).code == "http.broken"

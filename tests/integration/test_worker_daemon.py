@@ -157,6 +157,34 @@ async def test_one_bad_broker_costs_a_log_line_only(
             assert {line["code"] for line in named} == {"shares.wrong"}
 
 
+async def test_a_wallet_without_money_is_named_and_the_worker_waits_for_it(
+    tmp_path: Path, log_lines: list[dict[str, Any]]
+) -> None:
+    async with world(tmp_path) as place:
+        await place.rpc.call("anvil_setBalance", place.wallet.address, "0x0")
+        worker = Worker(place.config())
+        serving = asyncio.create_task(worker.run())
+
+        def waits() -> list[dict[str, Any]]:
+            return [line for line in log_lines if line["event"] == "the enclave is not registered yet"]
+
+        async def tried_thrice() -> bool:
+            return len(waits()) >= 3
+
+        try:
+            await until(tried_thrice)
+            first = waits()[0]
+            assert first["code"] == "wallet.funds"
+            assert place.wallet.address in first["message"]
+            # Each try asks the RPC endpoint and has evidence made: a person who is asleep must not cost thousands of them.
+            assert [line["seconds"] > 0.1 * 2**i / 2 - 0.01 for i, line in enumerate(waits()[:2])] == [True, True]
+            await place.rpc.call("anvil_setBalance", place.wallet.address, hex(10**24))
+            await asyncio.wait_for(worker.ready.wait(), 15)
+        finally:
+            worker.stop()
+            await serving
+
+
 async def test_with_two_brokers_down_the_task_waits_and_finishes_when_one_is_back(tmp_path: Path) -> None:
     async with world(tmp_path) as place:
         agreement = await place.agreement()
@@ -264,7 +292,21 @@ async def test_a_function_that_never_fits_is_parked_after_some_runs_and_never_se
 
             await until(parked)
         assert place.enclave.runs == 3
+        assert max(broker.asked for broker in place.brokers) == 1
         assert (await place.on_chain(task_id)).state is TaskState.REQUESTED
+
+
+async def test_ciphertext_that_is_away_for_a_while_costs_no_further_release(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        place.enclave.blobs_missing = agreement.keys.max_releases + 1
+        async with running(place):
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+        assert place.enclave.blobs_missing == 0
+        # Brokers cap releases (R13): a task must not be lost to a storage that was down for some tries (R19).
+        assert max(broker.asked for broker in place.brokers) == 1
 
 
 async def test_a_stop_lets_what_runs_finish(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from oracle.chain.abi import load
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
-from oracle.errors import Refused, Reverted
+from oracle.errors import Reverted
 from oracle.worker.enclave import Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.plan import MIN_MAX_AGE
@@ -29,7 +29,6 @@ from oracle.worker.register import (
     DevelopmentAppraiser,
     Enrolled,
     anchor_of,
-    make_evidence,
     register_enclave,
 )
 from oracle.worker.settle import Settler, Verdict, judge
@@ -163,36 +162,6 @@ async def test_one_agreement_that_wants_young_evidence_is_no_standing_cost(tmp_p
         assert await sent() == before
         await enrolment.current(MIN_MAX_AGE)
         assert await sent() == before + 1
-
-
-async def test_a_registration_by_another_appraiser_is_refused_by_the_verifier(tmp_path: Path) -> None:
-    async with world(tmp_path) as place:
-        with pytest.raises(Reverted) as raised:
-            await register(place, key=SigningKey.generate())
-        assert raised.value.name == "DevelopmentVerifier_WrongAppraiser"
-
-
-async def test_evidence_is_appraised_before_it_is_signed_for(tmp_path: Path) -> None:
-    async with world(tmp_path) as place:
-        async with Enclave(place.enclave.socket) as enclave:
-            identity = await enclave.identity()
-            head = await SingleSource(place.rpc).confirmed(Confirmation.LATEST)
-            evidence, _ = await make_evidence(enclave, identity, place.deployment, head, None)
-        other_block = evidence.model_copy(update={"block_hash": b"\x01" * 32})
-        with pytest.raises(Refused) as raised:
-            appraiser(place).proof(other_block, identity, head.timestamp)
-        assert raised.value.code == "evidence.report_data_mismatch"
-        other_program = identity.model_copy(update={"measurement": b"\x01" * 32})
-        with pytest.raises(Refused) as raised:
-            appraiser(place).proof(evidence, other_program, head.timestamp)
-        assert raised.value.code == "evidence.measurement_not_listed"
-
-
-async def test_a_development_appraiser_refuses_a_public_chain(tmp_path: Path) -> None:
-    async with world(tmp_path) as place:
-        with pytest.raises(Refused) as raised:
-            appraiser(place, chain_id=1)
-        assert raised.value.code == "anchors.root_on_public_chain"
 
 
 async def test_a_signed_result_is_settled_and_the_payee_is_paid(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,24 @@ def test_show_reads_a_file_in_plain_words(case: Case) -> None:
     assert "has 2 rows" in ran.stdout.replace("\n", " ")
     shown = answer("agreement", "show", case.document)
     assert shown["terms"]["data"][0]["columns"] == ["sex", "age"]
+
+
+def test_addresses_are_called_what_the_reader_calls_them(case: Case) -> None:
+    document = case.document
+    parties = answer("agreement", "show", document)["parties"]
+    deployment = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle"), "0x" + "a1" * 20)
+    deployment_file = {"chainId": "31337", "verifiers": {}, "firstBlock": 0, **deployment}
+    (case.base / "deployment.json").write_text(json.dumps(deployment_file))
+    config = {
+        "rpc": "http://127.0.0.1:1",
+        "deployment": "deployment.json",
+        "storage": ["storage"],
+        "brokers": {},
+        "names": {"the lab": parties[0]},
+    }
+    (case.base / "oracle.yaml").write_text(yaml.safe_dump(config))
+    lines = answer("agreement", "show", document, "--config", case.base / "oracle.yaml")["lines"]
+    assert f"It belongs to the lab ({parties[0]})." in lines[0]["text"]
 
 
 def test_show_refuses_another_function_than_the_agreed_one(case: Case) -> None:

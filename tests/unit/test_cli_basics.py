@@ -95,7 +95,7 @@ def test_a_failure_is_one_object_for_programs(tmp_path: Path) -> None:
 def test_an_unusable_file_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "oracle.yaml").write_text("rpc: http://127.0.0.1:1\ndeployment: nowhere.json\n")
     error = refusal("agreement", "status", "0x" + "00" * 32, "--config", tmp_path / "oracle.yaml")
-    assert error["code"] == "file.io"
+    assert error["code"] == "file.read"
     assert "nowhere.json" in error["message"]
 
 

@@ -78,6 +78,12 @@ def test_a_function_runs_on_sample_rows(source: Path, bundle: Path) -> None:
     assert ran["outputs"] == {"result": [{"sex": "f", "age": 40.0}]}
 
 
+@pytest.mark.parametrize("file", [".", "function.yaml"])
+def test_a_function_is_tried_before_it_is_packed(source: Path, file: str) -> None:
+    ran = answer("function", "test", source / file, "--sample", f"people={source / 'people.csv'}", *PARAMS)
+    assert ran["outputs"] == {"result": [{"sex": "f", "age": 40.0}]}
+
+
 def test_people_see_the_rows(source: Path, bundle: Path) -> None:
     ran = oracle("function", "test", bundle, "--sample", f"people={source / 'people.csv'}", *PARAMS)
     assert ran.code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oracle.keybroker import init
+from oracle.keybroker import init, read_password
 from oracle.keybroker.keys import load
 from oracle.keybroker.ledger import Ledger
 from oracle.keybroker.log import Recovered
@@ -35,6 +35,12 @@ def test_a_new_broker_has_a_card(tmp_path: Path) -> None:
     assert load(tmp_path / "b", "correct horse").card.signer == made["signer"]
     assert answer("keys", "show", made["card"])["digest"] == made["digest"]
     assert refusal("keybroker", "init", tmp_path / "b", *words)["code"] == "broker.exists"
+
+
+def test_the_service_reads_a_password_file_as_init_did(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text("correct horse\nmade by me on a Monday\n")
+    answer("keybroker", "init", tmp_path / "b", "--password-file", tmp_path / "pw")
+    assert load(tmp_path / "b", read_password(tmp_path / "pw")).card.url is None
 
 
 def test_a_whole_log_verifies(broker: Path) -> None:

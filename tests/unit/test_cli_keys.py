@@ -54,16 +54,22 @@ def test_a_public_key_is_handed_out_without_a_password(tmp_path: Path) -> None:
 
 
 def test_a_broker_is_known_by_its_card(tmp_path: Path) -> None:
-    card = init(tmp_path / "broker", password(), cost=CHEAP)
-    shown = answer("keys", "show", tmp_path / "broker" / "broker.json")
-    assert shown["digest"] == "0x" + card.digest.hex()
+    card = init(tmp_path / "broker", password(), url="https://broker.example", cost=CHEAP)
+    file = tmp_path / "broker" / "broker.json"
+    assert answer("keys", "show", file) == {
+        "kind": "broker",
+        "file": str(file),
+        "digest": "0x" + card.digest.hex(),
+        "signer": card.signer,
+        "url": "https://broker.example",
+    }
 
 
 def test_a_card_that_names_another_key_is_refused(tmp_path: Path) -> None:
     card = init(tmp_path / "broker", password(), cost=CHEAP)
     changed = card.model_copy(update={"hpke_key": SealingKey.generate().public.wire})
     (tmp_path / "card.json").write_bytes(changed.canonical())
-    assert refusal("keys", "show", tmp_path / "card.json")["code"] == "hpke.file"
+    assert refusal("keys", "show", tmp_path / "card.json")["code"] == "broker.card"
 
 
 def test_a_key_file_is_never_overwritten(tmp_path: Path, password_file: Path) -> None:

@@ -35,6 +35,9 @@ RULES = (
     Rule("enclave_app.protocol", forbidden="enclave_app", allowed=("enclave_app.protocol",)),
     Rule("oracle.worker", forbidden="oracle.keybroker", through=True),
     Rule("oracle.gateway", forbidden="oracle.keybroker", through=True),
+    # Whoever checks a receipt needs nothing of those who made it.
+    Rule("oracle.receipt", forbidden="oracle.keybroker", through=True),
+    Rule("oracle.receipt", forbidden="oracle.worker", through=True),
 )
 
 

@@ -26,6 +26,9 @@ from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.digests import tag
 from enclave_app.protocol.eip712 import _DOMAIN_TYPE, DOMAIN_NAME, DOMAIN_VERSION, Struct
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from oracle.receipt import CHAIN_LINKS, LINKS, document, links
+from oracle.receipt.onchain import CHAIN
+from oracle.receipt.verify import FORMAT
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -125,6 +128,11 @@ def test_task_states() -> None:
         ("6. Sharing keys", hpke.MAX_MESSAGE),
         ("6. Sharing keys", hpke.PUBLIC_KEY_BYTES),
         ("10. Messages", release.MAX_BODY),
+        ("11. Receipts", document.MAX_RECEIPT),
+        ("11. Receipts", document.MAX_FUNCTION),
+        ("11. Receipts", rules.AS_OF_WINDOW + links.CLOCK_SKEW),
+        ("11. Receipts", links.CLOCK_SKEW),
+        ("11. Receipts", links.FUTURE),
     ],
 )
 def test_limits(where: str, number: int) -> None:
@@ -157,6 +165,20 @@ def test_documents(kind: type[Document], where: str) -> None:
     named = [row[0] for row in rows(section(where))]
     starts = [i for i, name in enumerate(named) if name == own[0]]
     assert any(named[i : i + len(own)] == own for i in starts)
+
+
+RECEIPT_PARTS = (document.ReceiptEvidence, document.ReceiptCollateral, document.SignedStatement)
+
+
+def test_receipts() -> None:
+    text = section("11. Receipts")
+    fields = [row[0] for row in rows(text) if row[0].startswith("`")]
+    own = [f"`{field.alias or name}`" for name, field in document.Receipt.model_fields.items()]
+    assert fields[: len(own)] == own
+    assert fields[len(own) :] == [f"`{name}`" for name in (FORMAT, *LINKS, CHAIN, *CHAIN_LINKS)]
+    parts = {row[0]: re.findall(r"`(\w+)`:", row[1]) for row in rows(text) if not row[0].startswith("`")}
+    for kind in RECEIPT_PARTS:
+        assert parts[kind.__name__] == [field.alias or name for name, field in kind.model_fields.items()]
 
 
 def test_parameter_types() -> None:

@@ -105,6 +105,9 @@ BINDING = DatasetBinding(chain_id=31337, registry="0x" + "11" * 20, owner="0x" +
 LIST = make_share_list(DATASET, DATASET_KEYS, 2, [b.public for b in BROKERS], BINDING, random_coefficients(2))
 
 
+OUTPUT_MANIFEST = seal_output(TaskSecret([bytes(range(32))], bytes(32), bytes(32)), "result", b"rows", 4096, 2).manifest
+
+
 def test_any_two_of_three_brokers_recover_every_key() -> None:
     listed = read_share_list(LIST.canonical(), DATASET, LIST.id)
     opened = dict(open_shares(listed, broker, BINDING) for broker in BROKERS)
@@ -150,6 +153,43 @@ def test_an_envelope_that_holds_something_else_is_refused(plaintext: bytes) -> N
     with pytest.raises(Refused) as caught:
         open_shares(LIST.model_copy(update={"brokers": (entry, *LIST.brokers[1:])}), BROKERS[0], BINDING)
     assert caught.value.code == "shares.envelope"
+
+
+def test_an_envelope_with_another_share_than_its_list_commits_to_is_refused() -> None:
+    x, opened = open_shares(LIST, BROKERS[0], BINDING)
+    body = bytes([1, x]) + b"".join((opened[0], opened[1], opened[0]))
+    sealed = BROKERS[0].public.seal(body, BINDING.info(2, 3, BROKERS[0].public.digest))
+    entry = LIST.brokers[0].model_copy(update={"envelope": sealed})
+    with pytest.raises(Refused) as caught:
+        open_shares(LIST.model_copy(update={"brokers": (entry, *LIST.brokers[1:])}), BROKERS[0], BINDING)
+    assert caught.value.code == "shares.wrong"
+
+
+def test_brokers_with_different_numbers_of_shares_are_no_list() -> None:
+    value = json.loads(LIST.canonical())
+    value["brokers"][1]["digests"].pop()
+    raw_list = canonical.dump(value)
+    with pytest.raises(Refused) as caught:
+        read_share_list(raw_list, DATASET, hashlib.sha256(raw_list).digest())
+    assert caught.value.code == "document.invalid"
+
+
+@pytest.mark.parametrize("field", ["keys", "files"])
+def test_a_stream_is_one_file_under_one_key(field: str) -> None:
+    value = json.loads(OUTPUT_MANIFEST.canonical())
+    more = {"keys": "0x" + "11" * 32, "files": {**value["files"][0], "sha256": "0x" + "22" * 32}}[field]
+    value[field].append(more)
+    data = canonical.dump(value)
+    with pytest.raises(Refused) as caught:
+        read_manifest(data, hashlib.sha256(data).digest())
+    assert caught.value.code == "document.invalid"
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
+def test_only_a_whole_key_is_committed_to(key: bytes) -> None:
+    with pytest.raises(Refused) as caught:
+        commitment(key)
+    assert caught.value.code == "key.length"
 
 
 def test_a_wrong_share_names_its_broker() -> None:

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from oracle.errors import Refused
+from oracle.keybroker import init as init_broker
 from oracle.worker.config import WorkerConfig
+from tests.cli_kit import CHEAP
 
 GOOD: dict[str, Any] = {
     "rpc": ["http://127.0.0.1:1"],
@@ -40,6 +42,15 @@ def test_relative_paths_are_taken_from_the_file(tmp_path: Path) -> None:
     assert config.development.appraiser.key_file == tmp_path / "a.key"
     assert config.enclave.config == Path("/etc/enclave.yaml")
     assert config.brokers == {b"\x11" * 32: "http://127.0.0.1:2"}
+
+
+def test_brokers_may_be_their_cards(tmp_path: Path) -> None:
+    card = init_broker(tmp_path / "broker", "a password", url="http://127.0.0.1:2", cost=CHEAP)
+    assert read(tmp_path, {**GOOD, "brokers": ["broker/broker.json"]}).brokers == {card.digest: "http://127.0.0.1:2"}
+    init_broker(tmp_path / "silent", "a password", cost=CHEAP)
+    with pytest.raises(Refused) as refused:
+        read(tmp_path, {**GOOD, "brokers": ["silent/broker.json"]})
+    assert refused.value.code == "config.card"
 
 
 def test_an_enclave_configuration_becomes_the_command_that_launches_it(tmp_path: Path) -> None:

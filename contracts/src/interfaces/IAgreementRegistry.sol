@@ -75,6 +75,7 @@ interface IAgreementRegistry {
     event MeasurementDropped(bytes32 indexed agreementId, bytes32 indexed measurement, address indexed party);
     event HostDropped(bytes32 indexed agreementId, bytes32 indexed host, address indexed party);
 
+    // What an agreement must hold (R7, R21)
     /// @dev A field holds a value other than the only one that this version takes.
     error AgreementRegistry_NotYetSupported(string field);
     error AgreementRegistry_Zero(string field);
@@ -85,15 +86,18 @@ interface IAgreementRegistry {
     error AgreementRegistry_BadWindow(uint64 notBefore, uint64 notAfter, uint256 time);
     error AgreementRegistry_ActivationClosed(uint64 activateBefore, uint256 time);
     error AgreementRegistry_BadStatusMask(uint32 got, uint32 acceptable);
+    /// @dev R5
     error AgreementRegistry_BadHosts(bool anyHost, uint256 operators, uint256 platforms);
     error AgreementRegistry_SharesExceedFee(uint256 bps);
 
+    // Consent (R7)
     error AgreementRegistry_AlreadyActivated(bytes32 agreementId);
     error AgreementRegistry_WrongSignatureCount(uint256 got, uint256 parties);
     error AgreementRegistry_BadSignature(address party, bytes32 agreementId);
     error AgreementRegistry_NoConsent(address party, bytes32 agreementId);
     error AgreementRegistry_RevokedBy(address party, bytes32 agreementId);
 
+    // Narrowing (R8)
     error AgreementRegistry_NotActive(bytes32 agreementId, Status status);
     error AgreementRegistry_NotAParty(address caller, bytes32 agreementId);
     error AgreementRegistry_AlreadySuspended(address party, bytes32 agreementId);
@@ -101,9 +105,13 @@ interface IAgreementRegistry {
     error AgreementRegistry_AlreadyRevoked(address party, bytes32 agreementId);
     error AgreementRegistry_AlreadyDropped(bytes32 agreementId, bytes32 dropped);
 
+    // Spending (R9)
     error AgreementRegistry_NotOracle(address caller, address oracle);
+    /// @dev R7
     error AgreementRegistry_OutsideWindow(uint256 time, uint40 notBefore, uint40 notAfter);
+    /// @dev R7b
     error AgreementRegistry_WrongVersions(bytes32 got, bytes32 expected);
+    /// @dev R7
     error AgreementRegistry_RequesterNotAllowed(address requester, bytes32 requesters);
     error AgreementRegistry_QuotaSpent(bytes32 agreementId, uint64 quota);
     error AgreementRegistry_RequesterQuotaSpent(bytes32 agreementId, address requester, uint64 quota);

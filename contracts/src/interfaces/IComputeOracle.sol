@@ -55,43 +55,68 @@ interface IComputeOracle {
     event Credited(address indexed account, bytes32 indexed taskId, uint256 amount);
     event Withdrawn(address indexed account, address indexed to, uint256 amount);
 
+    // Requests (R9, R14)
     /// @dev A field holds a value other than the only one that this version takes.
     error ComputeOracle_NotYetSupported(string field);
+    /// @dev R21
     error ComputeOracle_NotAContract(address value);
     error ComputeOracle_NotRequester(address caller, address requester);
     error ComputeOracle_TaskExists(bytes32 taskId, uint8 state);
+    /// @dev R14
     error ComputeOracle_BadAsOf(uint64 asOf, uint256 time, uint256 maxAge);
     error ComputeOracle_BadDeadline(uint64 deadline, uint256 time, uint256 maxDuration);
     error ComputeOracle_FeeAboveMax(uint256 fee, uint256 maxFee);
     error ComputeOracle_WrongPayment(uint256 got, uint256 fee);
     error ComputeOracle_ParamsTooLong(uint256 got, uint256 max);
     error ComputeOracle_UriTooLong(uint256 got, uint256 max);
+    /// @dev R20
     error ComputeOracle_BadCallback(address callback, address requester);
+    /// @dev R20
     error ComputeOracle_BadCallbackGas(uint32 got, uint256 min, uint256 max);
 
+    // Moves of a task (R9)
     error ComputeOracle_NotRequested(bytes32 taskId, uint8 state);
     error ComputeOracle_CancelClosed(uint256 blockNumber, uint40 cancelUntil);
     error ComputeOracle_DeadlinePassed(uint256 time, uint40 deadline);
     error ComputeOracle_DeadlineNotPassed(uint256 time, uint40 deadline);
 
+    // Settlement: what was agreed (R7), of whom (R2 to R5)
+    /// @dev R7
     error ComputeOracle_WrongSettlement(bytes32 got, bytes32 expected);
+    /// @dev R7
     error ComputeOracle_WrongAgreement(bytes32 got, bytes32 expected);
+    /// @dev R7
     error ComputeOracle_WrongTask(bytes32 got, bytes32 expected);
+    /// @dev R19
     error ComputeOracle_BadOutcome(uint8 got);
+    /// @dev R19
     error ComputeOracle_WrongOutputs(uint8 outcome, uint256 outputs);
+    /// @dev R20
     error ComputeOracle_ZeroPayee();
+    /// @dev R2
     error ComputeOracle_BadSignature(bytes32 resultDigest);
+    /// @dev R2
     error ComputeOracle_UnknownEnclave(bytes32 anchor, address signer);
+    /// @dev R2
     error ComputeOracle_EnclaveRetired(bytes32 anchor, address signer);
+    /// @dev R8
     error ComputeOracle_EnclaveExpired(uint64 validUntil, uint256 time);
+    /// @dev R4
     error ComputeOracle_AnchorNotAgreed(bytes32 anchor);
+    /// @dev R3
     error ComputeOracle_MeasurementNotAgreed(bytes32 measurement);
+    /// @dev R4
     error ComputeOracle_TcbStatusNotAgreed(uint8 status, uint32 statusMask);
+    /// @dev R4
     error ComputeOracle_EvaluationTooLow(uint32 got, uint32 floor);
+    /// @dev R2
     error ComputeOracle_EvidenceTooOld(uint256 age, uint64 maxAge);
+    /// @dev R5
     error ComputeOracle_HostNotAgreed(address operator, bytes32 platform);
+    /// @dev R20
     error ComputeOracle_NotEnoughGas(uint256 got, uint256 needed);
 
+    // R20
     error ComputeOracle_NothingToWithdraw(address account);
     error ComputeOracle_WithdrawalFailed(address to, uint256 amount);
 

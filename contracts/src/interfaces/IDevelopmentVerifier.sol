@@ -9,6 +9,7 @@ import {IEvidenceVerifier} from "./IEvidenceVerifier.sol";
 /// agreement that lists a vendor's anchor can be met through it, and it deploys on development chain ids only (R4).
 /// @dev WARNING: whoever holds the appraiser's key can register any enclave under this anchor.
 interface IDevelopmentVerifier is IEvidenceVerifier {
+    // R4
     error DevelopmentVerifier_NotADevelopmentChain(uint256 chainId);
     error DevelopmentVerifier_ZeroAppraiser();
     error DevelopmentVerifier_BadEvidenceLength(uint256 got, uint256 expected);

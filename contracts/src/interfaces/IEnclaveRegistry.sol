@@ -69,18 +69,24 @@ interface IEnclaveRegistry {
     );
     event EnclaveRetired(bytes32 indexed anchor, address indexed signer);
 
+    // Verifiers are fixed (R21)
     error EnclaveRegistry_BadVerifierCount(uint256 got, uint256 min, uint256 max);
     error EnclaveRegistry_NotAContract(address verifier);
     error EnclaveRegistry_DuplicateVerifier(address verifier);
 
+    // Registration (R2)
+    /// @dev R4
     error EnclaveRegistry_UnknownVerifier(address verifier);
     error EnclaveRegistry_WrongBlockHash(uint256 blockNumber, bytes32 got, bytes32 expected);
     error EnclaveRegistry_WrongReportData(bytes32 got, bytes32 expected);
     error EnclaveRegistry_WrongProofOfPossession(address got, address signer);
+    /// @dev R5
     error EnclaveRegistry_BadOperatorSignature(address operator, address signer);
     error EnclaveRegistry_StaleAppraisal(uint64 appraisedAt, uint256 time, uint256 tolerance);
     error EnclaveRegistry_EvidenceExpired(uint64 validUntil, uint256 time);
+    /// @dev R4
     error EnclaveRegistry_BadTcbStatus(uint8 status);
+    /// @dev R4
     error EnclaveRegistry_BadTeeKind(uint8 tee);
     error EnclaveRegistry_Zero(string field);
     error EnclaveRegistry_SealingKeyChanged(bytes32 got, bytes32 registered);
@@ -90,7 +96,7 @@ interface IEnclaveRegistry {
     error EnclaveRegistry_Unknown(bytes32 anchor, address signer);
     error EnclaveRegistry_WrongRetirement(address got, address signer);
 
-    /// @notice Registers an identity or renews it.
+    /// @notice Registers an identity or renews it (R2, R4, R5).
     /// @dev The evidence must bind `reportDataOf(...)`, be appraised within ten minutes of the block's time and not be
     /// revoked. A record is valid for seven days at most, or until the appraisal ends.
     /// WARNING: a registration says what an enclave is, not that anyone should trust it: agreements do, by measurement,
@@ -105,7 +111,7 @@ interface IEnclaveRegistry {
     /// @notice The record, all zero when there is none.
     function identity(bytes32 anchor, address signer) external view returns (Identity memory);
 
-    /// @notice Registered, not retired, not expired.
+    /// @notice Registered, not retired, not expired (R2).
     function isValid(bytes32 anchor, address signer) external view returns (bool);
 
     /// @notice What evidence must carry as report data (R2):

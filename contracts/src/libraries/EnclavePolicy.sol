@@ -5,7 +5,7 @@ import {Enclaves} from "../Types.sol";
 import {IComputeOracle} from "../interfaces/IComputeOracle.sol";
 import {IEnclaveRegistry} from "../interfaces/IEnclaveRegistry.sol";
 
-/// @title Whether a registered enclave is one that an agreement accepts
+/// @title Whether a registered enclave is one that an agreement accepts (R2 to R5)
 library EnclavePolicy {
     /// @param enclave the registry's record of (anchor, signer); all zero when there is none
     function check(Enclaves calldata tee, IEnclaveRegistry.Identity memory enclave, bytes32 anchor, address signer)

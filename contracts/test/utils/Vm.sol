@@ -67,6 +67,8 @@ interface Vm {
     function startPrank(address msgSender) external;
     function startPrank(address msgSender, address txOrigin) external;
     function stopPrank() external;
+    function startBroadcast() external;
+    function stopBroadcast() external;
 
     // Keys and signatures
 

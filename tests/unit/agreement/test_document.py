@@ -73,26 +73,6 @@ def test_one_party_cannot_sign_for_another(case: Any, document: AgreementDocumen
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda value: value["agreement"]["fn"].update(id="0x" + "11" * 32),
-        lambda value: value["agreement"]["data"][0].update(columns=["patient", "malignant", "age"]),
-        lambda value: value["agreement"]["access"].update(quota="11"),
-        lambda value: value["agreement"].update(salt="0x" + "12" * 32),
-        lambda value: value["chain"].update(chainId="1"),
-        lambda value: value["chain"].update(agreementRegistry="0x" + "77" * 20),
-    ],
-)
-def test_a_signature_holds_for_these_terms_on_this_chain_only(
-    case: Any, document: AgreementDocument, change: Any
-) -> None:
-    signed = sign(document, case.keys[1])
-    with pytest.raises(Refused) as refused:
-        parse_document(changed(signed, change))
-    assert refused.value.code == "signature.signer"
-
-
-@pytest.mark.parametrize(
     ("change", "code"),
     [
         (lambda value: value.update(format="other"), "document.invalid"),
@@ -136,12 +116,3 @@ def test_nothing_is_signed_that_the_rules_refuse(case: Any, document: AgreementD
     with pytest.raises(Refused) as refused:
         sign(wrong, case.keys[0])
     assert refused.value.code == "agreement.not_yet"
-
-
-def test_a_development_anchor_on_a_public_chain_is_not_signed(case: Any, document: AgreementDocument) -> None:
-    tee = document.agreement.tee.model_copy(update={"anchors": (b"\xde" * 32,)})
-    terms = document.agreement.model_copy(update={"tee": tee})
-    chain = document.chain.model_copy(update={"chain_id": 1})
-    with pytest.raises(Refused) as refused:
-        sign(document.model_copy(update={"agreement": terms, "chain": chain}), case.keys[0])
-    assert refused.value.code == "agreement.development_anchor"

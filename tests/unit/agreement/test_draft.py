@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, TcbStatus
 from oracle.agreement.draft import Deployment, build_draft, draft_agreement
+from oracle.card import BrokerCard, read_card
+from oracle.keys import create_wallet, read_public_key, read_wallet
 
 
 def test_a_complete_draft_becomes_the_agreement_it_describes(case: Any) -> None:
@@ -39,6 +42,49 @@ def test_a_complete_draft_becomes_the_agreement_it_describes(case: Any) -> None:
     assert agreement.activate_before == case.now + 7 * 86400
     assert len(draft.document.endpoints) == 3
     assert draft.document.requesters[0] == lab
+
+
+def test_a_party_is_named_by_the_file_that_it_sent(case: Any) -> None:
+    expected = case.draft().document.agreement.fn.owner
+    wallet = case.base / "wallet.json"
+    if not wallet.exists():
+        create_wallet(wallet, lambda: "a password", n=1 << 10)
+    said = {"kind": "wallet", "file": "/home/lab/wallet.json", "address": expected}
+    (case.base / "said.json").write_text(json.dumps(said))
+    (case.base / "address.txt").write_text(f"{expected}\n")
+    for file, address in (
+        ("said.json", expected),
+        ("address.txt", expected),
+        ("wallet.json", read_wallet(wallet).address),
+    ):
+        case.set("parties.lab", file)
+        assert case.draft().document.agreement.fn.owner == address
+
+
+def test_a_card_says_all_of_a_broker(case: Any) -> None:
+    written = case.draft().document
+    for n, broker in enumerate(written.agreement.keys.brokers):
+        card = BrokerCard(
+            hpke_key=read_public_key(case.base / f"broker{n}.json").wire,
+            digest=broker.hpke_key,
+            signer=broker.signer,
+            url=f"https://broker{n}.example",
+        )
+        (case.base / f"card{n}.json").write_bytes(card.canonical())
+    case.set("brokers.list", [{"key": f"card{n}.json"} for n in range(3)])
+    drafted = case.draft().document
+    assert (drafted.agreement.keys, drafted.endpoints) == (written.agreement.keys, written.endpoints)
+    first = read_card(case.base / "card0.json")
+    (case.base / "card0.json").write_bytes(first.model_copy(update={"url": "javascript:alert(1)"}).canonical())
+    with pytest.raises(Refused) as refused:
+        case.draft()
+    assert (refused.value.code, "brokers.list[0].key" in refused.value.message) == ("draft.reference", True)
+
+
+def test_an_anchor_can_lie_in_a_file(case: Any) -> None:
+    (case.base / "anchor.txt").write_text("0x" + "ab" * 32 + "\n")
+    case.set("enclaves.anchors", ["anchor.txt"])
+    assert case.draft().document.agreement.tee.anchors == (bytes([0xAB]) * 32,)
 
 
 def test_two_drafts_differ_by_their_salt_alone(case: Any) -> None:
@@ -124,6 +170,8 @@ def test_an_unset_policy_refuses_and_says_what_to_write(case: Any, path: str, sa
         ("brokers.confirmation", "sometimes", "yaml.invalid", "brokers.confirmation"),
         ("brokers.list.0.key", "broker9.json", "draft.reference", "brokers.list[0].key"),
         ("brokers.list.0.key", "broker1.json", "draft.shares", "clinic"),
+        ("brokers.list.0", {"key": "broker0.json"}, "draft.reference", "brokers.list[0].key"),
+        ("brokers.list.0", {"key": "0x" + "12" * 32}, "yaml.invalid", "brokers.list[0]"),
         ("brokers.list.0.url", "javascript:alert(1)", "yaml.invalid", "brokers.list[0].url"),
         ("outputs.0.name", "other", "draft.outputs", "other"),
         ("outputs.0.recipients", "public", "agreement.not_yet", "public"),
@@ -141,7 +189,10 @@ def test_an_unset_policy_refuses_and_says_what_to_write(case: Any, path: str, sa
         ("validity.until", "soon", "yaml.invalid", "validity.until"),
         ("validity.from", "2028-01-01", None, ""),
         ("validity.activateBefore", "2020-01-01", "draft.validity", "before now"),
-        ("parties.lab", "0x52908400098527886E0F7030069857D2E4169Ee7", "yaml.invalid", "parties.lab"),
+        ("parties.lab", "0x52908400098527886E0F7030069857D2E4169Ee7", "draft.reference", "parties.lab"),
+        ("parties.lab", "nowhere.json", "draft.reference", "parties.lab"),
+        ("parties.lab", "enclave.txt", "draft.reference", "parties.lab"),
+        ("parties.lab", "", "yaml.invalid", "parties.lab"),
         ("chain.id", 0, "yaml.invalid", "chain.id"),
         ("notes", "x" * 4001, "yaml.invalid", "notes"),
         ("surprise", 1, "yaml.invalid", "surprise"),

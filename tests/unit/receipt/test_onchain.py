@@ -1,0 +1,87 @@
+"""What the chain has to have recorded of a receipt, one thing changed at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from enclave_app.protocol.structs import Outcome, TaskState
+from oracle.agreement.terms import check_request_terms
+from oracle.chain.reader import AgreementRecord, AgreementStatus, IdentityRecord, TaskOnChain
+from oracle.chain.source import Block
+from oracle.errors import OracleError
+from oracle.receipt import CHAIN_LINKS, Receipt, read_receipt
+from oracle.receipt.onchain import ChainView
+from tests.receipt_kit import make_story
+
+STORY = make_story()
+RECEIPT = read_receipt(STORY.receipt)
+DIGEST = RECEIPT.result.typed_digest(RECEIPT.chain.oracle_domain(RECEIPT.agreement))
+TASK = TaskOnChain(TaskState.FULFILLED, 1, 2, 0, 0, DIGEST[:31])
+AGREED = AgreementRecord(
+    oracle=RECEIPT.agreement.oracle, enclave_registry=RECEIPT.agreement.enclave_registry,
+    status=AgreementStatus.ACTIVE, not_before=0, not_after=1, release_delay=0, quota=1, used=1, quota_per_requester=1,
+    fee=0, requesters=b"", settlement_hash=b"",
+)  # fmt: skip
+IDENTITY = IdentityRecord(
+    measurement=RECEIPT.agreement.tee.measurements[0], platform=b"\1" * 32, operator=RECEIPT.evidence.operator, tee=1,
+    tcb_status=1, retired=True, evaluation=17, evidence_at=0, valid_until=0, block_number=0,
+    sealing_key=RECEIPT.evidence.sealing_key, svn_digest=b"",
+)  # fmt: skip
+BOUND = Block(5, RECEIPT.evidence.block_hash, b"", 1000)
+READ = Block(7, b"\x07" * 32, b"", 1000 + RECEIPT.agreement.tee.max_evidence_age)
+VIEW = ChainView(AGREED, TASK, IDENTITY, BOUND, (READ, READ))
+
+
+def failure(view: ChainView, receipt: Receipt = RECEIPT) -> tuple[str, str] | None:
+    """The first link that fails, and its code."""
+    terms = check_request_terms(receipt.chain, receipt.agreement, receipt.agreement_id, receipt.request)
+    for name, link in CHAIN_LINKS.items():
+        try:
+            link(receipt, terms, view)
+        except OracleError as error:
+            return name, error.code
+    return None
+
+
+def test_what_was_recorded_so_passes_also_when_the_enclave_is_long_retired() -> None:
+    assert failure(VIEW) is None
+
+
+@pytest.mark.parametrize("status", [AgreementStatus.SUSPENDED, AgreementStatus.REVOKED])
+def test_narrowing_takes_no_receipt_back(status: AgreementStatus) -> None:
+    assert failure(replace(VIEW, agreement=replace(AGREED, status=status))) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "link", "code"),
+    [
+        ({"agreement": replace(AGREED, status=AgreementStatus.NONE)}, "activation", "agreement.inactive"),
+        ({"agreement": replace(AGREED, oracle="0x" + "99" * 20)}, "activation", "agreement.contracts"),
+        ({"task": replace(TASK, state=TaskState.REQUESTED)}, "settlement", "settled.state"),
+        ({"task": replace(TASK, state=TaskState.FAILED)}, "settlement", "settled.state"),
+        ({"task": replace(TASK, result_digest=b"\1" * 31)}, "settlement", "settled.result"),
+        ({"task": replace(TASK, result_digest=DIGEST[:30])}, "settlement", "settled.result"),
+        ({"identity": None}, "registration", "registered.unknown"),
+        ({"identity": replace(IDENTITY, measurement=b"\1" * 32)}, "registration", "registered.measurement"),
+        ({"identity": replace(IDENTITY, sealing_key=b"\1" * 32)}, "registration", "registered.differs"),
+        ({"identity": replace(IDENTITY, tee=2)}, "registration", "registered.differs"),
+        ({"identity": replace(IDENTITY, operator="0x" + "99" * 20)}, "registration", "registered.differs"),
+        ({"evidence_block": None}, "blocks", "blocks.evidence"),
+        ({"release_blocks": (READ, None)}, "blocks", "blocks.release"),
+        ({"release_blocks": (READ, replace(READ, hash=b"\1" * 32))}, "blocks", "blocks.release"),
+        ({"release_blocks": (READ, replace(READ, timestamp=READ.timestamp + 1))}, "blocks", "blocks.age"),
+    ],
+)
+def test_what_was_recorded_otherwise_is_refused_by_its_link(changes: dict[str, Any], link: str, code: str) -> None:
+    assert failure(replace(VIEW, **changes)) == (link, code)
+
+
+def test_a_failure_has_to_be_settled_as_one() -> None:
+    receipt = read_receipt(make_story(outcome=Outcome.FAILED).receipt)
+    digest = receipt.result.typed_digest(receipt.chain.oracle_domain(receipt.agreement))
+    view = replace(VIEW, task=replace(TASK, state=TaskState.FAILED, result_digest=digest[:31]))
+    same = replace(IDENTITY, operator=receipt.evidence.operator, sealing_key=receipt.evidence.sealing_key)
+    assert failure(replace(view, identity=same), receipt) is None
