@@ -196,7 +196,7 @@ def with_another_signer(scene: Scene) -> tuple[Agreement, Sequence[Sealed]]:
 
 
 def shared(
-    threshold: int = 2, order: tuple[int, ...] = (0, 1, 2), keys: int = 4
+    threshold: int = 2, order: tuple[int, ...] = (0, 1, 2), keys: int = 4, **bound: Any
 ) -> Callable[[Scene], tuple[Agreement, Sequence[Sealed]]]:
     """An agreement whose first dataset was shared otherwise than it says."""
 
@@ -207,7 +207,7 @@ def shared(
             registry=world.chain.agreement_registry,
             owner=world.owners[0].address,
             dataset=sealed.manifest.id,
-        )
+        ).model_copy(update=bound)
         public = [world.brokers[i].public_key() for i in order]
         coefficients = random_coefficients(threshold)
         shares = make_share_list(sealed.manifest.id, sealed.keys[:keys], threshold, public, binding, coefficients)
@@ -226,6 +226,9 @@ def shared(
         told("shares of which one is enough", "R10", "shares.threshold", shared(threshold=1)),
         told("shares for the brokers in another order", "R10", "shares.brokers", shared(order=(1, 0, 2))),
         told("shares of fewer keys than the dataset has", "R10", "shares.keys", shared(keys=3)),
+        told("shares made for another chain", "R10", "hpke.open", shared(chain_id=1)),
+        told("shares made for another agreement registry", "R10", "hpke.open", shared(registry="0x" + "11" * 20)),
+        told("shares made for another dataset of the owner", "R10", "hpke.open", shared(dataset=bytes([1]) * 32)),
     ],
 )
 async def test_a_broker_opens_shares_that_were_made_for_the_agreement(
