@@ -9,6 +9,8 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.mutation import python_checks, python_run, scratch, solidity_checks, solidity_run
 from tests.mutation.excused import EXCUSED
@@ -17,6 +19,7 @@ from tests.mutation.report import Report
 
 PLACE = scratch.ROOT / ".tools" / "mutants"
 DOCUMENT = scratch.ROOT / "docs" / "mutants.md"
+STARTED = time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--write needs all checks: give no choice with it")
     if options.clean:
         shutil.rmtree(PLACE, ignore_errors=True)
-    started = time.monotonic()
     report = _run(everything, chosen, python_sources, solidity_sources, options)
     if options.json:
         rows = [
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         print(json.dumps({"mutants": rows, "cases": dict(report.cases), "alone": list(report.cases_alone)}, indent=1))
     else:
-        print("\n".join([*report.complaints(), *report.lines(), f"took {time.monotonic() - started:.0f} s"]))
+        print("\n".join([*report.complaints(), *report.lines(), f"took {time.monotonic() - STARTED:.0f} s"]))
     if options.write:
         DOCUMENT.write_text(report.document())
     return 0 if report.good else 1
@@ -70,52 +72,58 @@ def _run(
     solidity_sources: dict[str, str],
     options: argparse.Namespace,
 ) -> Report:
+    """The contracts beside Python, since compiling them keeps one core busy for minutes; then the suite's other cases."""
     caught: dict[int, str] = {}
     errors: dict[int, str] = {}
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"  {time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
-
-    contracts = PLACE / "solidity"
     in_solidity = [mutant for mutant in chosen if mutant.language == "Solidity"]
     in_python = [mutant for mutant in chosen if mutant.language == "Python"]
     whole = len(chosen) == len(everything)
-    if in_solidity:
-        solidity_run.prepare(contracts, solidity_sources)
-        say("the switched contracts are built, and pass their tests")
-        for number, found in solidity_run.run(contracts, in_solidity, options.jobs).items():
+    contracts = PLACE / "solidity"
+    seen: list[python_run.Seen] = []
+    with ThreadPoolExecutor(1) as beside:
+        aside = beside.submit(_try_contracts, contracts, in_solidity, solidity_sources, options.jobs)
+        if in_python:
+            workers = python_run.Workers(PLACE, python_sources, options.jobs)
+            seen = python_run.record(workers, everything, _digest(everything, python_sources), options.keep)
+            unusable = [s.test for s in seen if not s.good]
+            say(f"{len(seen)} tests ran with all checks in place; {len(unusable)} do not pass in a switched copy")
+            for test in unusable:
+                say(f"not used: {test}")
+            for number, outcome in python_run.run(workers, in_python, seen).items():
+                if outcome.caught:
+                    caught[number] = outcome.caught
+                elif outcome.errors:
+                    errors[number] = "; ".join(outcome.errors)[:500]
+            say(f"{len(in_python)} checks of Python were dropped")
+        for number, found in aside.result().items():
             if found.test:
                 caught[number] = found.test
             elif found.error:
                 errors[number] = found.error
-        say(f"{len(in_solidity)} checks of the contracts were dropped")
-    if not in_python:
+    if not whole:
         return Report(chosen, caught, errors)
-    switched = {**python_sources, **(solidity_run.bytecode(contracts) if whole else {})}
-    workers = python_run.Workers(PLACE, switched, options.jobs)
-    seen = python_run.record(workers, everything, _digest(everything, switched), options.keep)
-    unusable = [s.test for s in seen if not s.good]
-    say(f"{len(seen)} tests ran with all checks in place; {len(unusable)} do not pass in a switched copy")
-    for test in unusable:
-        say(f"not used: {test}")
-    for number, outcome in python_run.run(workers, in_python, seen).items():
-        if outcome.caught:
-            caught[number] = outcome.caught
-        elif outcome.errors:
-            errors[number] = "; ".join(outcome.errors)[:500]
-    say(f"{len(in_python)} checks of Python were dropped")
-    cases: dict[str, str] = {}
-    alone: list[str] = []
-    if whole:
-        names = {mutant.number: mutant.name for mutant in everything}
-        cases = {
-            caught[m.number]: names[m.number] for m in in_python if caught.get(m.number, "").startswith("tests/adv")
-        }
-        more, alone = python_run.cases(workers, everything, seen, cases)
-        cases.update(more)
-        say(f"{len(more) + len(alone)} cases of the adversary suite that had caught nothing were tried")
-    return Report(chosen, caught, errors, cases, alone, unusable)
+    names = {mutant.number: mutant.name for mutant in everything}
+    cases = {caught[m.number]: names[m.number] for m in in_python if caught.get(m.number, "").startswith("tests/adv")}
+    workers = python_run.Workers(PLACE, {**python_sources, **solidity_run.bytecode(contracts)}, options.jobs)
+    more, alone = python_run.cases(workers, everything, seen, cases)
+    say(f"{len(more) + len(alone)} cases of the adversary suite that had caught nothing were tried")
+    return Report(chosen, caught, errors, {**cases, **more}, alone)
+
+
+def _try_contracts(
+    place: Path, mutants: Sequence[Mutant], sources: dict[str, str], jobs: int
+) -> dict[int, solidity_run.Caught]:
+    if not mutants:
+        return {}
+    solidity_run.prepare(place, sources)
+    say("the switched contracts are built, and pass their tests")
+    found = solidity_run.run(place, mutants, jobs)
+    say(f"{len(mutants)} checks of the contracts were dropped")
+    return found
+
+
+def say(text: str) -> None:
+    print(f"  {time.monotonic() - STARTED:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def _is_wanted(mutant: Mutant, options: argparse.Namespace) -> bool:

@@ -141,7 +141,10 @@ def record(workers: Workers, mutants: Sequence[Mutant], sources: str, keep: bool
     wanted = [
         name
         for name, digest in files.items()
-        if not name.startswith(SKIPPED) and known["files"].get(name, {}).get("d") != digest
+        if not name.startswith(SKIPPED)
+        and (
+            known["files"].get(name, {}).get("d") != digest or not all(s["good"] for s in known["files"][name]["seen"])
+        )
     ]
     times = {name: sum(s["seconds"] for s in said["seen"]) for name, said in known["files"].items()}
     shares = _share(

@@ -24,7 +24,6 @@ class Report:
     errors: Mapping[int, str]
     cases: Mapping[str, str] = field(default_factory=dict)
     cases_alone: Sequence[str] = ()
-    unusable: Sequence[str] = ()
 
     @property
     def survivors(self) -> list[Mutant]:
