@@ -113,8 +113,9 @@ def _open(
         broker_signer=body.agreement.keys.brokers[position].signer,
         key=identity.sealing,
     )
+    # That they are shares of the wanted keys, the two comparisons of the statement's digest have shown.
     if x != position + 1:
-        raise Refused("release.keys", "a broker's answer holds another's shares")
+        raise Refused("release.keys", "a broker's answer holds another broker's shares", found=x, expected=position + 1)
     for (dataset, key), share in shares.items():
         check_share(materials.share_lists[dataset], x, key, share)
     return shares

@@ -11,7 +11,7 @@ from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes, Bytes32
 from enclave_app.protocol.hpke import PublicKey
-from oracle.files import read_file
+from oracle.files import read_file, within
 
 CARD = "broker.json"
 MAX_CARD = 1 << 16
@@ -42,7 +42,7 @@ class BrokerCard(Document):
 
 def read_card(path: Path) -> BrokerCard:
     """A card from a file or a broker's directory."""
-    file = path / CARD if path.is_dir() else path
+    file = within(path, CARD)
     try:
         data = read_file(file, MAX_CARD)
     except Refused as error:

@@ -19,3 +19,11 @@ def read_file(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise Refused("file.size", f"{path} is too large", expected=f"at most {most} bytes")
     return data
+
+
+def within(path: Path, name: str) -> Path:
+    """The file `name` where `path` is a directory; else `path` itself, also where no file could have such a name."""
+    try:
+        return path / name if path.is_dir() else path
+    except (OSError, ValueError):
+        return path

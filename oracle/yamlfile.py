@@ -19,7 +19,7 @@ from enclave_app.protocol.errors import Refused
 
 MAX_YAML = 1 << 20
 MAX_DEPTH = 24
-MAX_NODES = 50_000
+MAX_NODES = 25_000
 """Scalars, lists and mappings: each takes about a kilobyte while it is read, so a file of two-byte items grows 500-fold."""
 _BOOLEANS = {"true": True, "false": False}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,77})")

@@ -28,7 +28,7 @@ from enclave_app.protocol.canonical import Document, dump, parse
 from enclave_app.protocol.digests import commitment, sha256
 from enclave_app.protocol.errors import OracleError
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
-from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest, read_manifest
 from enclave_app.protocol.output import open_output
 from enclave_app.protocol.params import Param, ParamDomain
@@ -63,6 +63,7 @@ from enclave_app.protocol.structs import (
     Output,
     OutputKind,
     Price,
+    ReleaseRequest,
     ReleaseStatement,
     TaskRequest,
     TcbStatus,
@@ -177,10 +178,17 @@ class World:
         position: int,
         *,
         change: Callable[[dict[tuple[int, int], bytes]], None] | None = None,
+        x: int | None = None,
+        to: PublicKey | None = None,
+        bound: ReleaseRequest | None = None,
+        signed_by: SigningKey | None = None,
+        **said: Any,
     ) -> ReleaseAnswer:
-        """What broker `position` answers to `release`, its shares changed as `change` does."""
-        from enclave_app.protocol.hpke import PublicKey
+        """What broker `position` answers to `release`, its shares changed as `change` does.
 
+        A lying one says another `x`, seals `to` another key or `bound` to another request, is `signed_by` another, or has
+        `said` something else in a field of its statement.
+        """
         broker, request = self.brokers[position], release.request
         signing.check(
             request.typed_digest(CHAIN.oracle_domain(body.agreement)), release.signature, identity.signer, "a request"
@@ -191,22 +199,25 @@ class World:
         shares = self.shares_of(body, position)
         if change is not None:
             change(shares)
-        info = answer_info(CHAIN, body.agreement, request, body.request.versions, identity.signer)
-        sealed = key.seal(pack_answer(position + 1, shares), info)
+        info = answer_info(CHAIN, body.agreement, bound or request, body.request.versions, identity.signer)
+        sealed = (to or key).seal(pack_answer(x or position + 1, shares), info)
         statement = ReleaseStatement(
-            agreement_id=request.agreement_id,
-            task_id=request.task_id,
-            signer=identity.signer,
-            nonce=request.nonce,
-            broker=request.broker,
-            keys=key_ids_digest(sorted(shares)),
-            answer=sha256(sealed),
-            collateral=ZERO32,
-            time=1,
-            block_number=1,
-            block_hash=ZERO32,
+            **{
+                "agreement_id": request.agreement_id,
+                "task_id": request.task_id,
+                "signer": identity.signer,
+                "nonce": request.nonce,
+                "broker": request.broker,
+                "keys": key_ids_digest(sorted(shares)),
+                "answer": sha256(sealed),
+                "collateral": ZERO32,
+                "time": 1,
+                "block_number": 1,
+                "block_hash": ZERO32,
+                **said,
+            }
         )
-        signature = broker.signer.sign(statement.typed_digest(CHAIN.oracle_domain(body.agreement)))
+        signature = (signed_by or broker.signer).sign(statement.typed_digest(CHAIN.oracle_domain(body.agreement)))
         return ReleaseAnswer(statement=statement, signature=signature, sealed=sealed)
 
     def answers(

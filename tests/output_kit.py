@@ -40,7 +40,7 @@ class Finished:
         self.shares = self.share_list(self.output)
         self.result = self.make_result()
 
-    def share_list(self, output: SealedOutput) -> ShareList:
+    def share_list(self, output: SealedOutput, threshold: int = 2) -> ShareList:
         binding = OutputBinding(
             chain_id=self.chain.chain_id,
             oracle=self.agreement.oracle,
@@ -49,7 +49,8 @@ class Finished:
             output=output.manifest.id,
         )
         public = [card.public_key() for card in self.scene.world.brokers]
-        return make_share_list(output.manifest.id, [output.key], 2, public, binding, random_coefficients(2))
+        coefficients = random_coefficients(threshold)
+        return make_share_list(output.manifest.id, [output.key], threshold, public, binding, coefficients)
 
     def make_result(self, outcome: int = 1, **changes: Any) -> Result:
         """The result that the enclave would sign; `changes` are of its one output."""

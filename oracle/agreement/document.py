@@ -13,7 +13,7 @@ from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain
+from enclave_app.protocol.structs import Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
 from oracle.files import read_file
 from oracle.naming import naming
@@ -113,7 +113,8 @@ def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocu
     """One document with all signatures and hints (R7); Refused `document.other` where they are not about one agreement."""
     result = first
     for other in others:
-        if other.id != first.id or other.chain != first.chain:
+        # The id covers chain and registry.
+        if other.id != first.id:
             raise Refused(
                 "document.other",
                 "these files are about different agreements",
@@ -147,6 +148,6 @@ def _checked(document: AgreementDocument) -> AgreementDocument:
     for party, signature in document.signatures.items():
         signing.check(digest, signature, party, "the agreement")
     requesters = document.agreement.access.requesters
-    if document.requesters and (requesters == ANYONE or requesters_root(document.requesters) != requesters):
+    if document.requesters and requesters_root(document.requesters) != requesters:
         raise Refused("access.requesters", "the listed requesters are not those of the agreement")
     return document

@@ -22,7 +22,7 @@ from enclave_app.protocol.manifest import MAX_MANIFEST, Column, File, Manifest, 
 from enclave_app.protocol.storage import blob_name
 from oracle.dataset.keyfile import DatasetKeys, check_protection, write_keys
 from oracle.dataset.sources import Table, open_source
-from oracle.files import read_file
+from oracle.files import read_file, within
 from oracle.naming import naming
 from oracle.passwords import SCRYPT_N, Password
 
@@ -129,7 +129,7 @@ def _write_blobs(
 
 def load_manifest(path: Path, expected: bytes | None = None) -> Manifest:
     """A manifest from a file, or from `manifest.json` in a directory; with `expected`, only the dataset of that id."""
-    path = path / MANIFEST_NAME if path.is_dir() else path
+    path = within(path, MANIFEST_NAME)
     data = read_file(path, MAX_MANIFEST)
     with naming(path):
         return read_manifest(data, sha256(data) if expected is None else expected)

@@ -90,6 +90,15 @@ async def test_a_settlement_is_signed_by_whom_it_names(reader: Reader, refused: 
         await reader.open(liar)
 
 
+@lie("chain view", "a settled task without the log of its settlement", "R17", "task.no_log")
+async def test_a_settlement_that_is_hidden_opens_nothing(reader: Reader, refused: Refused) -> None:
+    def hidden(call: dict[str, Any], result: Any) -> Any:
+        return [] if call["method"] == "eth_getLogs" else result
+
+    async with proxy(reader.task.scene.world.url, hidden) as liar, refused():
+        await reader.open(liar)
+
+
 @lie("chain view", "a settlement from end to end, with an output of its own in storage", "R13 R17", "output.shares")
 async def test_an_invented_settlement_opens_nothing_through_honest_brokers(reader: Reader, refused: Refused) -> None:
     """Its log, its state, its signature, its manifest and its ciphertext fit each other; the brokers saw another."""
@@ -102,7 +111,7 @@ async def test_an_invented_settlement_opens_nothing_through_honest_brokers(reade
         await reader.open(liar)
 
 
-@lie("chain view", "a settlement that has no output", "R17", "result.outputs")
+@lie("chain view", "a settlement that has no output", "R17", "task.outputs")
 async def test_a_settlement_without_the_agreed_outputs_is_refused(reader: Reader, refused: Refused) -> None:
     task = reader.task
     empty = task.result.model_copy(update={"outputs": ()})

@@ -82,11 +82,22 @@ def one_requester_less(value: Any) -> None:
     value["requesters"].pop()
 
 
+def signed_both_ways(value: Any) -> None:
+    first, _ = value["signatures"]
+    value["contractSignatures"] = {first: "0x00"}
+
+
+def endpoint_of_its_own(value: Any) -> None:
+    value["endpoints"]["0x" + "55" * 32] = "https://broker.example"
+
+
 @pytest.mark.parametrize(
     "change",
     [
         case("twice", first_hospital_for_both, "one party's signature for two parties", "R7", SIGNER),
         case("stranger", stranger_signs, "a signature by somebody who is no party", "R7", "document.invalid"),
+        case("both", signed_both_ways, "an account's signature and a wallet's for one party", "R7", "document.invalid"),
+        case("broker", endpoint_of_its_own, "the address of a broker that is not agreed", "R15", "document.invalid"),
         case("more", one_more_requester, "a requester who is not agreed, in the file", "R7", "access.requesters"),
         case("fewer", one_requester_less, "a file without an agreed requester", "R7", "access.requesters"),
     ],

@@ -116,6 +116,12 @@ def with_older_documents(scene: Scene, body: ReleaseBody) -> ReleaseBody:
             lambda _, body: body.model_copy(update={"manifests": body.manifests[:1]}),
         ),
         told(
+            "a broker one share list for two datasets",
+            "R10",
+            "release.datasets",
+            lambda _, body: body.model_copy(update={"share_lists": body.share_lists[:1]}),
+        ),
+        told(
             "a broker one bit of a manifest flipped",
             "R11",
             "manifest.digest",

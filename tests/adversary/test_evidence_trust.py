@@ -126,6 +126,23 @@ async def test_a_development_root_on_a_public_chain(scene: Scene, tmp_path: Path
     await (await open_broker(scene.config(directory))).close()
 
 
+@lie("evidence", "a root of its own in the place of Intel's file", "R4", "anchors.root_format")
+async def test_another_root_in_the_place_of_intels(
+    scene: Scene, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, package = scene.broker_directory(tmp_path), tmp_path / "package"
+    (package / "roots").mkdir(parents=True)
+    (package / "roots" / "intel-sgx-root-ca.der").write_bytes(scene.world.authority.root_der)
+
+    async def started() -> bool:
+        return (directory / LOG_FILE).exists()
+
+    refused.watch(started)
+    monkeypatch.setattr("oracle.attestation.anchors.resources.files", lambda name: package)
+    async with refused():
+        await open_broker(scene.config(directory, anchors={"intel": True}))
+
+
 # TCB and debug: the broker goes by its own collateral (R13)
 
 

@@ -23,6 +23,7 @@ from oracle.keybroker import KeyBroker, open_broker
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Scene, World, anvil, make_world
 from tests.output_kit import Finished, finished, outputs_logged, released_by
+from tests.rpc_kit import about, proxy, word
 
 Change = Callable[[Finished], dict[str, Any]]
 THIEF = SealingKey.generate()
@@ -78,7 +79,7 @@ def part(name: str, **changes: Any) -> Change:
     return change
 
 
-def about(**changes: Any) -> Change:
+def said_of(**changes: Any) -> Change:
     """An enclave's statement about something else than this output's shares."""
     return lambda task: task.statement(**changes)
 
@@ -91,6 +92,12 @@ ASKED = [
     told("its own key as a recipient", "R15", "output.recipient", lambda _: {"recipient": THIEF.public.wire}),
     told("bytes that are no key as a recipient", "R15", "hpke.public_key", lambda _: {"recipient": b"\x01"}),
     told("an output that the result does not have", "R17", "result.outputs", lambda _: {"output": 1}),
+    told(
+        "a result with one output more than was agreed",
+        "R17",
+        "result.outputs",
+        lambda task: {"result": task.result.model_copy(update={"outputs": task.result.outputs * 2})},
+    ),
     told("another manifest than was settled", "R17", "manifest.digest", lambda _: {"manifest": b"{}"}),
     told("another share list than an enclave signed", "R17", "shares.digest", lambda _: {"share_list": b"{}"}),
     told("a share list without a signature", "R17", "signature.length", lambda _: {"shares_signature": b""}),
@@ -104,13 +111,13 @@ ASKED = [
         "an enclave's word on shares under another agreement",
         "R17",
         "output.shares_task",
-        about(agreement_id=bytes([1]) * 32),
+        said_of(agreement_id=bytes([1]) * 32),
     ),
-    told("an enclave's word on shares of another task", "R17", "output.shares_task", about(task_id=bytes([1]) * 32)),
+    told("an enclave's word on shares of another task", "R17", "output.shares_task", said_of(task_id=bytes([1]) * 32)),
     told(
-        "an enclave's word on shares of another output", "R17", "output.shares_output", about(output_id=bytes([1]) * 32)
+        "an enclave's word on shares of another output", "R17", "output.shares_output", said_of(output_id=bytes([1]) * 32)
     ),
-    told("an enclave's word on another share list", "R17", "shares.digest", about(shares=bytes([1]) * 32)),
+    told("an enclave's word on another share list", "R17", "shares.digest", said_of(shares=bytes([1]) * 32)),
     told("a settlement on another chain", "R13", "chain.not_served", part("chain", chain_id=1)),
     told("a request under another agreement", "R13", "request.agreement", part("request", agreement_id=bytes(32))),
     told(
@@ -253,3 +260,25 @@ async def test_a_dataset_does_not_open_as_an_output(scene: Scene, broker: KeyBro
     body = task.body(result=result, manifest=table.canonical(), **task.statement(output_id=table.id))
     async with refused():
         await broker.outputs.output(body)
+
+
+@lie("keys", "an output's shares of another threshold, under an enclave's word", "R10 R17", "shares.threshold")
+async def test_an_output_is_shared_as_was_agreed(task: Finished, broker: KeyBroker, refused: Refused) -> None:
+    listed = task.share_list(task.output, 3)
+    body = task.body(share_list=listed.canonical(), **task.statement(shares=listed.id))
+    async with refused():
+        await broker.outputs.output(body)
+
+
+@lie("consent", "a settled task of an agreement that the registry does not know", "R7 R17", "agreement.inactive")
+async def test_an_output_needs_an_agreement_that_was_activated(
+    scene: Scene, task: Finished, tmp_path: Path, refused: Refused
+) -> None:
+    """As on contracts of its own, where whoever wrote them settles what it likes."""
+    directory = scene.broker_directory(tmp_path / "unknowing")
+    refused.watch(released_by(directory))
+    async with proxy(scene.world.url, about("AgreementRegistry", "status", word(0, 0))) as url:
+        broker = await open_broker(scene.config(directory, [url]))
+        async with refused():
+            await broker.outputs.output(task.body())
+        await broker.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.hpke import PublicKey, SealingKey
@@ -18,6 +18,7 @@ from enclave_app.protocol.release import (
     OutputAnswer,
     OutputBody,
     SignedShares,
+    open_output_share,
     seal_output_share,
 )
 from enclave_app.protocol.storage import blob_name
@@ -76,6 +77,11 @@ async def record_of_another_task(reader: Reader) -> None:
     reader.put(told.model_copy(update={"outputs": (output,)}))
 
 
+async def nothing_to_open(reader: Reader) -> None:
+    told = await record_of(reader.task)
+    reader.put(told.model_copy(update={"outputs": ()}))
+
+
 async def output_of_another_task(reader: Reader) -> None:
     """A whole record, each part of it good, and of another task of the same agreement."""
     task = reader.task
@@ -113,6 +119,10 @@ async def shares_that_nobody_signed(reader: Reader) -> None:
         pytest.param(
             record_of_another_task,
             marks=lie("results", "an enclave's word on another task to the recipient", "R17", "task.record"),
+        ),
+        pytest.param(
+            nothing_to_open,
+            marks=lie("results", "a record without the output to the recipient", "R17", "task.record"),
         ),
         pytest.param(
             output_of_another_task,
@@ -191,3 +201,32 @@ async def test_a_minority_of_brokers_cannot_make_another_output(
     refused.watch(reader.footprint)
     async with served(lying) as url, refused():
         await reader.open(brokers={**reader.brokers, next(iter(reader.brokers)): url})
+
+
+@lie("keys", "one share of an output's key twice, in the names of two brokers", "R11", "output.shares")
+async def test_one_share_counts_once(reader: Reader, refused: Refused) -> None:
+    """Broker 1 has given its share away, and another answers with it in broker 0's place."""
+    task, urls = reader.task, list(reader.brokers.values())
+    brokers = [card.digest for card in task.scene.world.brokers]
+
+    async def lying(request: web.Request) -> web.Response:
+        body = parse(OutputBody, await request.read(), limit=1 << 26, canonical=False)
+        async with ClientSession() as session, session.post(f"{urls[1]}/v1/output", data=body.canonical()) as other:
+            sealed = parse(OutputAnswer, await other.read()).sealed
+        x, share = open_output_share(sealed, task.chain, task.agreement, body.shares, brokers[1], task.reader)
+        again = seal_output_share(task.chain, task.agreement, body.shares, brokers[0], task.reader.public, x, share)
+        return web.Response(body=OutputAnswer(sealed=again).canonical())
+
+    refused.watch(reader.footprint)
+    async with served(lying) as url, refused():
+        await reader.open(brokers={**reader.brokers, brokers[0]: url})
+
+
+@lie("results", "nothing, of a task that ended in a signed failure", "R19", "task.failed")
+async def test_a_failure_is_told_as_one(reader: Reader, scene: Scene, refused: Refused) -> None:
+    request = await scene.request(reader.task.agreement, result_key=reader.task.reader.public.digest)
+    reader.task = Finished(scene, reader.task.agreement, request, reader.task.reader)
+    await reader.task.settle(reader.task.make_result(outcome=2))
+    refused.watch(reader.footprint)
+    async with refused():
+        await reader.open()

@@ -57,12 +57,6 @@ def expected() -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["total"])
 
 
-async def refused(running: RunningEnclave, world: World, **changes: Any) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        await running.start(world.body(**changes))
-    return caught.value
-
-
 async def test_a_task_gives_the_agreed_output_to_its_recipient(running: RunningEnclave, world: World) -> None:
     body = world.body()
     done = await running.whole(world, body)
@@ -106,68 +100,6 @@ async def test_the_same_run_again_gives_the_same_bytes(running: RunningEnclave, 
     assert await running.run(started.task_id, answers) == await running.run(started.task_id, answers)
 
 
-async def test_t_minus_one_answers_open_nothing(running: RunningEnclave, world: World) -> None:
-    body = world.body()
-    started = await running.start(body)
-    answers = world.answers(body, started, await running.identity(), (1,))
-    with pytest.raises(Refusal) as caught:
-        await running.run(started.task_id, answers)
-    assert (caught.value.code, caught.value.status, caught.value.body.retry) == ("release.too_few", 503, True)
-    # One answer given twice is one answer.
-    with pytest.raises(Refusal) as caught:
-        await running.run(started.task_id, answers * 2)
-    assert caught.value.code == "release.too_few"
-
-
-async def test_a_wrong_share_is_blamed_and_the_rest_suffice(running: RunningEnclave, world: World) -> None:
-    body = world.body()
-    started = await running.start(body)
-    identity = await running.identity()
-
-    def flip(shares: dict[tuple[int, int], bytes]) -> None:
-        shares[1, 0] = bytes([shares[1, 0][0] ^ 1]) + shares[1, 0][1:]
-
-    wrong = world.answer(body, started.releases[0], identity, 0, change=flip)
-    answers = world.answers(body, started, identity, (1, 2))
-    done = await running.run(started.task_id, [wrong, *answers])
-    assert [(b.broker, b.code) for b in done.blamed] == [(world.agreement.keys.brokers[0].hpke_key, "shares.wrong")]
-    assert done.used == tuple(b.hpke_key for b in world.agreement.keys.brokers[1:])
-
-
-async def test_an_answer_without_one_key_is_blamed(running: RunningEnclave, world: World) -> None:
-    body = world.body()
-    started = await running.start(body)
-    identity = await running.identity()
-
-    def drop(shares: dict[tuple[int, int], bytes]) -> None:
-        del shares[0, 1]
-
-    short = world.answer(body, started.releases[0], identity, 0, change=drop)
-    done = await running.run(started.task_id, [short, *world.answers(body, started, identity, (1, 2))])
-    assert [b.code for b in done.blamed] == ["release.keys"]
-
-
-async def test_answers_to_an_earlier_nonce_are_refused(running: RunningEnclave, world: World) -> None:
-    body = world.body()
-    earlier = await running.start(body)
-    replayed = world.answers(body, earlier, await running.identity())
-    started = await running.start(body)
-    assert started.task_id == earlier.task_id
-    assert started.releases[0].request.nonce != earlier.releases[0].request.nonce
-    with pytest.raises(Refusal) as caught:
-        await running.run(started.task_id, replayed)
-    assert caught.value.code == "release.too_few"
-    assert "release.statement" in caught.value.body.message
-
-
-async def test_answers_for_another_task_are_refused(running: RunningEnclave, world: World) -> None:
-    mine, other = world.body(), world.body()
-    started, theirs = await running.start(mine), await running.start(other)
-    with pytest.raises(Refusal) as caught:
-        await running.run(started.task_id, world.answers(other, theirs, await running.identity()))
-    assert caught.value.code == "release.too_few"
-
-
 async def test_an_anchor_that_is_not_agreed_is_refused(running: RunningEnclave, world: World) -> None:
     body = world.body().model_copy(update={"anchor": bytes([1]) * 32})
     with pytest.raises(Refusal) as caught:
@@ -203,18 +135,7 @@ async def test_blobs_come_over_http(running: RunningEnclave, world: World) -> No
         assert (await running.whole(world, body)).result.outcome == Outcome.SUCCEEDED
 
 
-async def test_shares_of_another_threshold_are_refused(running: RunningEnclave, world: World) -> None:
-    keys = world.agreement.keys.model_copy(update={"threshold": 3})
-    assert (await refused(running, world, agreement=world.changed(keys=keys))).code == "task.threshold"
-
-
-async def test_shares_for_brokers_in_another_order_are_refused(running: RunningEnclave, world: World) -> None:
-    brokers = world.agreement.keys.brokers
-    keys = world.agreement.keys.model_copy(update={"brokers": brokers[::-1]})
-    assert (await refused(running, world, agreement=world.changed(keys=keys))).code == "task.brokers"
-
-
-@pytest.mark.parametrize("params", [{"least": 101}, {"least": "1"}, {}, {"least": 1, "more": 2}])
+@pytest.mark.parametrize("params", [{"least": 1 << 41}, {"least": "1"}, {}, {"least": 1, "more": 2}])
 async def test_invalid_parameters_end_in_a_signed_failure(
     running: RunningEnclave, world: World, params: dict[str, Any]
 ) -> None:

@@ -102,7 +102,8 @@ class Workers:
         for index, (tests, out) in enumerate(zip(shares, outs, strict=True)):
             out.unlink(missing_ok=True)
             if tests:
-                arguments = [option, str(plans[index] if plans else out), "--mutants-out", str(out)]
+                # One word each: pytest looks for its root among words that are paths.
+                arguments = [f"{option}={plans[index] if plans else out}", f"--mutants-out={out}"]
                 log = self.place / f"{name}-{index}.log"
                 threads.append(threading.Thread(target=self._pytest, args=(index, [*arguments, *tests], log)))
         self._failed.clear()

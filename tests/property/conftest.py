@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-EXAMPLES, MANY = 25, 500
+EXAMPLES, MANY = 12, 500
 
 
 def pytest_configure(config: pytest.Config) -> None:

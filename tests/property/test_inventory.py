@@ -145,10 +145,10 @@ def found(tree: ast.Module, module: str) -> Iterator[str]:
 
     def walk(node: ast.AST, inside: tuple[str, ...]) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
-            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             if isinstance(child, ast.Call) and decodes(child):
                 yield f"{module}:{'.'.join(inside)}"
-            yield from walk(child, (*inside, child.name) if named else inside)
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            yield from walk(child, (*inside, getattr(child, "name", "")) if named else inside)
 
     return walk(tree, ())
 

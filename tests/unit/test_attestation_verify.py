@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from oracle.attestation import (
     TcbStatus,
     VerificationError,
     Verified,
+    dcap,
     intel_root,
     parse_evidence,
     verify,
@@ -199,6 +201,23 @@ def test_two_readings_of_one_quote_are_refused(name: str) -> None:
     assert code_of(caught) is Code.VERIFIER_DISAGREES
     with pytest.raises(VerificationError, match="ppid"):
         check_agreement(parsed, report, replace(pck, ppid=bytes(16)))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"ppid": bytes(16)}, Code.VERIFIER_DISAGREES),
+        ({"status": "Splendid"}, Code.QUOTE_REFUSED),
+    ],
+)
+def test_a_verdict_that_does_not_fit_the_quote_is_refused(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], code: Code
+) -> None:
+    """As a later dcap-qvl might read or say something else than this verifier knows."""
+    monkeypatch.setattr(dcap, "verify_quote", lambda *given: replace(verify_quote(*given), **change))
+    with pytest.raises(VerificationError) as caught:
+        check()
+    assert code_of(caught) is code
 
 
 def test_a_root_that_is_no_certificate_is_refused() -> None:

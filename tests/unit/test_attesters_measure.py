@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -94,6 +95,23 @@ def test_links_are_refused(package: Path, tmp_path: Path) -> None:
     (package / "linked").symlink_to(tmp_path / "outside")
     with pytest.raises(MeasureError, match="not a regular file"):
         measure_program(package, {})
+
+
+def test_what_is_no_regular_file_is_refused(package: Path) -> None:
+    os.mkfifo(package / "pipe")
+    with pytest.raises(MeasureError, match="not a regular file"):
+        measure_program(package, {})
+
+
+def test_a_dependency_that_does_not_list_its_files_is_refused(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unlisted(metadata.PathDistribution):
+        files = None
+
+    installed = metadata.distribution("iniconfig")
+    assert isinstance(installed, metadata.PathDistribution)
+    monkeypatch.setattr(metadata, "distribution", lambda _: Unlisted(installed._path))
+    with pytest.raises(MeasureError, match="does not list its files"):
+        measure_program(package, {}, dependencies=("iniconfig",))
 
 
 def test_a_dependency_that_is_not_installed_is_refused_by_name(package: Path) -> None:

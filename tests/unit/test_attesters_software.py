@@ -6,12 +6,15 @@ import asyncio
 import hashlib
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dcap_qvl
 import pytest
 
 from enclave_app.attesters.base import PlatformError, ReportDataError, UnknownAttester
+from enclave_app.attesters.dcap_format import ReportBody
 from enclave_app.attesters.factory import attester_from_config
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform, main
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
@@ -121,3 +124,13 @@ def test_factory_opens_the_software_attester_for_the_program_that_runs(tmp_path:
     quote = asyncio.run(attester.quote(bytes(64)))
     assert (attester.kind, attester.tee) == ("software", 1)
     assert sgx_measurement(quote[48:432]) == SoftwareEnclave.of_program(b"x").measurement
+
+
+@pytest.mark.parametrize("field", ["cpu_svn", "mrenclave", "mrsigner", "report_data", "config_id"])
+def test_a_report_field_of_another_size_is_neither_padded_nor_cut(field: str) -> None:
+    body = ReportBody(cpu_svn=bytes(16), mrenclave=bytes(32), mrsigner=bytes(32), report_data=bytes(64))
+    assert len(body.encode()) == 384
+    for size in (-1, 1):
+        change: dict[str, Any] = {field: bytes(len(getattr(body, field)) + size)}
+        with pytest.raises(ValueError, match=field):
+            replace(body, **change).encode()

@@ -21,7 +21,7 @@ from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.shares import DatasetBinding, open_shares, recover_key
 from enclave_app.protocol.structs import Chain
 from oracle.dataset.inspect import describe_public, inspect_dataset, preview_public
-from oracle.dataset.keyfile import DatasetKeys, read_keys
+from oracle.dataset.keyfile import DatasetKeys, read_keys, write_keys
 from oracle.dataset.open import open_dataset
 from oracle.dataset.publish import publish_dataset
 from oracle.dataset.seal import Sealed, load_manifest, seal
@@ -294,6 +294,25 @@ def test_keys_of_another_dataset_are_refused(table: pa.Table, sealed: Sealed, tm
         with pytest.raises(Refused) as refused:
             open_dataset(sealed.manifest, keys, sealed.blobs)
         assert refused.value.code == "keys.dataset"
+
+
+def test_keys_of_another_dataset_are_not_shared(table: pa.Table, sealed: Sealed, tmp_path: Path) -> None:
+    other = seal(table, tmp_path / "other", dangerous_plaintext_keys=True)
+    chain = Chain(chain_id=31337, agreement_registry="0x" + "11" * 20)
+    broker = SealingKey.generate().public
+    with pytest.raises(Refused) as refused:
+        share_dataset(sealed.manifest, other.keys, chain, OWNER, [broker], 1)
+    assert refused.value.code == "keys.dataset"
+
+
+@pytest.mark.parametrize("dangerous", [False, True])
+def test_a_key_file_is_written_in_one_of_two_ways(sealed: Sealed, tmp_path: Path, dangerous: bool) -> None:
+    """With a password and the dangerous word, or with neither, nobody can tell which was meant (R21)."""
+    password = (lambda: "correct horse") if dangerous else None
+    with pytest.raises(Refused) as refused:
+        write_keys(tmp_path / "keys.json", sealed.keys, password, dangerous_plaintext_keys=dangerous)
+    assert refused.value.code == "keys.protection"
+    assert not (tmp_path / "keys.json").exists()
 
 
 def test_lineage_is_kept_where_given_and_fresh_otherwise(table: pa.Table, sealed: Sealed, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -363,3 +363,21 @@ def test_a_walk_meets_constructs_that_duckdb_may_grow() -> None:
             {"error": False, "statements": [{"node": {"type": "SELECT_NODE", "x": {"class": "MAGIC"}}}]}, [], []
         )
     assert caught.value.code == "sql.expression"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: {**tree, "error": True},
+        lambda tree: {**tree, "statements": tree["statements"] * 2},
+        lambda tree: {**tree, "statements": [{"node": [tree["statements"][0]["node"]]}]},
+    ],
+    ids=["an error", "two statements", "no node"],
+)
+def test_a_walk_takes_one_query_only(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Its text was one SELECT statement; what the parser made of it is looked at once more."""
+    tree = SqlRuntime()._serialized("SELECT 1 AS x")
+    check_select(tree, [], [])
+    with pytest.raises(Refused) as caught:
+        check_select(change(tree), [], [])
+    assert caught.value.code == "sql.statement"

@@ -48,6 +48,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (settings(chain={"rpc": ["http://one:1"]}), "dangerousSingleRpc"),
         (settings(chain={"quorum": 1}), "dangerousSingleRpc"),
         (settings(chain={"quorum": 3}), "quorum"),
+        (settings(chain={"quorum": 0}), "quorum"),
+        (settings(chain={"rpc": ["http://", "http://two:2"]}), "an RPC endpoint is"),
         (settings(chain={"rpc": [f"http://h{i}:1" for i in range(4)], "quorum": 2}), "more than half"),
         (settings(chain={"rpc": ["http://one:1", "http://ONE:1/"]}), "twice"),
         (settings(chain={"rpc": ["ftp://one", "http://two"]}), "http"),
