@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.manifest import Manifest
-from enclave_app.protocol.shares import DatasetBinding, ShareList, make_share_list, random_coefficients
+from enclave_app.protocol.shares import MAX_SHARE_LIST, DatasetBinding, ShareList, make_share_list, random_coefficients
 from enclave_app.protocol.structs import Chain
 from oracle.dataset.keyfile import DatasetKeys
 
@@ -17,14 +17,24 @@ def share_dataset(
 ) -> ShareList:
     """A share list for `brokers`, of whom `threshold` are needed, bound to chain, registry, owner and dataset (R10).
 
-    Every call splits afresh. Raises Refused `keys.dataset`, `share.brokers`, `share.threshold`.
+    Every call splits afresh. Raises Refused `keys.dataset`, `share.brokers`, `share.threshold`, `share.size`.
     """
     keys.check(manifest)
     check_brokers(brokers, threshold)
     binding = DatasetBinding(
         chain_id=chain.chain_id, registry=chain.agreement_registry, owner=owner, dataset=manifest.id
     )
-    return make_share_list(manifest.id, keys.keys, threshold, brokers, binding, random_coefficients(threshold))
+    shares = make_share_list(manifest.id, keys.keys, threshold, brokers, binding, random_coefficients(threshold))
+    if (size := len(shares.canonical())) > MAX_SHARE_LIST:
+        # Said here, because those who read share lists could only refuse it.
+        raise Refused(
+            "share.size",
+            "so many columns for so many brokers make too large a share list",
+            found=size,
+            expected=f"at most {MAX_SHARE_LIST} bytes",
+            hint="Seal fewer columns, or choose fewer brokers",
+        )
+    return shares
 
 
 def check_brokers(brokers: Sequence[PublicKey], threshold: int) -> None:

@@ -352,6 +352,17 @@ def test_impossible_thresholds_are_refused(sealed: Sealed, count: int, threshold
     assert refused.value.code == code
 
 
+def test_a_share_list_that_nobody_could_read_is_not_made(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    brokers = [SealingKey.generate().public]
+    size = len(share_dataset(sealed.manifest, sealed.keys, CHAIN, OWNER, brokers, 1).canonical())
+    monkeypatch.setattr("oracle.dataset.share.MAX_SHARE_LIST", size)
+    share_dataset(sealed.manifest, sealed.keys, CHAIN, OWNER, brokers, 1)
+    monkeypatch.setattr("oracle.dataset.share.MAX_SHARE_LIST", size - 1)
+    with pytest.raises(Refused) as refused:
+        share_dataset(sealed.manifest, sealed.keys, CHAIN, OWNER, brokers, 1)
+    assert refused.value.code == "share.size"
+
+
 async def test_publishing_puts_everything_public_and_nothing_secret(sealed: Sealed, tmp_path: Path) -> None:
     broker = SealingKey.generate().public
     shares = share_dataset(sealed.manifest, sealed.keys, CHAIN, OWNER, [broker], 1)
