@@ -577,7 +577,7 @@ PARSERS: list[Parser] = [
     Parser("plaintext dataset keys", in_file("p.json", lambda p: keyfile.read_keys(p, None)), _PLAIN_KEYS,
            covers=("oracle.dataset.keyfile:read_keys",), secrets=_SECRETS),
     Parser("a password's file", in_file("pw", lambda p: (passwords.password_file(p)(), read_password(p))),
-           PASSWORD.encode(), "bytes", ("oracle.passwords:password_file.read", "oracle.keybroker.config:read_password"),
+           PASSWORD.encode(), "bytes", ("oracle.passwords:password_file.read",),
            secrets=_SECRETS),
     # Tables.
     Parser("an output's table", _touch, ipc(), "bytes",
