@@ -41,6 +41,18 @@ def other_versions(world: World) -> TaskBody:
     return world.body(versions=tuple(reversed([d.id_or_stream for d in world.agreement.data])))
 
 
+def longer_file(world: World) -> TaskBody:
+    """An owner's manifest, which the agreement names, with a file one byte longer than its digest's."""
+    dataset = world.datasets[0]
+    head, *rest = dataset.manifest.files
+    manifest = dataset.manifest.model_copy(update={"files": (head.model_copy(update={"size": head.size + 1}), *rest)})
+    listed = share(dataset.name, dataset.table, dataset.keys, manifest, world.brokers, world.put)
+    world.datasets[0] = listed
+    changes = {"id_or_stream": manifest.id, "shares_digest": listed.shares.id}
+    term = world.agreement.data[0].model_copy(update=changes)
+    return world.body(world.changed(data=(term, *world.agreement.data[1:])))
+
+
 def nobody_to_pay(world: World) -> TaskBody:
     return world.body().model_copy(update={"payee": ZERO_ADDRESS})
 
@@ -71,6 +83,16 @@ async def test_a_task_on_other_terms_is_not_started(
     refused.watch(running.footprint)
     async with refused():
         await running.start(tell(world))
+
+
+@lie("data", "a manifest with a file longer than its digest's", "R7 R19", "blob.digest")
+async def test_a_file_has_the_length_that_its_manifest_says(
+    running: RunningEnclave, world: World, refused: Refused
+) -> None:
+    body = longer_file(world)
+    refused.watch(running.footprint)
+    async with refused():
+        await running.whole(world, body)
 
 
 # Answers of brokers, of which one is good and two are needed: that the lie does not count shows in `release.too_few`.

@@ -174,7 +174,7 @@ def run(workers: Workers, mutants: Sequence[Mutant], seen: Sequence[Seen]) -> di
     outcomes = {mutant.number: Outcome() for mutant in mutants}
     left = {mutant.number: candidates(mutant, seen) for mutant in mutants}
     for turn in range(1000):
-        take = 1 if turn < 3 else 4
+        take = 1 if turn < 2 else 4 ** (turn - 1)
         plan: dict[str, list[tuple[int, bool]]] = defaultdict(list)
         for number, tests in left.items():
             for test, cold in tests[:take]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
 import platform
 import re
 import shutil
+import socket
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -90,15 +90,18 @@ def test_a_new_version_or_a_changed_line_of_a_transitive_dependency_changes_the_
     assert len({before, changed, newer}) == 3
 
 
-def test_links_are_refused(package: Path, tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (package / "linked").symlink_to(tmp_path / "outside")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_links_are_refused(package: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x = 1")
+    (package / "linked").symlink_to(tmp_path / kind)
     with pytest.raises(MeasureError, match="not a regular file"):
         measure_program(package, {})
 
 
 def test_what_is_no_regular_file_is_refused(package: Path) -> None:
-    os.mkfifo(package / "pipe")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(package / "socket"))
     with pytest.raises(MeasureError, match="not a regular file"):
         measure_program(package, {})
 

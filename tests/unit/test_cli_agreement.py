@@ -183,6 +183,17 @@ def test_signing_explains_first_and_takes_no_for_an_answer(case: Case) -> None:
     assert case.document.read_bytes() == before
 
 
+def test_what_the_rules_refuse_is_not_even_explained(case: Case) -> None:
+    document = json.loads(case.document.read_text())
+    document["agreement"]["tee"]["anchors"] = []
+    path = case.base / "hollow.json"
+    path.write_text(json.dumps(document))
+    ran = oracle(*case.signing("lab", path), given="y\n")
+    assert ran.code == 1
+    assert "agreement.count" in ran.stdout + ran.stderr
+    assert "Sign it?" not in ran.stdout + ran.stderr
+
+
 def test_both_parties_sign_one_file(case: Case) -> None:
     first = answer(*case.signing("hospital"), "--yes")
     assert len(first["signed"]) == len(first["missing"]) == 1

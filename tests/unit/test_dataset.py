@@ -296,6 +296,14 @@ def test_keys_of_another_dataset_are_refused(table: pa.Table, sealed: Sealed, tm
         assert refused.value.code == "keys.dataset"
 
 
+def test_keys_are_for_the_dataset_that_they_name(sealed: Sealed) -> None:
+    """Also where two manifests commit to the same keys, as a copy with other files would."""
+    sealed.keys.check(sealed.manifest)
+    with pytest.raises(Refused) as refused:
+        sealed.keys.check(sealed.manifest.model_copy(update={"lineage": bytes([7]) * 32}))
+    assert refused.value.code == "keys.dataset"
+
+
 def test_keys_of_another_dataset_are_not_shared(table: pa.Table, sealed: Sealed, tmp_path: Path) -> None:
     other = seal(table, tmp_path / "other", dangerous_plaintext_keys=True)
     chain = Chain(chain_id=31337, agreement_registry="0x" + "11" * 20)

@@ -174,10 +174,14 @@ def test_brokers_with_different_numbers_of_shares_are_no_list() -> None:
     assert caught.value.code == "document.invalid"
 
 
-@pytest.mark.parametrize("field", ["keys", "files"])
+@pytest.mark.parametrize("field", ["keys", "files", "columns"])
 def test_a_stream_is_one_file_under_one_key(field: str) -> None:
     value = json.loads(OUTPUT_MANIFEST.canonical())
-    more = {"keys": "0x" + "11" * 32, "files": {**value["files"][0], "sha256": "0x" + "22" * 32}}[field]
+    more = {
+        "keys": "0x" + "11" * 32,
+        "files": {**value["files"][0], "sha256": "0x" + "22" * 32},
+        "columns": {"name": "age", "type": "int64", "key": 0},
+    }[field]
     value[field].append(more)
     data = canonical.dump(value)
     with pytest.raises(Refused) as caught:

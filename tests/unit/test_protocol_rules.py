@@ -182,6 +182,12 @@ def test_a_broken_rule_is_refused(path: str, value: Any, code: str) -> None:
     assert refusal(path, value).code == code
 
 
+@pytest.mark.parametrize("rule", [0, 4])
+def test_an_unknown_confirmation_rule_is_refused_without_blocks_too(rule: int) -> None:
+    keys = {**CASES["Agreement"]["keys"], "confirmBlocks": 0}
+    assert refusal("keys", {**keys, "confirmation": rule}).code == "agreement.confirmation"
+
+
 def test_no_hosts_at_all_are_refused() -> None:
     tee = {**CASES["Agreement"]["tee"], "operators": [], "platforms": []}
     assert refusal("tee", tee).code == "agreement.hosts"

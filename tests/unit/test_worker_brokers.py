@@ -11,8 +11,9 @@ from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, SignedRelease
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, Broker, Chain, ReleaseRequest, ReleaseStatement
-from oracle.errors import Refused
-from oracle.worker.brokers import check_statement, make_round
+from oracle.errors import Refused, Retryable
+from oracle.logs import Log
+from oracle.worker.brokers import BrokerClient, check_statement, make_round
 from tests.receipt_kit import make_story
 
 STORY = make_story()
@@ -104,8 +105,26 @@ def test_an_answer_of_a_broker_that_the_agreement_lacks_is_refused() -> None:
     assert refusal(given) == "release.broker"
 
 
-def test_brokers_are_asked_with_one_nonce() -> None:
-    body = ReleaseBody(
+async def test_a_false_answer_does_not_count_towards_the_threshold() -> None:
+    """The enclave would find out later, with the release spent."""
+    given = answered()
+
+    class Liar(BrokerClient):
+        async def release(self, broker: bytes, body: bytes) -> ReleaseAnswer:
+            said = given.answer.statement.model_copy(update={"nonce": b"\x0f" * 32})
+            return given.answer.model_copy(update={"statement": said})
+
+    asking = make_round(everything(), (given.release,), ENCLAVE.address)
+    client = Liar({given.release.request.broker: "http://a.broker"}, timeout=1.0)
+    with pytest.raises(Retryable) as caught:
+        await asking.gather(client, Log("test"), grace=0)
+    assert caught.value.code == "release.too_few"
+    assert asking.answers == {}
+    assert [fault.code for fault in asking.faults.values()] == ["release.statement"]
+
+
+def everything() -> ReleaseBody:
+    return ReleaseBody(
         chain=CHAIN,
         agreement=AGREEMENT,
         signatures=(),
@@ -115,7 +134,10 @@ def test_brokers_are_asked_with_one_nonce() -> None:
         release=asked(),
         evidence=STORY.record.evidence,
     )
-    other = AGREEMENT.keys.brokers[1].hpke_key
+
+
+def test_brokers_are_asked_with_one_nonce() -> None:
+    body, other = everything(), AGREEMENT.keys.brokers[1].hpke_key
     assert len(make_round(body, (asked(), asked(broker=other)), ENCLAVE.address).releases) == 2
     with pytest.raises(Refused) as caught:
         make_round(body, (asked(), asked(broker=other, nonce=b"\x07" * 32)), ENCLAVE.address)
