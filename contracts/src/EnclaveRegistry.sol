@@ -89,7 +89,8 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
 
     function isValid(bytes32 anchor, address signer) external view returns (bool) {
         Identity storage record = _identities[anchor][signer];
-        return !record.retired && record.evidenceAt != 0 && block.timestamp <= record.validUntil;
+        // Where there is no record, `validUntil` is zero.
+        return !record.retired && block.timestamp <= record.validUntil;
     }
 
     function reportDataOf(address signer, bytes32 sealingKey, bytes32 blockHash) public view returns (bytes32) {
@@ -156,7 +157,8 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         if (s.validUntil <= block.timestamp) revert EnclaveRegistry_EvidenceExpired(s.validUntil, block.timestamp);
         if (s.measurement == 0) revert EnclaveRegistry_Zero("measurement");
         if (s.tee < TeeKind.SGX || s.tee > TeeKind.NITRO) revert EnclaveRegistry_BadTeeKind(s.tee);
-        if (s.tcbStatus > 31 || TcbStatus.ACCEPTABLE_MASK & (uint32(1) << s.tcbStatus) == 0) {
+        // A shift by 32 or more leaves nothing.
+        if (TcbStatus.ACCEPTABLE_MASK & (uint32(1) << s.tcbStatus) == 0) {
             revert EnclaveRegistry_BadTcbStatus(s.tcbStatus);
         }
     }

@@ -14,7 +14,7 @@ import pytest
 from enclave_app.protocol.errors import Refused
 from enclave_app.runtimes.arrow_output import canonical_table, encode_table
 from enclave_app.runtimes.base import FunctionFailed, FunctionSource, HostFault, ParamValue, RunLimits
-from enclave_app.runtimes.sql import MAX_TEXT, SqlRuntime
+from enclave_app.runtimes.sql import MAX_TEXT, SqlRuntime, _single
 from enclave_app.runtimes.sql_functions import FUNCTIONS
 from enclave_app.runtimes.sql_policy import check_select
 
@@ -329,6 +329,18 @@ def test_a_name_of_another_schema_is_refused_wherever_the_parser_writes_it(
 def test_a_tree_that_is_not_one_statement_is_refused(tree: dict[str, Any]) -> None:
     with pytest.raises(Refused) as caught:
         check_select(tree, ["a"], [])
+    assert caught.value.code == "sql.statement"
+
+
+@pytest.mark.parametrize(
+    "sql", ["", "SELECT 1; SELECT 2", "SET threads = 2", "EXPLAIN SELECT 1", "PREPARE p AS SELECT 1"]
+)
+def test_only_one_select_is_asked_for_its_parameters(sql: str) -> None:
+    """The walk over the tree refuses these too, where the parser still makes one of them."""
+    with duckdb.connect(":memory:") as connection:
+        assert _single(connection, "SELECT 1").type == duckdb.StatementType.SELECT
+        with pytest.raises(Refused) as caught:
+            _single(connection, sql)
     assert caught.value.code == "sql.statement"
 
 
