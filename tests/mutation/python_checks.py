@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from tests.mutation.model import Mutant, in_order, rules_in, unique
 
@@ -233,14 +234,15 @@ def _switched(condition: ast.expr, one: _Found) -> ast.expr:
 
 
 def _parts(test: ast.expr) -> list[ast.expr]:
-    """The conditions within `test` each of which refuses alone."""
-    if isinstance(test, ast.BoolOp) and (_is_or(test) or any(_is_or(value) for value in test.values)):
-        inside = test.values if _is_or(test) else [value for value in test.values if _is_or(value)]
-        return [part for value in inside for part in _parts(value)]
+    """The conditions within `test` each of which refuses alone: what `or` joins, also as the last thing that `and` asks."""
+    if _is_or(test):
+        return [part for value in test.values for part in _parts(value)]
+    if isinstance(test, ast.BoolOp) and _is_or(test.values[-1]):
+        return _parts(test.values[-1])
     return [test]
 
 
-def _is_or(node: ast.expr) -> bool:
+def _is_or(node: ast.expr) -> TypeGuard[ast.BoolOp]:
     return isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or)
 
 

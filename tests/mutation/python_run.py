@@ -10,7 +10,7 @@ import json
 import subprocess
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,11 +194,22 @@ def run(workers: Workers, mutants: Sequence[Mutant], seen: Sequence[Seen]) -> di
 
 
 def candidates(mutant: Mutant, seen: Iterable[Seen]) -> list[tuple[str, bool]]:
-    """The tests in which its check refuses; those where only the world's making is refused need a cold world."""
+    """The tests in which its check refuses, each with whether its world has to be made anew for that ("cold").
+
+    The adversary suite goes first; of each test function one case before the next one's second, for they are much alike;
+    and quick ones first, in whole seconds, so that the choice does not change with every run.
+    """
     found = [s for s in seen if s.good and (mutant.name in s.call or mutant.name in s.setup)]
-    # In whole seconds, so that the choice does not change with every run.
-    found.sort(key=lambda s: (not s.is_lie, mutant.name not in s.call, round(s.seconds)))
-    return [(s.test, mutant.name not in s.call) for s in found]
+    found.sort(key=lambda s: round(s.seconds))
+    turn: Counter[str] = Counter()
+    order = []
+    for each in found:
+        function = each.test.partition("[")[0]
+        cold = mutant.name not in each.call
+        order.append((cold, not each.is_lie, turn[function], each.test))
+        turn[function] += 1
+    # Stable in what is alike: `sorted` by all but the name.
+    return [(test, cold) for cold, _, _, test in sorted(order, key=lambda place: place[:3])]
 
 
 def cases(
