@@ -36,13 +36,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def refused(request: pytest.FixtureRequest) -> Iterator[Refused]:
+def refused(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Refused]:
     """The check of this case's refusal; a case that passes without one fails."""
     told = lie_of(request.node)
     _TOLD[told.seam] += 1
     check = Refused(told)
     yield check
     assert check.seen, "the case ended without having seen its refusal"
+    for when in ("setup", "call"):
+        broken = [r.getMessage() for r in caplog.get_records(when) if r.name == "aiohttp.server"]
+        assert not broken, f"who lies failed to tell the lie: {broken}"
     _REFUSED[told.seam] += 1
 
 

@@ -23,6 +23,7 @@ from enclave_app.protocol.release import (
 )
 from enclave_app.protocol.storage import blob_name
 from oracle.chain.rpc import Rpc
+from oracle.errors import OracleError
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Scene, World, anvil, make_world
 from tests.output_kit import Finished
@@ -212,14 +213,18 @@ async def test_one_share_counts_once(reader: Reader, refused: Refused) -> None:
     async def lying(request: web.Request) -> web.Response:
         body = parse(OutputBody, await request.read(), limit=1 << 26, canonical=False)
         async with ClientSession() as session, session.post(f"{urls[1]}/v1/output", data=body.canonical()) as other:
-            sealed = parse(OutputAnswer, await other.read()).sealed
+            sealed = parse(OutputAnswer, await other.read(), canonical=False).sealed
         x, share = open_output_share(sealed, task.chain, task.agreement, body.shares, brokers[1], task.reader)
         again = seal_output_share(task.chain, task.agreement, body.shares, brokers[0], task.reader.public, x, share)
         return web.Response(body=OutputAnswer(sealed=again).canonical())
 
     refused.watch(reader.footprint)
-    async with served(lying) as url, refused():
-        await reader.open(brokers={**reader.brokers, brokers[0]: url})
+    async with served(lying) as url:
+        liars = {**reader.brokers, brokers[0]: url}
+        async with refused():
+            await reader.open(brokers=liars)
+        with pytest.raises(OracleError, match="another's share"):
+            await reader.open(brokers=liars)
 
 
 @lie("results", "nothing, of a task that ended in a signed failure", "R19", "task.failed")
