@@ -89,7 +89,6 @@ contract AgreementTerms {
             revert IAgreementRegistry.AgreementRegistry_BadStatusMask(e.statusMask, TcbStatus.ACCEPTABLE_MASK);
         }
         _range("tee.evalFloor", e.evalFloor, 1, type(uint32).max);
-        _off("tee.graceDays", e.graceDays == 0);
         _range("tee.maxEvidenceAge", e.maxEvidenceAge, 1, type(uint64).max);
 
         // R5: anyHost is written out, never implied by empty lists.

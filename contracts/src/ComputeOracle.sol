@@ -76,6 +76,7 @@ contract ComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         Enclaves calldata tee,
         Price calldata price,
         Result calldata result,
+        IEnclaveRegistry.Identity calldata enclave,
         bytes calldata signature
     ) external nonReentrant {
         (bytes32 taskId, TaskSlot slot) = _requested(r);
@@ -84,7 +85,7 @@ contract ComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         bytes32 digest = resultDigestOf(result);
         address signer = Signatures.recover(digest, signature);
         if (signer == address(0)) revert ComputeOracle_BadSignature(digest);
-        _checkEnclave(r.agreementId, tee, price, result.anchor, signer);
+        _checkEnclave(r.agreementId, tee, price, enclave, result.anchor, signer);
 
         bool succeeded = result.outcome == Outcome.SUCCEEDED;
         _tasks[taskId] = TaskSlots.settled(succeeded ? TaskState.FULFILLED : TaskState.FAILED, digest);
@@ -191,13 +192,16 @@ contract ComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         bytes32 agreementId,
         Enclaves calldata tee,
         Price calldata price,
+        IEnclaveRegistry.Identity calldata enclave,
         bytes32 anchor,
         address signer
     ) private view {
         (address registry, bytes32 expected) = agreements.settlementOf(agreementId);
         bytes32 got = Hashing.settlementHash(tee, price);
         if (got != expected) revert ComputeOracle_WrongSettlement(got, expected);
-        EnclavePolicy.check(tee, IEnclaveRegistry(registry).identity(anchor, signer), anchor, signer);
+        IEnclaveRegistry.Standing memory standing =
+            IEnclaveRegistry(registry).standingOf(anchor, signer, enclave);
+        EnclavePolicy.check(tee, enclave, standing, anchor, signer);
     }
 
     function _paySuccess(bytes32 taskId, uint256 fee, Price calldata price, address payee) private {

@@ -2,7 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {Enrolment, VerifierStatement} from "./Types.sol";
+import {Enrolment} from "./Types.sol";
 import {IEnclaveRegistry} from "./interfaces/IEnclaveRegistry.sol";
 import {IEvidenceVerifier} from "./interfaces/IEvidenceVerifier.sol";
 import {
@@ -16,17 +16,22 @@ import {
 } from "./libraries/Constants.sol";
 import {Hashing} from "./libraries/Hashing.sol";
 import {Signatures} from "./libraries/Signatures.sol";
+import {TcbRank} from "./libraries/TcbRank.sol";
 
 /// @title EnclaveRegistry
 /// @notice See IEnclaveRegistry.
 contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
+    struct Record {
+        bytes32 identity;
+        Standing standing;
+    }
+
     uint256 private constant MAX_VERIFIERS = 4;
-    uint256 private constant APPRAISAL_TOLERANCE = 10 minutes;
     uint256 private constant MAX_VALIDITY = 7 days;
 
     address[] private _verifiers;
     mapping(address verifier => bool) public isVerifier;
-    mapping(bytes32 anchor => mapping(address signer => Identity)) private _identities;
+    mapping(bytes32 anchor => mapping(address signer => Record)) private _records;
 
     constructor(IEvidenceVerifier[] memory verifiers_) EIP712(EIP712_NAME, EIP712_VERSION) {
         if (verifiers_.length == 0 || verifiers_.length > MAX_VERIFIERS) {
@@ -47,50 +52,104 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         _checkBlock(r.blockNumber, r.blockHash);
         _checkPossession(r);
         _checkOperator(r);
-        VerifierStatement memory s;
-        (s, anchor) = IEvidenceVerifier(r.verifier).verify(r.evidence);
-        _checkStatement(s, reportDataOf(r.signer, r.sealingKey, r.blockHash));
+        IEvidenceVerifier.Claims memory claims = IEvidenceVerifier(r.verifier).verify(r.evidence);
+        _checkClaims(claims, reportDataOf(r.signer, r.sealingKey, r.blockHash));
 
-        Identity storage record = _identities[anchor][r.signer];
-        if (record.evidenceAt != 0) _checkRenewal(record, anchor, r, s);
-        Identity memory fresh = Identity({
-            measurement: s.measurement,
-            platform: s.platform,
-            operator: r.operator,
-            tee: s.tee,
-            tcbStatus: s.tcbStatus,
-            retired: false,
-            evaluation: s.evaluation,
-            evidenceAt: uint40(block.timestamp),
-            validUntil: _min(s.validUntil, block.timestamp + MAX_VALIDITY),
-            blockNumber: uint64(r.blockNumber),
+        anchor = claims.anchor;
+        Identity memory identity = Identity({
+            measurement: claims.measurement,
+            platform: claims.platform,
             sealingKey: r.sealingKey,
-            svnDigest: s.svnDigest
+            svnDigest: claims.svnDigest,
+            verifier: claims.verifier,
+            operator: r.operator,
+            tee: claims.tee
         });
-        _identities[anchor][r.signer] = fresh;
-        emit EnclaveRegistered(anchor, r.signer, s.measurement, fresh, r.verifier, s);
+        Standing memory standing = _standing(claims.judgement, r.blockNumber);
+        Record storage registered = _records[anchor][r.signer];
+        bytes32 digest = _digest(identity);
+        if (registered.identity == 0) registered.identity = digest;
+        else _checkRenewal(registered, anchor, r.signer, digest, standing);
+        registered.standing = standing;
+        emit EnclaveRegistered(anchor, r.signer, identity.measurement, identity, standing, r.verifier);
+    }
+
+    function challenge(
+        bytes32 anchor,
+        address signer,
+        Identity calldata identity,
+        address verifier,
+        bytes calldata proof
+    ) external {
+        if (!isVerifier[verifier]) revert EnclaveRegistry_UnknownVerifier(verifier);
+        Record storage registered = _records[anchor][signer];
+        _checkIdentity(registered, anchor, signer, _digest(identity));
+        Standing memory standing = registered.standing;
+        if (standing.retired) revert EnclaveRegistry_Retired(anchor, signer);
+        (bytes32 gotAnchor, bytes32 gotSvns, IEvidenceVerifier.Judgement memory judgement) =
+            IEvidenceVerifier(verifier).judge(proof);
+        if (gotAnchor != anchor || gotSvns != identity.svnDigest) {
+            revert EnclaveRegistry_WrongChallenge(gotAnchor, gotSvns, anchor, identity.svnDigest);
+        }
+        // R4: older collateral knows less, and a challenge can only lower.
+        if (judgement.evaluation < standing.evaluation) {
+            revert EnclaveRegistry_OlderEvaluation(judgement.evaluation, standing.evaluation);
+        }
+        if (judgement.tcbStatus == 0 || judgement.tcbStatus > TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED) {
+            revert EnclaveRegistry_BadTcbStatus(judgement.tcbStatus);
+        }
+        if (TcbRank.rank(judgement.tcbStatus) <= TcbRank.rank(standing.tcbStatus)) {
+            revert EnclaveRegistry_NotLower(judgement.tcbStatus, standing.tcbStatus);
+        }
+        if (judgement.tcbStatus == TcbStatus.REVOKED) {
+            // What is revoked was never fine: no grace.
+            (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) = (0, 0, 0);
+        } else if (standing.earlierStatus == 0 && judgement.evaluation > standing.evaluation) {
+            (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) =
+                (standing.tcbStatus, standing.evaluation, judgement.changedAt);
+        }
+        standing.tcbStatus = judgement.tcbStatus;
+        standing.evaluation = judgement.evaluation;
+        registered.standing = standing;
+        emit EnclaveChallenged(anchor, signer, standing, msg.sender);
     }
 
     function retire(bytes32 anchor, address signer, bytes calldata signature) external {
-        Identity storage record = _identities[anchor][signer];
-        if (record.evidenceAt == 0) revert EnclaveRegistry_Unknown(anchor, signer);
-        if (record.retired) revert EnclaveRegistry_Retired(anchor, signer);
+        Record storage registered = _records[anchor][signer];
+        if (registered.identity == 0) revert EnclaveRegistry_Unknown(anchor, signer);
+        if (registered.standing.retired) revert EnclaveRegistry_Retired(anchor, signer);
         if (msg.sender != signer) {
             address got = Signatures.recover(retireDigest(signer), signature);
             if (got != signer) revert EnclaveRegistry_WrongRetirement(got, signer);
         }
-        record.retired = true;
+        registered.standing.retired = true;
         emit EnclaveRetired(anchor, signer);
     }
 
-    function identity(bytes32 anchor, address signer) external view returns (Identity memory) {
-        return _identities[anchor][signer];
+    function record(bytes32 anchor, address signer) external view returns (bytes32, Standing memory) {
+        Record storage registered = _records[anchor][signer];
+        return (registered.identity, registered.standing);
+    }
+
+    function standingOf(bytes32 anchor, address signer, Identity calldata identity)
+        external
+        view
+        returns (Standing memory standing)
+    {
+        Record storage registered = _records[anchor][signer];
+        if (registered.identity == 0) return standing;
+        _checkIdentity(registered, anchor, signer, _digest(identity));
+        return registered.standing;
     }
 
     function isValid(bytes32 anchor, address signer) external view returns (bool) {
-        Identity storage record = _identities[anchor][signer];
+        Standing memory standing = _records[anchor][signer].standing;
         // Where there is no record, `validUntil` is zero.
-        return !record.retired && block.timestamp <= record.validUntil;
+        return !standing.retired && standing.tcbStatus != TcbStatus.REVOKED && block.timestamp <= standing.validUntil;
+    }
+
+    function digestOf(Identity calldata identity) external pure returns (bytes32) {
+        return _digest(identity);
     }
 
     function reportDataOf(address signer, bytes32 sealingKey, bytes32 blockHash) public view returns (bytes32) {
@@ -146,41 +205,65 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
     }
 
     /// @dev R2, R4
-    function _checkStatement(VerifierStatement memory s, bytes32 reportData) private view {
-        if (s.reportData != reportData) revert EnclaveRegistry_WrongReportData(s.reportData, reportData);
-        if (
-            s.appraisedAt + APPRAISAL_TOLERANCE < block.timestamp
-                || s.appraisedAt > block.timestamp + APPRAISAL_TOLERANCE
-        ) {
-            revert EnclaveRegistry_StaleAppraisal(s.appraisedAt, block.timestamp, APPRAISAL_TOLERANCE);
-        }
-        if (s.validUntil <= block.timestamp) revert EnclaveRegistry_EvidenceExpired(s.validUntil, block.timestamp);
-        if (s.measurement == 0) revert EnclaveRegistry_Zero("measurement");
-        if (s.tee < TeeKind.SGX || s.tee > TeeKind.NITRO) revert EnclaveRegistry_BadTeeKind(s.tee);
+    function _checkClaims(IEvidenceVerifier.Claims memory claims, bytes32 reportData) private view {
+        if (claims.reportData != reportData) revert EnclaveRegistry_WrongReportData(claims.reportData, reportData);
+        uint40 validUntil = claims.judgement.validUntil;
+        if (validUntil <= block.timestamp) revert EnclaveRegistry_EvidenceExpired(validUntil, block.timestamp);
+        if (claims.measurement == 0) revert EnclaveRegistry_Zero("measurement");
+        if (claims.anchor == 0) revert EnclaveRegistry_Zero("anchor");
+        if (claims.tee < TeeKind.SGX || claims.tee > TeeKind.NITRO) revert EnclaveRegistry_BadTeeKind(claims.tee);
         // A shift by 32 or more leaves nothing.
-        if (TcbStatus.ACCEPTABLE_MASK & (uint32(1) << s.tcbStatus) == 0) {
-            revert EnclaveRegistry_BadTcbStatus(s.tcbStatus);
+        if (TcbStatus.ACCEPTABLE_MASK & (uint32(1) << claims.judgement.tcbStatus) == 0) {
+            revert EnclaveRegistry_BadTcbStatus(claims.judgement.tcbStatus);
+        }
+    }
+
+    /// @dev R2, R4
+    function _checkRenewal(
+        Record storage registered,
+        bytes32 anchor,
+        address signer,
+        bytes32 digest,
+        Standing memory fresh
+    ) private view {
+        Standing memory standing = registered.standing;
+        if (standing.retired) revert EnclaveRegistry_Retired(anchor, signer);
+        if (digest != registered.identity) revert EnclaveRegistry_IdentityChanged(digest, registered.identity);
+        if (fresh.blockNumber <= standing.blockNumber) {
+            revert EnclaveRegistry_NotNewer(fresh.blockNumber, standing.blockNumber);
+        }
+        if (fresh.evaluation < standing.evaluation) {
+            revert EnclaveRegistry_OlderEvaluation(fresh.evaluation, standing.evaluation);
         }
     }
 
     /// @dev R2
-    function _checkRenewal(Identity storage record, bytes32 anchor, Registration calldata r, VerifierStatement memory s)
-        private
-        view
-    {
-        if (record.retired) revert EnclaveRegistry_Retired(anchor, r.signer);
-        if (r.sealingKey != record.sealingKey) {
-            revert EnclaveRegistry_SealingKeyChanged(r.sealingKey, record.sealingKey);
-        }
-        if (s.measurement != record.measurement) {
-            revert EnclaveRegistry_MeasurementChanged(s.measurement, record.measurement);
-        }
-        if (r.blockNumber <= record.blockNumber) {
-            revert EnclaveRegistry_NotNewer(r.blockNumber, record.blockNumber);
-        }
+    function _checkIdentity(Record storage registered, bytes32 anchor, address signer, bytes32 digest) private view {
+        bytes32 expected = registered.identity;
+        if (expected == 0) revert EnclaveRegistry_Unknown(anchor, signer);
+        if (digest != expected) revert EnclaveRegistry_WrongIdentity(digest, expected);
     }
 
-    function _min(uint64 a, uint256 b) private pure returns (uint64) {
-        return a < b ? a : uint64(b);
+    function _standing(IEvidenceVerifier.Judgement memory j, uint256 blockNumber)
+        private
+        view
+        returns (Standing memory)
+    {
+        uint256 latest = block.timestamp + MAX_VALIDITY;
+        return Standing({
+            tcbStatus: j.tcbStatus,
+            retired: false,
+            earlierStatus: j.earlierStatus,
+            evaluation: j.evaluation,
+            earlierEvaluation: j.earlierEvaluation,
+            changedAt: j.changedAt,
+            evidenceAt: uint40(block.timestamp),
+            validUntil: j.validUntil < latest ? j.validUntil : uint40(latest),
+            blockNumber: uint40(blockNumber)
+        });
+    }
+
+    function _digest(Identity memory identity) private pure returns (bytes32) {
+        return keccak256(abi.encode(identity));
     }
 }

@@ -180,7 +180,7 @@ contract CallbackTest is Fixture {
         Result memory result = _result(r);
         bytes memory signature = _sign(result);
         vm.recordLogs();
-        oracle.fulfil(r, a.tee, a.price, result, signature);
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
         Vm.Log[] memory logs = vm.getRecordedLogs();
         bool failed = logs[logs.length - 1].topics[0] == I.CallbackFailed.selector;
         assertEq(failed, callbackFails, "CallbackFailed");

@@ -3,7 +3,6 @@ pragma solidity ^0.8.30;
 
 import {AgreementRegistry} from "../src/AgreementRegistry.sol";
 import {ComputeOracle} from "../src/ComputeOracle.sol";
-import {DevelopmentVerifier} from "../src/DevelopmentVerifier.sol";
 import {EnclaveRegistry} from "../src/EnclaveRegistry.sol";
 import {
     Access,
@@ -19,23 +18,22 @@ import {
     Output,
     Price,
     Result,
-    TaskRequest,
-    VerifierStatement
+    TaskRequest
 } from "../src/Types.sol";
 import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
 import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
 import {IEvidenceVerifier} from "../src/interfaces/IEvidenceVerifier.sol";
 import {ANYONE, Outcome, TaskState, TcbStatus, TeeKind} from "../src/libraries/Constants.sol";
-import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {HashingHarness} from "./utils/HashingHarness.sol";
 import {Deploy} from "./utils/Deploy.sol";
+import {Told} from "./utils/Told.sol";
 
 /// @title One valid case of everything: two hospitals, a function author, an attested enclave, a request and its result
 /// @notice A negative test takes a valid case from here and changes exactly one field.
 abstract contract Fixture is Deploy {
     AgreementRegistry internal registry;
     EnclaveRegistry internal enclaves;
-    DevelopmentVerifier internal verifier;
+    Told internal verifier;
     ComputeOracle internal oracle;
     HashingHarness internal hashing;
 
@@ -45,7 +43,6 @@ abstract contract Fixture is Deploy {
     uint256 internal hospitalAKey;
     address internal hospitalB;
     uint256 internal hospitalBKey;
-    uint256 internal appraiserKey;
     address internal operator;
     uint256 internal operatorKey;
     address internal enclave;
@@ -57,6 +54,7 @@ abstract contract Fixture is Deploy {
     uint256 internal constant FEE = 0.01 ether;
     uint256 internal constant FAILED_FEE = 0.001 ether;
     uint32 internal constant RELEASE_DELAY = 5;
+    bytes32 internal constant ANCHOR = keccak256("anchor");
     bytes32 internal constant MEASUREMENT = keccak256("measurement");
     bytes32 internal constant PLATFORM = keccak256("platform");
     bytes32 internal constant SEALING_KEY = keccak256("sealing key");
@@ -76,21 +74,15 @@ abstract contract Fixture is Deploy {
         requester = makeAddr("requester");
         stranger = makeAddr("stranger");
         payee = makeAddr("payee");
-        address appraiser;
-        (appraiser, appraiserKey) = makeAddrAndKey("appraiser");
 
         registry = AgreementRegistry(deploy("AgreementRegistry.sol:AgreementRegistry", ""));
-        verifier = _deployVerifier(appraiser);
+        verifier = Told(deploy("Told.sol:Told", ""));
         IEvidenceVerifier[] memory verifiers = new IEvidenceVerifier[](1);
         verifiers[0] = verifier;
         enclaves = _deployEnclaves(verifiers);
         oracle = _deployOracle(registry);
         hashing = HashingHarness(deploy("HashingHarness.sol:HashingHarness", ""));
         vm.deal(requester, 100 ether);
-    }
-
-    function _deployVerifier(address appraiser) internal returns (DevelopmentVerifier) {
-        return DevelopmentVerifier(deploy("DevelopmentVerifier.sol:DevelopmentVerifier", abi.encode(appraiser)));
     }
 
     function _deployEnclaves(IEvidenceVerifier[] memory verifiers) internal returns (EnclaveRegistry) {
@@ -145,7 +137,7 @@ abstract contract Fixture is Deploy {
 
     function _enclaves() private view returns (Enclaves memory e) {
         e.measurements = _one(MEASUREMENT);
-        e.anchors = _one(verifier.anchor());
+        e.anchors = _one(ANCHOR);
         e.statusMask = uint32(1) << TcbStatus.UP_TO_DATE;
         e.evalFloor = 17;
         e.maxEvidenceAge = 1 days;
@@ -201,18 +193,37 @@ abstract contract Fixture is Deploy {
 
     // Enclaves
 
-    function _statement(bytes32 blockHash) internal view returns (VerifierStatement memory s) {
-        s.tee = TeeKind.SGX;
-        s.measurement = MEASUREMENT;
-        s.reportData = enclaves.reportDataOf(enclave, SEALING_KEY, blockHash);
-        s.root = keccak256("root");
-        s.tcbStatus = TcbStatus.UP_TO_DATE;
-        s.evaluation = 17;
-        s.platform = PLATFORM;
-        s.svnDigest = keccak256("svn");
-        s.collateral = keccak256("collateral");
-        s.appraisedAt = uint64(vm.getBlockTimestamp());
-        s.validUntil = uint64(vm.getBlockTimestamp() + 30 days);
+    function _claims(bytes32 blockHash) internal view returns (IEvidenceVerifier.Claims memory c) {
+        c.anchor = ANCHOR;
+        c.tee = TeeKind.SGX;
+        c.measurement = MEASUREMENT;
+        c.reportData = enclaves.reportDataOf(enclave, SEALING_KEY, blockHash);
+        c.platform = PLATFORM;
+        c.svnDigest = keccak256("svn");
+        c.judgement = _judgement(TcbStatus.UP_TO_DATE, 17);
+    }
+
+    function _judgement(uint8 status, uint32 evaluation) internal view returns (IEvidenceVerifier.Judgement memory j) {
+        j.tcbStatus = status;
+        j.evaluation = evaluation;
+        j.validUntil = uint40(vm.getBlockTimestamp() + 30 days);
+    }
+
+    /// @dev Whom `_registration` registers.
+    function _identity() internal view returns (IEnclaveRegistry.Identity memory) {
+        return IEnclaveRegistry.Identity({
+            measurement: MEASUREMENT,
+            platform: PLATFORM,
+            sealingKey: SEALING_KEY,
+            svnDigest: keccak256("svn"),
+            verifier: 0,
+            operator: operator,
+            tee: TeeKind.SGX
+        });
+    }
+
+    function _standing() internal view returns (IEnclaveRegistry.Standing memory standing) {
+        (, standing) = enclaves.record(ANCHOR, enclave);
     }
 
     /// @dev Evidence over the last block, signed by everyone who has to.
@@ -224,7 +235,7 @@ abstract contract Fixture is Deploy {
         r.operator = operator;
         r.operatorSignature = sign(operatorKey, enclaves.hostDigest(enclave));
         r.verifier = address(verifier);
-        r.evidence = _evidence(_statement(r.blockHash));
+        r.evidence = abi.encode(_claims(r.blockHash));
         _prove(r);
     }
 
@@ -237,11 +248,6 @@ abstract contract Fixture is Deploy {
         return enclaves.enrolmentDigest(
             Enrolment({signer: r.signer, sealingKey: r.sealingKey, blockHash: r.blockHash, operator: r.operator})
         );
-    }
-
-    function _evidence(VerifierStatement memory s) internal view returns (bytes memory) {
-        bytes32 digest = MessageHashUtils.toTypedDataHash(verifier.domainSeparator(), hashing.verifierStatement(s));
-        return abi.encode(s, sign(appraiserKey, digest));
     }
 
     function _register() internal returns (bytes32 anchor) {
@@ -285,7 +291,7 @@ abstract contract Fixture is Deploy {
             name: "table", kind: 1, recipientsDigest: keccak256("recipients"), length: 4096, digest: keccak256("output")
         });
         result.payee = payee;
-        result.anchor = verifier.anchor();
+        result.anchor = ANCHOR;
     }
 
     function _failure(TaskRequest memory r) internal view returns (Result memory result) {
@@ -299,7 +305,7 @@ abstract contract Fixture is Deploy {
     }
 
     function _fulfil(Agreement memory a, TaskRequest memory r, Result memory result) internal {
-        oracle.fulfil(r, a.tee, a.price, result, _sign(result));
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), _sign(result));
     }
 
     function _state(bytes32 taskId) internal view returns (uint8) {

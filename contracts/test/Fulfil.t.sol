@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {Agreement, Out, Result, TaskRequest, VerifierStatement} from "../src/Types.sol";
+import {Agreement, Out, Result, TaskRequest} from "../src/Types.sol";
 import {IComputeOracle as I} from "../src/interfaces/IComputeOracle.sol";
 import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
+import {IEvidenceVerifier} from "../src/interfaces/IEvidenceVerifier.sol";
 import {Outcome, TaskState, TcbStatus} from "../src/libraries/Constants.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {Fixture} from "./Fixture.sol";
@@ -28,7 +29,7 @@ contract FulfilTest is Fixture {
         vm.expectEmit(address(oracle));
         emit I.TaskFulfilled(taskId, r.agreementId, enclave, digest, result, signature);
         vm.prank(stranger);
-        oracle.fulfil(r, a.tee, a.price, result, signature);
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
 
         I.Task memory t = oracle.task(taskId);
         assertEq(t.state, TaskState.FULFILLED);
@@ -171,7 +172,7 @@ contract FulfilTest is Fixture {
         bytes memory signature = _sign(result);
         result.payee = stranger;
         vm.expectPartialRevert(I.ComputeOracle_UnknownEnclave.selector);
-        oracle.fulfil(r, a.tee, a.price, result, signature);
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
     }
 
     function test_refusesSignatureByAnother() public {
@@ -186,11 +187,11 @@ contract FulfilTest is Fixture {
         bytes32 digest = oracle.resultDigestOf(result);
         bytes memory bad = abi.encodeWithSelector(I.ComputeOracle_BadSignature.selector, digest);
         vm.expectRevert(bad);
-        oracle.fulfil(r, a.tee, a.price, result, "");
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), "");
         (uint8 v, bytes32 x, bytes32 s) = vm.sign(enclaveKey, digest);
         uint256 n = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
         vm.expectRevert(bad);
-        oracle.fulfil(r, a.tee, a.price, result, abi.encodePacked(x, n - uint256(s), v == 27 ? uint8(28) : uint8(27)));
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), abi.encodePacked(x, n - uint256(s), v == 27 ? uint8(28) : uint8(27)));
     }
 
     // What the caller supplies again
@@ -290,7 +291,7 @@ contract FulfilTest is Fixture {
 
     function test_refusesAnExpiredEnclave() public {
         a.tee.maxEvidenceAge = 30 days;
-        uint64 validUntil = enclaves.identity(anchor, enclave).validUntil;
+        uint64 validUntil = _standing().validUntil;
         TaskRequest memory r = _taskRequest(_activate(a));
         r.deadline = uint64(vm.getBlockTimestamp() + 30 days);
         _request(r);
@@ -303,6 +304,99 @@ contract FulfilTest is Fixture {
         vm.prank(enclave);
         enclaves.retire(anchor, enclave, "");
         _refuses(r, abi.encodeWithSelector(I.ComputeOracle_EnclaveRetired.selector, anchor, enclave));
+    }
+
+    // Grace: fine under the evaluation before
+
+    function test_takesWhatWasFineUntilItsGraceEnds() public {
+        a.tee.graceDays = 10;
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        IEvidenceVerifier.Judgement memory j = _outOfDate();
+        j.changedAt = uint40(vm.getBlockTimestamp() - 10 days);
+        _renew(j);
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function test_refusesWhatWasFineWhenTheGraceIsOver() public {
+        a.tee.graceDays = 10;
+        (TaskRequest memory r,) = _requested();
+        IEvidenceVerifier.Judgement memory j = _outOfDate();
+        j.changedAt = uint40(vm.getBlockTimestamp() - 10 days - 1);
+        _renew(j);
+        _refusesStatus(r);
+    }
+
+    function test_refusesWhatWasFineWhereThereIsNoGrace() public {
+        (TaskRequest memory r,) = _requested();
+        _renew(_outOfDate());
+        _refusesStatus(r);
+    }
+
+    function test_refusesWhatWasNotFineEither() public {
+        a.tee.graceDays = 10;
+        (TaskRequest memory r,) = _requested();
+        IEvidenceVerifier.Judgement memory j = _outOfDate();
+        j.earlierStatus = TcbStatus.CONFIGURATION_NEEDED;
+        _renew(j);
+        _refusesStatus(r);
+    }
+
+    function test_refusesWhatNobodyShowedToHaveBeenFine() public {
+        a.tee.graceDays = 10;
+        (TaskRequest memory r,) = _requested();
+        IEvidenceVerifier.Judgement memory j = _outOfDate();
+        j.earlierStatus = 0;
+        _renew(j);
+        _refusesStatus(r);
+    }
+
+    function test_refusesWhatWasFineBelowTheFloor() public {
+        a.tee.graceDays = 10;
+        a.tee.evalFloor = 18;
+        (TaskRequest memory r,) = _requested();
+        _renew(_outOfDate());
+        _refusesStatus(r);
+    }
+
+    /// @dev A challenge under a newer evaluation starts the grace, too; one that tells of a revocation does not.
+    function test_whatAChallengeLoweredHasItsGrace() public {
+        a.tee.graceDays = 10;
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        IEvidenceVerifier.Judgement memory j = _outOfDate();
+        j.earlierStatus = 0;
+        enclaves.challenge(
+            ANCHOR, enclave, _identity(), address(verifier), abi.encode(ANCHOR, _identity().svnDigest, j)
+        );
+        _fulfil(a, r, _result(r));
+        assertEq(_state(taskId), TaskState.FULFILLED);
+    }
+
+    function test_refusesWhatAChallengeRevoked() public {
+        a.tee.graceDays = 10;
+        (TaskRequest memory r,) = _requested();
+        IEvidenceVerifier.Judgement memory j = _outOfDate();
+        j.tcbStatus = TcbStatus.REVOKED;
+        enclaves.challenge(
+            ANCHOR, enclave, _identity(), address(verifier), abi.encode(ANCHOR, _identity().svnDigest, j)
+        );
+        _refusesStatus(r);
+    }
+
+    function test_refusesAnotherIdentityThanTheRegistered() public {
+        (TaskRequest memory r,) = _requested();
+        Result memory result = _result(r);
+        bytes memory signature = _sign(result);
+        IEnclaveRegistry.Identity memory other = _identity();
+        other.operator = stranger;
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IEnclaveRegistry.EnclaveRegistry_WrongIdentity.selector,
+                enclaves.digestOf(other),
+                enclaves.digestOf(_identity())
+            )
+        );
+        oracle.fulfil(r, a.tee, a.price, result, other, signature);
     }
 
     // Hosts (R5)
@@ -367,13 +461,33 @@ contract FulfilTest is Fixture {
     }
 
     function _renew(uint8 status, uint32 evaluation) private {
+        _renew(_judgement(status, evaluation));
+    }
+
+    function _renew(IEvidenceVerifier.Judgement memory judgement) private {
         _nextBlockKeepingTime();
         IEnclaveRegistry.Registration memory registration = _registration();
-        VerifierStatement memory s = _statement(registration.blockHash);
-        s.tcbStatus = status;
-        s.evaluation = evaluation;
-        registration.evidence = _evidence(s);
+        IEvidenceVerifier.Claims memory c = _claims(registration.blockHash);
+        c.judgement = judgement;
+        registration.evidence = abi.encode(c);
         enclaves.register(registration);
+    }
+
+    /// @dev Out of date since five days, and fine under the evaluation before.
+    function _outOfDate() private view returns (IEvidenceVerifier.Judgement memory j) {
+        j = _judgement(TcbStatus.OUT_OF_DATE, 18);
+        j.earlierStatus = TcbStatus.UP_TO_DATE;
+        j.earlierEvaluation = 17;
+        j.changedAt = uint40(vm.getBlockTimestamp() - 5 days);
+    }
+
+    function _refusesStatus(TaskRequest memory r) private {
+        _refuses(
+            r,
+            abi.encodeWithSelector(
+                I.ComputeOracle_TcbStatusNotAgreed.selector, _standing().tcbStatus, a.tee.statusMask
+            )
+        );
     }
 
     function _nextBlockKeepingTime() private {
@@ -389,6 +503,6 @@ contract FulfilTest is Fixture {
     function _refuses(TaskRequest memory r, Result memory result, bytes memory err) private {
         bytes memory signature = _sign(result);
         vm.expectRevert(err);
-        oracle.fulfil(r, a.tee, a.price, result, signature);
+        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
     }
 }

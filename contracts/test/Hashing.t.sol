@@ -18,7 +18,7 @@ import {
     TaskRequest,
     VerifierStatement
 } from "../src/Types.sol";
-import {ANYONE, DEVELOPMENT_ANCHOR_TAG, EVIDENCE_TAG} from "../src/libraries/Constants.sol";
+import {ANYONE, ATTESTED_ANCHOR_TAG, EVIDENCE_TAG} from "../src/libraries/Constants.sol";
 import {Hashing} from "../src/libraries/Hashing.sol";
 import {TaskSlot, TaskSlots} from "../src/libraries/TaskSlot.sol";
 import {HashingHarness} from "./utils/HashingHarness.sol";
@@ -150,7 +150,7 @@ contract HashingTest is Deploy {
 
     function test_tagsAreTheDigestsOfTheirTexts() public pure {
         assertEq(EVIDENCE_TAG, sha256("enclave-oracle/evidence/1"));
-        assertEq(DEVELOPMENT_ANCHOR_TAG, sha256("enclave-oracle/development-anchor/1"));
+        assertEq(ATTESTED_ANCHOR_TAG, sha256("enclave-oracle/attested-anchor/1"));
         assertEq(ANYONE, keccak256("enclave-oracle/anyone"));
     }
 

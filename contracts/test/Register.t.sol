@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {VerifierStatement} from "../src/Types.sol";
-import {IDevelopmentVerifier as D} from "../src/interfaces/IDevelopmentVerifier.sol";
 import {IEnclaveRegistry as I} from "../src/interfaces/IEnclaveRegistry.sol";
 import {IEvidenceVerifier} from "../src/interfaces/IEvidenceVerifier.sol";
+import {TcbStatus, TeeKind} from "../src/libraries/Constants.sol";
 import {Fixture} from "./Fixture.sol";
 import {Wallet} from "./utils/Wallet.sol";
 
@@ -13,16 +12,60 @@ contract RegisterTest is Fixture {
 
     function test_anyoneRelaysARegistration() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        I.Identity memory expected = _expected(r, s);
+        I.Standing memory expected = I.Standing({
+            tcbStatus: TcbStatus.UP_TO_DATE,
+            retired: false,
+            earlierStatus: 0,
+            evaluation: 17,
+            earlierEvaluation: 0,
+            changedAt: 0,
+            evidenceAt: uint40(vm.getBlockTimestamp()),
+            validUntil: uint40(vm.getBlockTimestamp() + 7 days),
+            blockNumber: uint40(r.blockNumber)
+        });
         vm.expectEmit(address(enclaves));
-        emit I.EnclaveRegistered(verifier.anchor(), enclave, MEASUREMENT, expected, address(verifier), s);
+        emit I.EnclaveRegistered(ANCHOR, enclave, MEASUREMENT, _identity(), expected, address(verifier));
         vm.prank(stranger);
-        bytes32 anchor = enclaves.register(r);
+        assertEq(enclaves.register(r), ANCHOR);
 
-        assertEq(anchor, verifier.anchor());
-        assertEq(keccak256(abi.encode(enclaves.identity(anchor, enclave))), keccak256(abi.encode(expected)));
-        assertTrue(enclaves.isValid(anchor, enclave));
+        (bytes32 identity, I.Standing memory standing) = enclaves.record(ANCHOR, enclave);
+        assertEq(identity, keccak256(abi.encode(_identity())));
+        assertEq(identity, enclaves.digestOf(_identity()));
+        assertEq(abi.encode(standing), abi.encode(expected));
+        assertEq(abi.encode(enclaves.standingOf(ANCHOR, enclave, _identity())), abi.encode(expected));
+        assertTrue(enclaves.isValid(ANCHOR, enclave));
+    }
+
+    function test_keepsWhatTheVerifierSaysOfAnEarlierEvaluation() public {
+        I.Registration memory r = _registration();
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.judgement.tcbStatus = TcbStatus.OUT_OF_DATE;
+        c.judgement.earlierStatus = TcbStatus.SW_HARDENING_NEEDED;
+        c.judgement.earlierEvaluation = 16;
+        c.judgement.changedAt = 1_700_000_000;
+        r.evidence = abi.encode(c);
+        enclaves.register(r);
+        I.Standing memory standing = _standing();
+        assertEq(standing.tcbStatus, TcbStatus.OUT_OF_DATE);
+        assertEq(standing.earlierStatus, TcbStatus.SW_HARDENING_NEEDED);
+        assertEq(standing.earlierEvaluation, 16);
+        assertEq(standing.changedAt, 1_700_000_000);
+    }
+
+    function test_noRecordStandsNowhere() public view {
+        assertEq(enclaves.standingOf(ANCHOR, enclave, _identity()).evidenceAt, 0);
+    }
+
+    function test_refusesToSayHowAnotherIdentityStands() public {
+        _register();
+        I.Identity memory other = _identity();
+        other.platform = keccak256("another platform");
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                I.EnclaveRegistry_WrongIdentity.selector, enclaves.digestOf(other), enclaves.digestOf(_identity())
+            )
+        );
+        enclaves.standingOf(ANCHOR, enclave, other);
     }
 
     function test_reportDataIsWhatR2Binds() public view {
@@ -44,26 +87,26 @@ contract RegisterTest is Fixture {
     }
 
     function test_nobodyKnownIsNotValid() public view {
-        assertFalse(enclaves.isValid(verifier.anchor(), enclave));
+        assertFalse(enclaves.isValid(ANCHOR, enclave));
     }
 
     function test_validityEndsWithTheAppraisal() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.validUntil = uint64(vm.getBlockTimestamp() + 1 hours);
-        r.evidence = _evidence(s);
-        bytes32 anchor = enclaves.register(r);
-        assertEq(enclaves.identity(anchor, enclave).validUntil, s.validUntil);
-        vm.warp(s.validUntil);
-        assertTrue(enclaves.isValid(anchor, enclave));
-        vm.warp(uint256(s.validUntil) + 1);
-        assertFalse(enclaves.isValid(anchor, enclave));
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.judgement.validUntil = uint40(vm.getBlockTimestamp() + 1 hours);
+        r.evidence = abi.encode(c);
+        enclaves.register(r);
+        assertEq(_standing().validUntil, c.judgement.validUntil);
+        vm.warp(c.judgement.validUntil);
+        assertTrue(enclaves.isValid(ANCHOR, enclave));
+        vm.warp(uint256(c.judgement.validUntil) + 1);
+        assertFalse(enclaves.isValid(ANCHOR, enclave));
     }
 
     function test_validityIsSevenDaysAtMost() public {
         uint256 start = vm.getBlockTimestamp();
-        bytes32 anchor = _register();
-        assertEq(enclaves.identity(anchor, enclave).validUntil, start + 7 days);
+        _register();
+        assertEq(_standing().validUntil, start + 7 days);
     }
 
     // The evidence
@@ -74,13 +117,11 @@ contract RegisterTest is Fixture {
         _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_UnknownVerifier.selector, address(registry)));
     }
 
-    function test_refusesAnotherAppraiser() public {
+    function test_refusesWhatTheVerifierRefuses() public {
         I.Registration memory r = _registration();
-        appraiserKey = operatorKey;
-        r.evidence = _evidence(_statement(r.blockHash));
-        _refuses(
-            r, abi.encodeWithSelector(D.DevelopmentVerifier_WrongAppraiser.selector, operator, verifier.appraiser())
-        );
+        r.evidence = "";
+        vm.expectRevert();
+        enclaves.register(r);
     }
 
     function test_refusesBlockHashThatIsNot() public {
@@ -103,30 +144,30 @@ contract RegisterTest is Fixture {
 
     function test_refusesEvidenceOverAnotherBlock() public {
         I.Registration memory r = _registration();
-        _refusesStatement(r, _statement(keccak256("another block")));
+        _refusesClaims(r, _claims(keccak256("another block")));
     }
 
     function test_refusesEvidenceForAnotherRegistry() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
         IEvidenceVerifier[] memory verifiers = new IEvidenceVerifier[](1);
         verifiers[0] = verifier;
-        s.reportData = _deployEnclaves(verifiers).reportDataOf(enclave, SEALING_KEY, r.blockHash);
-        _refusesStatement(r, s);
+        c.reportData = _deployEnclaves(verifiers).reportDataOf(enclave, SEALING_KEY, r.blockHash);
+        _refusesClaims(r, c);
     }
 
     function test_refusesEvidenceOfAnotherSigner() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.reportData = enclaves.reportDataOf(stranger, SEALING_KEY, r.blockHash);
-        _refusesStatement(r, s);
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.reportData = enclaves.reportDataOf(stranger, SEALING_KEY, r.blockHash);
+        _refusesClaims(r, c);
     }
 
     function test_refusesEvidenceOfAnotherSealingKey() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.reportData = enclaves.reportDataOf(enclave, keccak256("another key"), r.blockHash);
-        _refusesStatement(r, s);
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.reportData = enclaves.reportDataOf(enclave, keccak256("another key"), r.blockHash);
+        _refusesClaims(r, c);
     }
 
     function test_refusesZeroSealingKey() public {
@@ -135,38 +176,27 @@ contract RegisterTest is Fixture {
         _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_Zero.selector, "sealingKey"));
     }
 
-    function testFuzz_takesAppraisalsWithinTenMinutes(uint64 appraisedAt) public {
-        uint256 time = vm.getBlockTimestamp();
-        appraisedAt = uint64(bound(appraisedAt, time - 20 minutes, time + 20 minutes));
-        I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.appraisedAt = appraisedAt;
-        r.evidence = _evidence(s);
-        if (appraisedAt >= time - 10 minutes && appraisedAt <= time + 10 minutes) enclaves.register(r);
-        else _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_StaleAppraisal.selector, appraisedAt, time, 600));
-    }
-
     function test_refusesEvidenceThatExpired() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.validUntil = uint64(vm.getBlockTimestamp());
-        r.evidence = _evidence(s);
-        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_EvidenceExpired.selector, s.validUntil, s.validUntil));
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.judgement.validUntil = uint40(vm.getBlockTimestamp());
+        r.evidence = abi.encode(c);
+        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_EvidenceExpired.selector, c.judgement.validUntil, c.judgement.validUntil));
     }
 
     function test_refusesZeroMeasurement() public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.measurement = 0;
-        r.evidence = _evidence(s);
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.measurement = 0;
+        r.evidence = abi.encode(c);
         _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_Zero.selector, "measurement"));
     }
 
     function testFuzz_takesEveryStatusButRevoked(uint8 status) public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.tcbStatus = status;
-        r.evidence = _evidence(s);
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.judgement.tcbStatus = status;
+        r.evidence = abi.encode(c);
         if (status >= 1 && status <= 9 && status != 7) enclaves.register(r);
         else _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_BadTcbStatus.selector, status));
     }
@@ -177,9 +207,9 @@ contract RegisterTest is Fixture {
 
     function testFuzz_takesTheFourTeeKinds(uint8 tee) public {
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.tee = tee;
-        r.evidence = _evidence(s);
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.tee = tee;
+        r.evidence = abi.encode(c);
         if (tee >= 1 && tee <= 4) enclaves.register(r);
         else _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_BadTeeKind.selector, tee));
     }
@@ -221,14 +251,14 @@ contract RegisterTest is Fixture {
         r.operator = address(0);
         r.operatorSignature = "";
         _prove(r);
-        assertEq(enclaves.identity(enclaves.register(r), enclave).operator, address(0));
+        _registersHostedBy(r);
     }
 
     function test_takesOperatorByERC1271() public {
         I.Registration memory r = _registration();
         r.operator = address(new Wallet(operator));
         _prove(r);
-        assertEq(enclaves.identity(enclaves.register(r), enclave).operator, r.operator);
+        _registersHostedBy(r);
     }
 
     function test_refusesOperatorWithoutSignature() public {
@@ -253,15 +283,28 @@ contract RegisterTest is Fixture {
     // Renewal
 
     function test_renewsOverANewerBlock() public {
-        bytes32 anchor = _register();
+        _register();
         skip(3 days);
         _nextBlock();
         I.Registration memory r = _registration();
         enclaves.register(r);
-        I.Identity memory identity = enclaves.identity(anchor, enclave);
-        assertEq(identity.evidenceAt, vm.getBlockTimestamp());
-        assertEq(identity.validUntil, vm.getBlockTimestamp() + 7 days);
-        assertEq(identity.blockNumber, r.blockNumber);
+        I.Standing memory standing = _standing();
+        assertEq(standing.evidenceAt, vm.getBlockTimestamp());
+        assertEq(standing.validUntil, vm.getBlockTimestamp() + 7 days);
+        assertEq(standing.blockNumber, r.blockNumber);
+    }
+
+    function test_renewsUnderANewerEvaluation() public {
+        _register();
+        _nextBlock();
+        enclaves.register(_registrationUnder(18));
+        assertEq(_standing().evaluation, 18);
+    }
+
+    function test_refusesToFallBackToAnOlderEvaluation() public {
+        _register();
+        _nextBlock();
+        _refuses(_registrationUnder(16), abi.encodeWithSelector(I.EnclaveRegistry_OlderEvaluation.selector, 16, 17));
     }
 
     function test_refusesTheSameBlockTwice() public {
@@ -285,20 +328,63 @@ contract RegisterTest is Fixture {
         I.Registration memory r = _registration();
         r.sealingKey = keccak256("another key");
         _prove(r);
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.reportData = enclaves.reportDataOf(enclave, r.sealingKey, r.blockHash);
-        r.evidence = _evidence(s);
-        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_SealingKeyChanged.selector, r.sealingKey, SEALING_KEY));
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.reportData = enclaves.reportDataOf(enclave, r.sealingKey, r.blockHash);
+        r.evidence = abi.encode(c);
+        I.Identity memory changed = _identity();
+        changed.sealingKey = r.sealingKey;
+        _refusesChange(r, changed);
     }
 
-    function test_refusesToChangeTheMeasurement() public {
+    /// @dev R5: a host cannot slip away from under its name.
+    function test_refusesToChangeTheOperator() public {
         _register();
         _nextBlock();
         I.Registration memory r = _registration();
-        VerifierStatement memory s = _statement(r.blockHash);
-        s.measurement = keccak256("another measurement");
-        r.evidence = _evidence(s);
-        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_MeasurementChanged.selector, s.measurement, MEASUREMENT));
+        r.operator = address(0);
+        r.operatorSignature = "";
+        _prove(r);
+        I.Identity memory changed = _identity();
+        changed.operator = address(0);
+        _refusesChange(r, changed);
+    }
+
+    function test_refusesToChangeWhatTheEvidenceSays() public {
+        _register();
+        _nextBlock();
+        I.Registration memory r = _registration();
+        for (uint256 field; field < 5; ++field) {
+            IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+            I.Identity memory changed = _identity();
+            bytes32 other = keccak256("other");
+            if (field == 0) c.measurement = changed.measurement = other;
+            if (field == 1) c.platform = changed.platform = other;
+            if (field == 2) c.svnDigest = changed.svnDigest = other;
+            if (field == 3) c.verifier = changed.verifier = other;
+            if (field == 4) c.tee = changed.tee = TeeKind.TDX;
+            r.evidence = abi.encode(c);
+            _refusesChange(r, changed);
+        }
+    }
+
+    /// @dev R2: never over the record of another anchor.
+    function test_anotherAnchorIsAnotherRecord() public {
+        _register();
+        I.Registration memory r = _registration();
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.anchor = keccak256("another anchor");
+        c.judgement.tcbStatus = TcbStatus.OUT_OF_DATE;
+        r.evidence = abi.encode(c);
+        assertEq(enclaves.register(r), c.anchor);
+        assertEq(_standing().tcbStatus, TcbStatus.UP_TO_DATE);
+    }
+
+    function test_refusesZeroAnchor() public {
+        I.Registration memory r = _registration();
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.anchor = 0;
+        r.evidence = abi.encode(c);
+        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_Zero.selector, "anchor"));
     }
 
     // The registry itself
@@ -327,21 +413,27 @@ contract RegisterTest is Fixture {
         _deployEnclaves(verifiers);
     }
 
-    function _expected(I.Registration memory r, VerifierStatement memory s) private view returns (I.Identity memory) {
-        return I.Identity({
-            measurement: s.measurement,
-            platform: s.platform,
-            operator: r.operator,
-            tee: s.tee,
-            tcbStatus: s.tcbStatus,
-            retired: false,
-            evaluation: s.evaluation,
-            evidenceAt: uint40(vm.getBlockTimestamp()),
-            validUntil: uint64(vm.getBlockTimestamp() + 7 days),
-            blockNumber: uint64(r.blockNumber),
-            sealingKey: r.sealingKey,
-            svnDigest: s.svnDigest
-        });
+    function _registrationUnder(uint32 evaluation) private view returns (I.Registration memory r) {
+        r = _registration();
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        c.judgement.evaluation = evaluation;
+        r.evidence = abi.encode(c);
+    }
+
+    function _registersHostedBy(I.Registration memory r) private {
+        I.Identity memory identity = _identity();
+        identity.operator = r.operator;
+        enclaves.register(r);
+        assertEq(enclaves.standingOf(ANCHOR, enclave, identity).evidenceAt, vm.getBlockTimestamp());
+    }
+
+    function _refusesChange(I.Registration memory r, I.Identity memory changed) private {
+        _refuses(
+            r,
+            abi.encodeWithSelector(
+                I.EnclaveRegistry_IdentityChanged.selector, enclaves.digestOf(changed), enclaves.digestOf(_identity())
+            )
+        );
     }
 
     function _refuses(I.Registration memory r, bytes memory err) private {
@@ -349,9 +441,9 @@ contract RegisterTest is Fixture {
         enclaves.register(r);
     }
 
-    function _refusesStatement(I.Registration memory r, VerifierStatement memory s) private {
-        r.evidence = _evidence(s);
+    function _refusesClaims(I.Registration memory r, IEvidenceVerifier.Claims memory c) private {
+        r.evidence = abi.encode(c);
         bytes32 expected = enclaves.reportDataOf(enclave, SEALING_KEY, r.blockHash);
-        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_WrongReportData.selector, s.reportData, expected));
+        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_WrongReportData.selector, c.reportData, expected));
     }
 }

@@ -17,7 +17,7 @@ contract RetireTest is Fixture {
         emit I.EnclaveRetired(anchor, enclave);
         vm.prank(enclave);
         enclaves.retire(anchor, enclave, "");
-        assertTrue(enclaves.identity(anchor, enclave).retired);
+        assertTrue(_standing().retired);
         assertFalse(enclaves.isValid(anchor, enclave));
     }
 

@@ -48,7 +48,7 @@ contract Crowd is Fixture {
         Known storage known = _pick(which);
         Result memory result = success ? _result(known.r) : _failure(known.r);
         bytes memory signature = _sign(result);
-        try oracle.fulfil(known.r, a.tee, a.price, result, signature) {
+        try oracle.fulfil(known.r, a.tee, a.price, result, _identity(), signature) {
             _moved(known, success ? TaskState.FULFILLED : TaskState.FAILED);
         } catch {}
     }

@@ -3,6 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Enclaves, Price, Result, TaskRequest} from "../Types.sol";
 import {IAgreementRegistry} from "./IAgreementRegistry.sol";
+import {IEnclaveRegistry} from "./IEnclaveRegistry.sol";
 
 /// @title ComputeOracle
 /// @notice Takes requests under an agreement with their fee, and the signed results of attested enclaves. No owner, admin
@@ -140,12 +141,14 @@ interface IComputeOracle {
     /// WARNING: simulate before sending: whoever settles second pays for a revert. Send enough gas: a transaction that could
     /// not give the callback its whole `callbackGas` reverts.
     /// @param tee, price as in the agreement
+    /// @param enclave the signer's registered identity
     /// @param signature 65-byte low-s ECDSA by the enclave over the Result's digest in this contract's domain
     function fulfil(
         TaskRequest calldata r,
         Enclaves calldata tee,
         Price calldata price,
         Result calldata result,
+        IEnclaveRegistry.Identity calldata enclave,
         bytes calldata signature
     ) external;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {Enrolment, VerifierStatement} from "../Types.sol";
+import {Enrolment} from "../Types.sol";
 
 /// @title EnclaveRegistry
 /// @notice Keeps the identities of attested enclaves. Its one to four verifiers are fixed for ever, and it has no owner,
@@ -12,10 +12,12 @@ import {Enrolment, VerifierStatement} from "../Types.sol";
 /// | state      | move     | by                                       | to         |
 /// |------------|----------|------------------------------------------|------------|
 /// | none       | register | anyone, with evidence and the key's proof | registered |
-/// | registered | register | the same, over a newer block, with the same sealing key and measurement | registered |
+/// | registered | register | the same, over a newer block, with nothing of the identity changed | registered |
+/// | registered | challenge | anyone, with newer collateral under which it stands lower | registered |
 /// | registered | retire   | the signer                               | retired    |
 ///
-/// Nothing leaves retired. A registered identity is valid until `validUntil`; renewing it moves that.
+/// Nothing leaves retired. A registered identity is valid until `validUntil`; renewing it moves that. A platform that was
+/// patched or changed hands is another identity: its enclave starts again with new keys (R1).
 interface IEnclaveRegistry {
     /// @param signer the enclave's secp256k1 address
     /// @param sealingKey digest of its HPKE public key
@@ -38,24 +40,36 @@ interface IEnclaveRegistry {
         bytes evidence;
     }
 
-    /// @param platform digest of a PPID or chip id
-    /// @param evaluation TCB evaluation number
-    /// @param evidenceAt unix seconds of the registration or its last renewal
-    /// @param validUntil unix seconds, included
-    /// @param blockNumber of the block that the evidence binds
+    /// @notice What a registration says for good. The registry keeps its digest only; whoever needs the parts brings them.
+    /// @param measurement, tee, platform, svnDigest, verifier as in IEvidenceVerifier.Claims
+    /// @param operator who hosts it, or zero (R5)
     struct Identity {
         bytes32 measurement;
         bytes32 platform;
-        address operator;
-        uint8 tee;
-        uint8 tcbStatus;
-        bool retired;
-        uint32 evaluation;
-        uint40 evidenceAt;
-        uint64 validUntil;
-        uint64 blockNumber;
         bytes32 sealingKey;
         bytes32 svnDigest;
+        bytes32 verifier;
+        address operator;
+        uint8 tee;
+    }
+
+    /// @notice What changes while it is registered.
+    /// @param tcbStatus, evaluation under which collateral it stands how
+    /// @param earlierStatus, earlierEvaluation, changedAt how it stood before that evaluation and since when there is a better
+    /// level, as in IEvidenceVerifier.Judgement; agreements with a grace look at them
+    /// @param evidenceAt unix seconds of the registration or its last renewal
+    /// @param validUntil unix seconds, included
+    /// @param blockNumber of the block that the evidence binds
+    struct Standing {
+        uint8 tcbStatus;
+        bool retired;
+        uint8 earlierStatus;
+        uint32 evaluation;
+        uint32 earlierEvaluation;
+        uint40 changedAt;
+        uint40 evidenceAt;
+        uint40 validUntil;
+        uint40 blockNumber;
     }
 
     /// @notice A registration or a renewal.
@@ -64,9 +78,11 @@ interface IEnclaveRegistry {
         address indexed signer,
         bytes32 indexed measurement,
         Identity identity,
-        address verifier,
-        VerifierStatement statement
+        Standing standing,
+        address verifier
     );
+    /// @notice A challenge lowered a standing.
+    event EnclaveChallenged(bytes32 indexed anchor, address indexed signer, Standing standing, address challenger);
     event EnclaveRetired(bytes32 indexed anchor, address indexed signer);
 
     // Verifiers are fixed (R21)
@@ -82,26 +98,41 @@ interface IEnclaveRegistry {
     error EnclaveRegistry_WrongProofOfPossession(address got, address signer);
     /// @dev R5
     error EnclaveRegistry_BadOperatorSignature(address operator, address signer);
-    error EnclaveRegistry_StaleAppraisal(uint64 appraisedAt, uint256 time, uint256 tolerance);
-    error EnclaveRegistry_EvidenceExpired(uint64 validUntil, uint256 time);
+    error EnclaveRegistry_EvidenceExpired(uint40 validUntil, uint256 time);
     /// @dev R4
     error EnclaveRegistry_BadTcbStatus(uint8 status);
     /// @dev R4
     error EnclaveRegistry_BadTeeKind(uint8 tee);
     error EnclaveRegistry_Zero(string field);
-    error EnclaveRegistry_SealingKeyChanged(bytes32 got, bytes32 registered);
-    error EnclaveRegistry_MeasurementChanged(bytes32 got, bytes32 registered);
+    /// @dev Digests of identities.
+    error EnclaveRegistry_IdentityChanged(bytes32 got, bytes32 registered);
     error EnclaveRegistry_NotNewer(uint256 blockNumber, uint256 registered);
+    error EnclaveRegistry_OlderEvaluation(uint32 got, uint32 registered);
+    /// @dev Digests of identities.
+    error EnclaveRegistry_WrongIdentity(bytes32 got, bytes32 registered);
+    error EnclaveRegistry_WrongChallenge(bytes32 gotAnchor, bytes32 gotSvnDigest, bytes32 anchor, bytes32 svnDigest);
+    error EnclaveRegistry_NotLower(uint8 got, uint8 registered);
     error EnclaveRegistry_Retired(bytes32 anchor, address signer);
     error EnclaveRegistry_Unknown(bytes32 anchor, address signer);
     error EnclaveRegistry_WrongRetirement(address got, address signer);
 
     /// @notice Registers an identity or renews it (R2, R4, R5).
-    /// @dev The evidence must bind `reportDataOf(...)`, be appraised within ten minutes of the block's time and not be
-    /// revoked. A record is valid for seven days at most, or until the appraisal ends.
+    /// @dev The evidence must bind `reportDataOf(...)` and not be revoked. A record is valid for seven days at most, or until
+    /// what the evidence rests on ends. A renewal may not fall back to an older evaluation.
     /// WARNING: a registration says what an enclave is, not that anyone should trust it: agreements do, by measurement,
     /// anchor, TCB policy and host.
     function register(Registration calldata registration) external returns (bytes32 anchor);
+
+    /// @notice Lowers a standing under collateral that is newer than what it was registered with. It can only lower (R4).
+    /// @param identity the registered one
+    /// @param proof for the verifier's `judge`
+    function challenge(
+        bytes32 anchor,
+        address signer,
+        Identity calldata identity,
+        address verifier,
+        bytes calldata proof
+    ) external;
 
     /// @notice Ends an identity for ever.
     /// @param signature the signer's ECDSA signature over Retire{signer}; not read when the signer itself calls
@@ -109,7 +140,18 @@ interface IEnclaveRegistry {
     function retire(bytes32 anchor, address signer, bytes calldata signature) external;
 
     /// @notice The record, all zero when there is none.
-    function identity(bytes32 anchor, address signer) external view returns (Identity memory);
+    /// @return identity digest of the identity
+    function record(bytes32 anchor, address signer) external view returns (bytes32 identity, Standing memory standing);
+
+    /// @notice The standing of a registered identity; reverts where `identity` is another one than what is registered.
+    /// @dev All zero where there is no record: `evidenceAt` tells.
+    function standingOf(bytes32 anchor, address signer, Identity calldata identity)
+        external
+        view
+        returns (Standing memory standing);
+
+    /// @notice keccak256(abi.encode(identity)).
+    function digestOf(Identity calldata identity) external pure returns (bytes32);
 
     /// @notice Registered, not retired, not expired (R2).
     function isValid(bytes32 anchor, address signer) external view returns (bool);

@@ -36,7 +36,7 @@ library Outcome {
     uint8 internal constant FAILED = 2;
 }
 
-/// @dev `VerifierStatement.tcbStatus`: Intel's names. `Enclaves.statusMask` has bit `1 << status` set for each one taken.
+/// @dev Intel's names. `Enclaves.statusMask` has bit `1 << status` set for each one taken.
 library TcbStatus {
     uint8 internal constant UP_TO_DATE = 1;
     uint8 internal constant SW_HARDENING_NEEDED = 2;
@@ -52,7 +52,7 @@ library TcbStatus {
     uint32 internal constant ACCEPTABLE_MASK = 0x3FE & ~(uint32(1) << REVOKED);
 }
 
-/// @dev `VerifierStatement.tee`.
+/// @dev Kinds of TEE.
 library TeeKind {
     uint8 internal constant SGX = 1;
     uint8 internal constant TDX = 2;
@@ -90,9 +90,13 @@ bytes32 constant ANYONE = keccak256("enclave-oracle/anyone");
 bytes32 constant EVIDENCE_TAG = 0x739a1983e8e58ba5e0459246f3d995ae04a71c3c71f52f56c8f3fb034406fa7d;
 uint256 constant EVIDENCE_VERSION = 1;
 
-/// @dev First word of a development appraiser's trust anchor (R4).
-/// @dev SHA-256 of "enclave-oracle/development-anchor/1", written out because the compiler would call the precompile at each use.
-bytes32 constant DEVELOPMENT_ANCHOR_TAG = 0x8cf13b7a15bd0b8ca4cef179da2ae036881b97e800756806713636402fa9ca5d;
+/// @dev First word of the anchor of an attested verifier (R4).
+/// @dev SHA-256 of "enclave-oracle/attested-anchor/1", written out because the compiler would call the precompile at each use.
+bytes32 constant ATTESTED_ANCHOR_TAG = 0xceab6f7c0cbf2baf0bd3349f3a5b180334abe2174619f8e8946c48d29ce4e383;
+
+/// @dev First word of what a TCB status was judged by.
+/// @dev SHA-256 of "enclave-oracle/svn/1", written out because the compiler would call the precompile at each use.
+bytes32 constant SVN_TAG = 0x085b25dc85fab909a6d454a7b3a8bd942473902fe29d4dd4e9806cc67d52b5e0;
 
 /// @dev Basis points of a whole, in `Price.bps`.
 uint256 constant BPS = 10_000;
