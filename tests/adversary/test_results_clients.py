@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,14 @@ from enclave_app.protocol.release import (
     seal_output_share,
 )
 from enclave_app.protocol.storage import blob_name
-from oracle.chain.rpc import Rpc
 from oracle.errors import OracleError
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Scene
 from tests.output_kit import Finished
 from tests.reader_kit import Reader, reading, record_of
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @pytest.fixture
