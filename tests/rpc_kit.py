@@ -1,9 +1,9 @@
-"""An RPC endpoint that lies: a proxy in front of a real chain, which changes one thing of what it is asked."""
+"""Services that lie, and first an RPC endpoint: a proxy in front of a real chain, which changes one thing of what it is asked."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,20 @@ from oracle.chain.rpc import as_bytes, as_hex
 
 Forgery = Callable[[dict[str, Any], Any], Any]
 """The call and its true result, to the result that is given."""
+
+
+@asynccontextmanager
+async def served(path: str, handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A service's place on the network, taken by somebody else, who answers what is posted to `path`."""
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_post(path, handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -38,15 +52,8 @@ async def proxy(url: str, forgery: Forgery, ask: Callable[[Any], None] | None = 
                     each["result"] = forgery(by_id[each["id"]], each["result"])
             return web.json_response(said)
 
-        app = web.Application(client_max_size=1 << 26)
-        app.router.add_post("/", answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
+        async with served("/", answer) as place:
+            yield place
 
 
 def truth(_call: dict[str, Any], result: Any) -> Any:

@@ -6,7 +6,7 @@ A test file takes the fixtures by name: `broker, scene, world = kit.broker, kit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, Enclaves, Enrolment, Outcome, Result, Retire, TaskRequest
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, EnclaveReader, OracleReader
-from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender
 from oracle.chain.source import Block
 from oracle.errors import Retryable
-from oracle.keybroker import KeyBroker, open_broker, read_log
+from oracle.keybroker import KeyBroker, read_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Footprint, Refused, lie
-from tests.broker_kit import Enclave, Registration, Scene, World, anvil, make_world
+from tests.broker_kit import Enclave, Registration, Scene
 
 QUOTE_SIGNATURE = 436
 """Where a version 3 quote has its ECDSA signature, r ‖ s."""
@@ -54,28 +54,7 @@ MAY_PASS_LATER = frozenset(
 """Refusals of a broker that the chain's next blocks, or newer collateral, may lift: a worker asks again."""
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    """The world, put back afterwards."""
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest.fixture
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    """Broker 0, whose keys and log are in `tmp_path`."""
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
+broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
 
 @pytest.fixture

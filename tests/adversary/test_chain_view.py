@@ -3,8 +3,7 @@ one endpoint alone would fall for."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,14 @@ from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Retire
 from oracle.chain.abi import load
-from oracle.chain.rpc import Rpc
 from oracle.keybroker import KeyBroker, open_broker
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie, reason_of
-from tests.broker_kit import Enclave, Scene, World, anvil, make_world
+from tests.broker_kit import Enclave, Scene
 from tests.output_kit import Finished, finished, released_by
 from tests.rpc_kit import Forgery, about, proxy, together, truth, word, words
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,28 +13,15 @@ from eth_utils.address import to_checksum_address
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Agreement, TaskRequest
-from oracle.chain.rpc import Rpc
 from oracle.chain.source import Block
 from oracle.keybroker import open_broker
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Scene
 from tests.output_kit import Finished, released_by
 from tests.rpc_kit import Forgery, about, always_latest, proxy, word
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @pytest.fixture

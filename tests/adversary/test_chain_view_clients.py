@@ -7,7 +7,7 @@ for themselves; a worker can only waste its own time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Result, TaskState
-from oracle.chain.rpc import Rpc, as_int
+from oracle.chain.rpc import as_int
 from oracle.client import Client
 from oracle.config import ClientConfig
 from oracle.worker.daemon import Worker
 from oracle.worker.journal import Journal
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Scene
 from tests.output_kit import Finished, released_by
 from tests.reader_kit import Reader, encoded, reading, record_of
 from tests.rpc_kit import Forgery, about, proxy, retold, together, truth, words
@@ -35,19 +36,7 @@ from tests.worker_kit import world as worker_world
 LIAR = SigningKey.generate()
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ Told to a running enclave, to a broker on a chain, to the contracts, and to an o
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Agreement, FunctionKind, Outcome
 from enclave_app.protocol.wire import TaskBody
 from oracle.agreement.document import AgreementDocument, write_document
-from oracle.chain.rpc import Rpc
 from oracle.errors import Permanent
-from oracle.keybroker import KeyBroker, open_broker
+from oracle.keybroker import KeyBroker
 from oracle.keys import create_wallet
+from tests import broker_fixtures as fixtures
 from tests import broker_kit, enclave_kit
 from tests.adversary.lies import Footprint, Refused, lie, seen
 from tests.broker_kit import Scene, released_by
@@ -163,34 +162,7 @@ async def test_the_enclave_runs_what_was_agreed(
 # At a broker and the contracts
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[broker_kit.World]:
-    with broker_kit.anvil() as url:
-        yield asyncio.run(broker_kit.make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(world: broker_kit.World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def valid(scene: Scene, broker: KeyBroker) -> ReleaseBody:
-    """A release request that the broker answers."""
-    body = await scene.body()
-    await broker.releases.release(body)
-    return body
+broker, scene, valid, world = fixtures.module_broker, fixtures.module_scene, fixtures.module_valid, fixtures.world
 
 
 def retold(scene: Scene, body: ReleaseBody, agreement: Agreement) -> ReleaseBody:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -167,11 +166,10 @@ async def sent(running: RunningEnclave, world: World, digest: bytes) -> int:
             return web.Response(body=(world.storage / name).read_bytes())
         response = web.StreamResponse()
         await response.prepare(request)
-        with suppress(ConnectionResetError):
-            await response.write(world.path(digest).read_bytes())
-            while taken < ENDLESS:
-                await response.write(bytes(1 << 20))
-                taken += 1 << 20
+        await response.write(world.path(digest).read_bytes())
+        while taken < ENDLESS:
+            await response.write(bytes(1 << 20))
+            taken += 1 << 20
         return response
 
     app = web.Application()

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.shares import DatasetBinding, make_share_list, random_coefficients
 from enclave_app.protocol.structs import Agreement, DatasetPolicy
 from oracle.agreement.document import AgreementDocument, write_document
-from oracle.chain.rpc import Rpc
 from oracle.client import Client
 from oracle.config import ClientConfig
 from oracle.errors import Permanent
-from oracle.keybroker import KeyBroker, open_broker
+from oracle.keybroker import KeyBroker
 from oracle.keys import create_wallet
+from tests import broker_fixtures as fixtures
 from tests import enclave_kit
 from tests.adversary.lies import Refused, lie, seen
-from tests.broker_kit import Scene, Sealed, World, anvil, make_world, released_by
+from tests.broker_kit import Scene, Sealed, released_by
 from tests.cli_kit import CHEAP, answer, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,34 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 Change = Callable[[Scene, ReleaseBody], ReleaseBody]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def valid(scene: Scene, broker: KeyBroker) -> ReleaseBody:
-    """A release request that the broker answers."""
-    body = await scene.body()
-    await broker.releases.release(body)
-    return body
+broker, scene, valid, world = fixtures.module_broker, fixtures.module_scene, fixtures.module_valid, fixtures.world
 
 
 def told(what: str, rules: str, reason: str, change: Callable[..., Any]) -> Any:

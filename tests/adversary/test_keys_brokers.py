@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import pytest_asyncio
 
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
@@ -21,12 +20,12 @@ from enclave_app.protocol.shares import DatasetBinding, make_share_list, random_
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import blob_name
 from enclave_app.protocol.structs import Agreement
-from oracle.chain.rpc import Rpc
 from oracle.errors import Permanent
-from oracle.keybroker import KeyBroker, open_broker
+from oracle.keybroker import KeyBroker
 from oracle.keys import write_public_key
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie, seen
-from tests.broker_kit import Enclave, Scene, Sealed, World, anvil, make_world, released_by
+from tests.broker_kit import Enclave, Scene, Sealed, released_by
 from tests.cli_kit import answer, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,34 +34,7 @@ Change = Callable[[Scene, ReleaseBody], ReleaseBody]
 THIEF = SealingKey.generate()
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def valid(scene: Scene, broker: KeyBroker) -> ReleaseBody:
-    """A release request that the broker answers."""
-    body = await scene.body()
-    await broker.releases.release(body)
-    return body
+broker, scene, valid, world = fixtures.module_broker, fixtures.module_scene, fixtures.module_valid, fixtures.world
 
 
 def told(what: str, rules: str, reason: str, change: Callable[..., Any]) -> Any:

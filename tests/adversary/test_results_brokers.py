@@ -5,9 +5,8 @@ Callers need no authentication, so this is anyone: the host, the gateway, a stra
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.release import OutputBody, recipients_digest
 from enclave_app.protocol.signing import SigningKey
-from oracle.chain.rpc import Rpc
 from oracle.keybroker import KeyBroker, open_broker
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Enclave, Scene, World, anvil, make_world
+from tests.broker_kit import Enclave, Scene
 from tests.output_kit import Finished, finished, outputs_logged, released_by
 from tests.rpc_kit import about, proxy, word
 
@@ -29,26 +28,7 @@ Change = Callable[[Finished], dict[str, Any]]
 THIEF = SealingKey.generate()
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest.fixture
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
+broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -14,11 +12,12 @@ from eth_utils.crypto import keccak
 from enclave_app.protocol.structs import Result, TaskRequest, TaskState
 from oracle.chain.abi import explain_revert, load
 from oracle.chain.reader import OracleReader
-from oracle.chain.rpc import Rpc, as_bytes, as_hex
+from oracle.chain.rpc import as_bytes, as_hex
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import RpcFault
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import FEE, Scene, World, anvil, make_world
+from tests.broker_kit import FEE, Scene
 from tests.output_kit import Finished, finished, standing
 
 GAS = 200_000
@@ -27,19 +26,7 @@ FAILED = "CallbackFailed"
 GUARDED = keccak(text="ReentrancyGuardReentrantCall()")[:4]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @dataclass(frozen=True)

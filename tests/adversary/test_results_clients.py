@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +20,15 @@ from enclave_app.protocol.release import (
     seal_output_share,
 )
 from enclave_app.protocol.storage import blob_name
-from oracle.chain.rpc import Rpc
 from oracle.errors import OracleError
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Scene
 from tests.output_kit import Finished
 from tests.reader_kit import Reader, reading, record_of
+from tests.rpc_kit import served
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @pytest.fixture
@@ -147,20 +133,6 @@ async def test_storage_cannot_pass_off_another_output(
 # A gateway in front of the brokers, or a minority of them.
 
 
-@asynccontextmanager
-async def served(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """A broker's place on the network, taken by somebody else."""
-    app = web.Application(client_max_size=1 << 26)
-    app.router.add_post("/v1/output", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 Answer = Callable[[Finished, OutputBody], OutputAnswer]
 
 
@@ -200,7 +172,7 @@ async def test_a_minority_of_brokers_cannot_make_another_output(
         return web.Response(body=answer(reader.task, body).canonical())
 
     refused.watch(reader.footprint)
-    async with served(lying) as url, refused():
+    async with served("/v1/output", lying) as url, refused():
         await reader.open(brokers={**reader.brokers, next(iter(reader.brokers)): url})
 
 
@@ -219,7 +191,7 @@ async def test_one_share_counts_once(reader: Reader, refused: Refused) -> None:
         return web.Response(body=OutputAnswer(sealed=again).canonical())
 
     refused.watch(reader.footprint)
-    async with served(lying) as url:
+    async with served("/v1/output", lying) as url:
         liars = {**reader.brokers, brokers[0]: url}
         async with refused():
             await reader.open(brokers=liars)

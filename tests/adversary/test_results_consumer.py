@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,29 +11,18 @@ from eth_utils.address import to_checksum_address
 from enclave_app.protocol.hpke import SealingKey
 from oracle.chain.abi import load
 from oracle.chain.events import TaskRequested, logs_of_receipt, read_event
-from oracle.chain.rpc import Rpc, as_bytes, as_hex
+from oracle.chain.rpc import as_bytes, as_hex
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import RpcFault
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import FEE, Scene, World, anvil, make_world
+from tests.broker_kit import FEE, Scene
 from tests.output_kit import Finished
 
 TOPIC = load("ComputeOracle").topic("TaskRequested")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @dataclass(frozen=True)

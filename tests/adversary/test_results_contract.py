@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.release import recipients_digest
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Enclaves, Price, Result
-from oracle.chain.rpc import Rpc
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Scene
 from tests.output_kit import Finished, finished, settles, standing
 
 THIEF = str(Account.create().address)
@@ -26,19 +25,7 @@ NOBODY = "ComputeOracle_UnknownEnclave"
 """What a changed result is refused as: another key's address comes out of the old signature, and no enclave has it."""
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,28 +12,16 @@ from eth_account import Account
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.structs import Enclaves, Retire
 from oracle.chain.abi import load
-from oracle.chain.rpc import Rpc
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Enclave, Scene, World, anvil, make_world
+from tests.broker_kit import Enclave, Scene
 from tests.output_kit import Finished, finished, settles, standing
 
 STRANGER = str(Account.create().address)
 NOBODY = "ComputeOracle_UnknownEnclave"
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @pytest.fixture

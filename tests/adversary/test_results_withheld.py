@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +9,13 @@ import pytest
 
 from enclave_app.protocol.structs import TaskState
 from oracle.chain.abi import load
-from oracle.chain.rpc import Rpc
-from oracle.keybroker import KeyBroker, open_broker
+from oracle.keybroker import KeyBroker
+from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.broker_kit import Scene
 from tests.output_kit import Finished, finished, released_by, releases_logged, standing
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest.fixture
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
+broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
 
 async def send(task: Finished, function: str, sender: Any = None) -> None:

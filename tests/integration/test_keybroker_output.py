@@ -5,8 +5,6 @@ What it refuses is in tests/adversary/test_results_brokers.py.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,34 +16,14 @@ from enclave_app.protocol.release import open_output_share
 from enclave_app.protocol.shares import recover_key
 from enclave_app.protocol.structs import Retire
 from oracle.chain.abi import load
-from oracle.chain.rpc import Rpc
 from oracle.errors import Retryable
 from oracle.keybroker import KeyBroker, open_broker, verify_log
 from oracle.keybroker.keys import LOG_FILE
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests import broker_fixtures as fixtures
+from tests.broker_kit import Scene
 from tests.output_kit import NAME, PLAINTEXT, Finished, finished, outputs_logged
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest.fixture
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
+broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
 
 async def test_two_brokers_open_a_settled_output_for_its_recipient(scene: Scene, tmp_path: Path) -> None:

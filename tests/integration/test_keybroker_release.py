@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,14 @@ from eth_account import Account
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, open_answer
 from enclave_app.protocol.shares import check_share, recover_key
 from enclave_app.protocol.structs import Agreement, Dataset, Enclaves, KeyRelease
-from oracle.chain.rpc import Rpc
 from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker, read_log, verify_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests import broker_fixtures as fixtures
+from tests.broker_kit import Scene
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    """The world, put back afterwards."""
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
-
-
-@pytest.fixture
-async def broker(scene: Scene, tmp_path: Path) -> AsyncIterator[KeyBroker]:
-    broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
-    yield broker
-    await broker.close()
+broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
 
 def logged(tmp_path: Path) -> list[Released]:

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from enclave_app.protocol.release import ReleaseBody
-from oracle.chain.rpc import Rpc
 from oracle.errors import Retryable
 from oracle.keybroker import open_broker
-from tests.broker_kit import Scene, World, anvil, free_port, make_world
+from tests import broker_fixtures as fixtures
+from tests.broker_kit import Scene, free_port
 from tests.rpc_kit import about, proxy, truth, word
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 async def attempt(scene: Scene, directory: Path, body: ReleaseBody, urls: list[str], **served: Any) -> None:

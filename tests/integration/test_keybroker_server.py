@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,14 @@ import yaml
 
 from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.release import ErrorBody, ReleaseAnswer, open_answer
-from oracle.chain.rpc import Rpc
 from oracle.keybroker import KeyBrokerConfig, open_broker, verify_log
 from oracle.keybroker.broker import Info
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.server import start
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests import broker_fixtures as fixtures
+from tests.broker_kit import Scene
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with anvil() as url:
-        yield asyncio.run(make_world(url, tmp_path_factory.mktemp("world")))
-
-
-@pytest.fixture
-async def scene(world: World) -> AsyncIterator[Scene]:
-    rpc = Rpc(world.url)
-    before = await rpc.call("evm_snapshot")
-    yield Scene(world, rpc)
-    await rpc.call("evm_revert", before)
-    await rpc.close()
+scene, world = fixtures.scene, fixtures.world
 
 
 @asynccontextmanager

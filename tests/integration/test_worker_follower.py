@@ -202,9 +202,9 @@ async def test_a_log_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
         await place.activate(agreement)
         _, request, _ = await place.request(agreement)
         other = request.model_copy(update={"nonce": b"\x01" * 32})
-        call = load("ComputeOracle").call("request", other, [], "~")
-        assert call.count(b"~" + bytes(31)) == 1
-        poisoned = call.replace(b"~" + bytes(31), b"\xff" + bytes(31))
+        call = load("ComputeOracle").call("request", other, [], "~" * 32)
+        assert call.count(b"~" * 32) == 1
+        poisoned = call.replace(b"~" * 32, b"\xff" * 32)
         receipt = await place.requester.transact(place.deployment.oracle, poisoned, value=10**15)
         assert receipt.ok
         last, _, _ = await place.request(agreement)

@@ -23,6 +23,7 @@ from enclave_app.protocol.manifest import Manifest, read_manifest
 from enclave_app.protocol.output import unpad
 from enclave_app.protocol.rules import check_agreement, check_request
 from enclave_app.protocol.signing import recover
+from tests.property.hostile import places, replaced
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CASES = json.loads((VECTORS / "eip712.json").read_text("utf-8"))["cases"]
@@ -66,19 +67,6 @@ def only_refused(parse: Callable[[], object]) -> object:
         return error
 
 
-def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(leaf for key, item in items for leaf in paths(item, (*path, key)))]
-
-
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = replaced(value[path[0]], path[1:], new)
-    return copy
-
-
 @lean
 @given(st.binary(max_size=200) | values.map(lambda v: json.dumps(v).encode()), st.booleans())
 @example(b"[" * 100_000, False)
@@ -101,7 +89,7 @@ def test_any_json_as_a_document(kind: type[Document], value: Any) -> None:
 @settings(lean, max_examples=25)
 @given(data=st.data())
 def test_a_document_with_one_part_replaced(kind: type[Document], data: st.DataObject) -> None:
-    path = data.draw(st.sampled_from(paths(VALID[kind])))
+    path = data.draw(st.sampled_from(places(VALID[kind])))
     changed = replaced(VALID[kind], path, data.draw(values))
     text = json.dumps(changed, sort_keys=True, separators=(",", ":")).encode()
     document = only_refused(lambda: canonical.parse(kind, text))
