@@ -315,7 +315,7 @@ def _check_grace(case: Case) -> None:
             "only the chain knows whether the platform was in the agreement's grace",
             hint="Give --rpc, to read what was registered then",
         )
-    latest = max(release.statement.time for release in case.signed_statements)
+    latest = max((release.statement.time for release in case.signed_statements), default=case.receipt.request.as_of)
     if not in_grace(case.receipt.agreement.tee, case.registered.standing, latest):
         raise Refused(
             "evidence.status_not_allowed", "the platform was not in the agreement's grace when it got its keys"

@@ -65,7 +65,8 @@ def verify_receipt(
     """What holds about a receipt's bytes. Never raises for what is in them.
 
     `now` is the verifier's clock in unix seconds, and only bounds the future; `recorded` are consents that the chain
-    recorded, and `registered` what it held of the enclave (`oracle.receipt.onchain`); `function` is the bundle of a receipt that was made without one.
+    recorded, and `registered` what it held of the enclave (`oracle.receipt.onchain`); `function` is the bundle of a receipt
+    that was made without one.
     """
     try:
         receipt = read_receipt(data)
