@@ -23,14 +23,13 @@ from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_evidence
 from oracle.keybroker import KeyBroker, open_broker
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.trust import CollateralFiles, Trust
+from tests import recorded_kit
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Scene, collateral_with
 
 broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "evidence")
-
-RECORDED = Path(__file__).parent.parent / "data" / "attestation"
 
 
 def with_quote(body: ReleaseBody, quote: bytes) -> ReleaseBody:
@@ -200,9 +199,9 @@ async def test_a_debug_enclave(scene: Scene, broker: KeyBroker, tmp_path: Path, 
 )
 async def test_a_real_quote_of_somebody_else(scene: Scene, tmp_path: Path, refused: Refused, recorded: str) -> None:
     """Everything about it is agreed and holds; it only binds another key."""
-    (found,) = [c for c in json.loads((RECORDED / "cases.json").read_text()) if c["name"] == recorded]
+    found = recorded_kit.case(recorded)
     run, tee = found["verify"][0], {"sgx": 1, "tdx": 2}[found["tee"]]
-    quote, collateral = (RECORDED / found["quote"]).read_bytes(), RECORDED / "collateral" / f"{run['collateral']}.json"
+    quote, collateral = recorded_kit.evidence(found), recorded_kit.collateral_file(run["collateral"])
     trust = Trust({INTEL_ROOT_DIGEST: intel_root()}, CollateralFiles(collateral), lambda: run["now"])
     verified = trust.verify(tee, quote)
     agreement = kit.tee(

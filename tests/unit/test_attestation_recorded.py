@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oracle.attestation import (
     Code,
-    Collateral,
     SgxReport,
     Tee,
     VerificationError,
@@ -21,27 +18,22 @@ from oracle.attestation import (
 )
 from oracle.attestation.quote import ParsedQuote
 from oracle.attestation.types import INTEL_NAMES
+from tests import recorded_kit
+from tests.recorded_kit import collateral, evidence, named
 
-DATA = Path(__file__).parent.parent / "data" / "attestation"
-CASES: list[dict[str, Any]] = json.loads((DATA / "cases.json").read_text())
-RUNS = [(case, run) for case in CASES for run in case["verify"]]
+CASES = recorded_kit.cases("sgx", "tdx")
+RUNS = [(case, run) for case, run in recorded_kit.runs("sgx", "tdx") if run["collateral"]]
 ACCEPTED = [(case, run) for case, run in RUNS if run["expected"] == "ok"]
 REFUSED = {
-    "automata-sgx-v3-debug": Code.DEBUG_ENCLAVE,
-    "automata-tdx-v5-servicetd": Code.SERVICE_TD,
+    "Debug mode is enabled": Code.DEBUG_ENCLAVE,
+    "Invalid MR service TD": Code.SERVICE_TD,
+    "SEPT_VE_DISABLE is not enabled": Code.QUOTE_REFUSED,
+    "No matching TCB level found": Code.QUOTE_REFUSED,
 }
 
 
 def read(case: dict[str, Any]) -> tuple[int, bytes]:
-    return Tee[case["tee"].upper()].value, (DATA / case["quote"]).read_bytes()
-
-
-def collateral(name: str) -> Collateral:
-    return Collateral.from_json((DATA / "collateral" / f"{name}.json").read_text())
-
-
-def named(cases: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    return [f"{case['name']}@{run['now']}" for case, run in cases]
+    return Tee[case["tee"].upper()].value, evidence(case)
 
 
 def registers(parsed: ParsedQuote) -> dict[str, object]:
@@ -64,7 +56,7 @@ def registers(parsed: ParsedQuote) -> dict[str, object]:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_recorded_quote_parses_into_its_recorded_fields(case: dict[str, Any]) -> None:
     tee, quote = read(case)
-    assert hashlib.sha256(quote).hexdigest() == case["sha256"]
+    assert hashlib.sha256(quote).hexdigest() == case["quote"]["sha256"]
 
     parsed = parse_evidence(tee, quote)
 
@@ -102,11 +94,11 @@ REJECTED = [(case, run) for case, run in RUNS if run["expected"] == "reject"]
 def test_a_recorded_quote_that_must_not_count_is_refused(case: dict[str, Any], run: dict[str, Any]) -> None:
     with pytest.raises(VerificationError) as caught:
         verify(parse_evidence(*read(case)), collateral(run["collateral"]), intel_root(), run["now"])
-    assert caught.value.code is REFUSED[case["name"]]
+    assert caught.value.code is REFUSED[run["reason"]]
 
 
 def test_a_recorded_quote_without_a_certificate_chain_is_refused() -> None:
-    case = next(case for case in CASES if case["name"] == "oasis-sgx-v3-eppid-nochain")
+    case = recorded_kit.case("oasis-sgx-v3-eppid-nochain")
     pieces = collateral("sgx-00a067110000-processor-2025-06-19")
     with pytest.raises(VerificationError) as caught:
         verify(parse_evidence(*read(case)), pieces, intel_root(), 1_751_624_924)
