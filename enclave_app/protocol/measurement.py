@@ -19,6 +19,8 @@ TAG: Final = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
 
 TEE_SGX: Final = 1
 TEE_TDX: Final = 2
+TEE_SNP: Final = 3
+TEE_NITRO: Final = 4
 
 SGX_BODY_BYTES: Final = 384
 TDX_BODY_BYTES: Final = (584, 648)

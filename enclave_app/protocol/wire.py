@@ -41,8 +41,11 @@ class EvidenceBody(Document):
 
 
 class EvidenceAnswer(Document):
+    """`endorsements` are certificates that the platform handed out with the quote: for SEV-SNP (ek, ask, ark) or (ek,)."""
+
     quote: Bytes
     proof_of_possession: Bytes
+    endorsements: tuple[Bytes, ...] = Field(default=(), max_length=3)
 
 
 class TaskBody(Document):
