@@ -6,7 +6,6 @@ release since 0.5. The agent runs in the same TD as the container, and what it s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,8 @@ import aiohttp
 from enclave_app.attesters.base import EvidenceError, PlatformError, PlatformTimeout, checked_report_data
 from enclave_app.attesters.bound import MAX_QUOTE, tdx_quote
 from enclave_app.attesters.device import FILE_SYSTEM, SECONDS, Hardware
+from enclave_app.protocol.canonical import load
+from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.measurement import TEE_TDX
 
 SOCKET: Final = Path("/var/run/dstack.sock")
@@ -61,9 +62,9 @@ class DstackAttester(Hardware):
 def read_answer(answer: bytes) -> bytes:
     """The quote in a GetQuoteResponse. Raises EvidenceError."""
     try:
-        quote = json.loads(answer)["quote"]
+        quote = load(answer, limit=MAX_ANSWER, canonical=False)["quote"]
         if len(quote) > 2 * MAX_QUOTE:
             raise EvidenceError(f"the dstack guest agent's quote is larger than {MAX_QUOTE} bytes")
         return bytes.fromhex(quote)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (Refused, ValueError, KeyError, TypeError) as error:
         raise EvidenceError("the dstack guest agent's answer holds no quote in hexadecimal") from error
