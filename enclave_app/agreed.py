@@ -22,6 +22,11 @@ from enclave_app.protocol.wire import TaskBody
 MAX_DOMAIN: Final = 1 << 20
 _KINDS: Final = {"sql": FunctionKind.SQL}
 
+UNPROVEN: Final = frozenset({"gramine", "occlum"})
+"""Attesters of library OSes, whose processes share one trust domain with the quote interface (R6)."""
+WITHOUT_OWN_CODE: Final = frozenset({FunctionKind.SQL, FunctionKind.WASM})
+"""What runs there all the same: such a function reaches nothing but what its engine gives it."""
+
 
 @dataclass(frozen=True)
 class Materials:
@@ -44,8 +49,11 @@ class Materials:
         )
 
 
-def check_task(body: TaskBody, measurement: bytes, config: EnclaveConfig) -> None:
-    """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
+def check_task(body: TaskBody, measurement: bytes, attester: str, config: EnclaveConfig) -> None:
+    """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings.
+
+    R6: and one whose function an enclave with this kind of `attester` cannot keep apart from it.
+    """
     agreement, request = body.agreement, body.request
     check_agreement(agreement)
     check_request(agreement, request)
@@ -62,6 +70,13 @@ def check_task(body: TaskBody, measurement: bytes, config: EnclaveConfig) -> Non
         raise Refused("task.measurement", "the agreement does not name this enclave (R3)", found=measurement.hex())
     if body.anchor not in agreement.tee.anchors:
         raise Refused("task.anchor", "the agreement does not name this trust anchor (R4)", found=body.anchor.hex())
+    if attester in UNPROVEN and agreement.fn.kind not in WITHOUT_OWN_CODE:
+        raise Refused(
+            "task.sandbox",
+            f"nothing keeps a function of this kind from the quote interface under {attester} (R6)",
+            found=agreement.fn.kind,
+            expected=" or ".join(kind.name.lower() for kind in sorted(WITHOUT_OWN_CODE)),
+        )
     if body.payee == ZERO_ADDRESS:
         raise Refused("task.payee", "the payee is the zero address (R20)")
     limits = agreement.fn.limits

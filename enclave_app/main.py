@@ -53,7 +53,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="canonical JSON; its digest is measured")
     parser.add_argument("--socket", required=True, type=Path, help="Unix socket to serve")
     # Where the stand-in for the hardware is, not what runs: like hardware, it is outside of every measurement.
-    parser.add_argument("--platform", type=Path, help="platform directory of the software attester")
+    parser.add_argument("--platform", type=Path, help="what stands in for the hardware: a directory")
     return parser.parse_args(arguments)
 
 

@@ -82,8 +82,8 @@ class _Api:
             return self._refuse(404 if error.code in _NOT_FOUND else 400, error.code, error.message)
         except OracleError as error:
             return self._refuse(500, error.code, error.message)
-        except AttesterError:
-            return self._refuse(503, "attester.failed", "the attester gives no evidence", retry=True)
+        except AttesterError as error:
+            return self._refuse(503, error.code, str(error), retry=True)
         except web.HTTPException as error:
             return self._refuse(error.status, f"http.{error.status}", error.reason)
         except Exception as error:

@@ -25,7 +25,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from eth_abi.abi import encode
 
-from enclave_app.attesters.base import PlatformError
+from enclave_app.attesters import certificates, dstack, gramine, nitro
+from enclave_app.attesters.base import EvidenceError, PlatformError
+from enclave_app.attesters.bound import sgx_quote, snp_report, tdx_quote
+from enclave_app.attesters.configfs_tsm import _generation
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform
 from enclave_app.config import EnclaveConfig, read_config
 from enclave_app.fetch import Storage
@@ -65,6 +68,7 @@ from oracle.receipt import Expected, read_receipt, verify_receipt
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import error_of
 from oracle.yamlfile import parse_yaml
+from tests.attester_kit import certificate_table, packed_table, recorded
 from tests.property.hostile import example
 from tests.receipt_kit import SEALING, Story, authority, make_story, platform
 from tests.unit.agreement.conftest import Case, make_case
@@ -429,6 +433,9 @@ def _any_public_key(path: Path) -> object:
 _CHAIN = "oracle.chain"
 _ABI = ("oracle.chain.abi:_decode", "oracle.chain.events:_typed", "enclave_app.protocol.eip712:Struct.from_abi")
 
+_TDX = recorded("phala-tdx-v4.bin")
+_SNP = recorded("snp/dstack-milan-v3/report.bin")
+
 PARSERS: list[Parser] = [
     # The protocol's own documents.
     Parser("canonical JSON", canonical.load, b'{"a":[1,"x"]}', covers=("enclave_app.protocol.canonical:load",)),
@@ -504,6 +511,24 @@ PARSERS: list[Parser] = [
            ("oracle.attestation.policy:AppraisalPolicy.from_yaml", "oracle.attestation.policy:_bytes_of.convert")),
     Parser("a quote's measurement", lambda d: quoted_measurement(2, d), _QUOTE + bytes(600), "bytes",
            ("enclave_app.identity:quoted_measurement",), errors=(ValueError,)),
+    Parser("an SGX quote from its platform", lambda d: sgx_quote(d, bytes(64)), recorded("automata-sgx-v3-a.bin"), "bytes",
+           ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
+    Parser("a TDX quote from its platform", lambda d: tdx_quote(d, _TDX[568:632]), _TDX, "bytes",
+           ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
+    Parser("a report from its platform", lambda d: snp_report(d, _SNP[0x50:0x90]), _SNP, "bytes", errors=(EvidenceError,)),
+    Parser("a host's certificate table", lambda d: certificates.endorsements(d, _SNP),
+           packed_table(certificate_table(certificates.VCEK)), "bytes",
+           ("enclave_app.attesters.certificates:read_table", "enclave_app.attesters.certificates:endorsements"),
+           errors=(EvidenceError,)),
+    Parser("a Nitro Secure Module's answer", nitro.read_response,
+           b"\xa1\x6bAttestation\xa1\x68document\x58\x20" + bytes(32), "bytes",
+           ("enclave_app.attesters.nitro:read_response",), errors=(EvidenceError, PlatformError)),
+    Parser("a dstack guest agent's answer", dstack.read_answer, b'{"quote":"00ff","event_log":"[]"}',
+           covers=("enclave_app.attesters.dstack:read_answer",), errors=(EvidenceError,)),
+    Parser("a kind of attestation", in_file("attestation_type", lambda p: gramine.attestation_type(p.parent)), b"dcap",
+           "bytes", ("enclave_app.attesters.gramine:attestation_type",), errors=(EvidenceError,)),
+    Parser("a report's generation", in_file("generation", lambda p: _generation(p.parent)), b"1\n", "bytes",
+           ("enclave_app.attesters.configfs_tsm:_line",), errors=(EvidenceError,)),
     Parser("a platform", _platform, _platform_json(), covers=("enclave_app.attesters.platform:Platform.load",),
            errors=(PlatformError,)),
     # Receipts.

@@ -38,6 +38,8 @@ WRITERS = re.compile(
     r"|.*\.(write_bytes|write_text|mkdir|touch|symlink_to|hardlink_to)|(\w*path\w*|Path\(.*\))\.(open|rename|replace)"
 )
 OPENS_FILES = {
+    ("attesters/configfs_tsm.py", "ConfigfsTsmAttester._request"),  # a kernel interface: a directory is a request
+    ("attesters/device.py", "opened"),  # pseudo-files and devices, named by constants
     ("attesters/platform.py", "Platform.write"),  # makes development platforms, before any enclave
     ("attesters/platform.py", "_write_new"),
     ("fetch.py", "_open_regular"),  # O_RDONLY
