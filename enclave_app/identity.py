@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from enclave_app.appraise.nitro import parse_document
 from enclave_app.attesters.base import Attester
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.errors import Bug, Refused
@@ -12,9 +13,12 @@ from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.measurement import (
     SGX_BODY_BYTES,
     TDX_BODY_BYTES,
+    TEE_NITRO,
     TEE_SGX,
+    TEE_SNP,
     TEE_TDX,
     sgx_measurement,
+    snp_measurement,
     tdx_measurement,
 )
 from enclave_app.protocol.signing import SigningKey
@@ -26,10 +30,14 @@ _V5_BODY_HEADER: Final = 6
 
 
 def quoted_measurement(tee: int, quote: bytes) -> bytes:
-    """The measurement in an SGX (v3) or TDX (v4, v5) quote: what verifiers will compute from it.
+    """The measurement in an SGX (v3) or TDX (v4, v5) quote, an SNP report or a Nitro document: what verifiers will compute.
 
-    Raises ValueError for a quote of another form, Refused for a TEE whose evidence this program cannot measure.
+    Raises ValueError or Refused for evidence of another form, and Refused for a kind of TEE that is not known.
     """
+    if tee == TEE_SNP:
+        return snp_measurement(quote)
+    if tee == TEE_NITRO:
+        return parse_document(quote).measurement
     if tee not in (TEE_SGX, TEE_TDX):
         raise Refused("identity.measurement", "this program cannot measure evidence of this kind of TEE", found=tee)
     body = quote[_QUOTE_HEADER:]
