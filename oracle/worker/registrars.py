@@ -22,13 +22,14 @@ from oracle.attestation import (
 )
 from oracle.attestation.anchors import MAX_ROOT
 from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
-from oracle.attestation.onchain import dcap_evidence, posts
-from oracle.chain.collateral import post_missing
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
+from oracle.chain.collateral import post_missing, posts
 from oracle.chain.deploy import Deployment
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.files import read_file
+from oracle.logs import Log
 from oracle.worker.config import AttestationConfig, WorkerConfig
 from oracle.worker.register import Registrar, check_evidence
 
@@ -61,10 +62,12 @@ class DcapRegistrar:
         collateral = self._read()
         try:
             parsed = parse_evidence(evidence.tee, evidence.quote)
-            wanted, encoded = posts(collateral, parsed), dcap_evidence(parsed, collateral)
+            rounds, encoded = posts(collateral, quote_chain(parsed), self.anchor), dcap_evidence(parsed, collateral)
         except AttestationError as error:
             raise evidence_refusal(error) from None
-        await post_missing(self.sender, self.source, self.store, wanted)
+        posted = await post_missing(self.sender, self.source, self.store, rounds, self.anchor)
+        if posted:
+            Log("worker.registrar").info("collateral posted", pieces=", ".join(posted))
         return encoded
 
     def _read(self) -> Collateral:
