@@ -159,6 +159,11 @@ class World:
     sealed: tuple[Sealed, ...]
     identity: RegisteredIdentity = field(init=False)
 
+    def changed(self, **changes: Any) -> World:
+        world = replace(self, **changes)
+        world.identity = self.identity
+        return world
+
     @property
     def chain(self) -> Chain:
         return Chain(chain_id=self.deployment.chain_id, agreement_registry=self.deployment.agreement_registry)

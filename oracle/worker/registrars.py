@@ -30,7 +30,7 @@ from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.files import read_file
 from oracle.logs import Log
-from oracle.worker.config import AttestationConfig, WorkerConfig
+from oracle.worker.config import AttestationConfig
 from oracle.worker.register import Registrar, check_evidence
 
 
@@ -80,10 +80,10 @@ class DcapRegistrar:
 
 
 def make_registrar(
-    config: WorkerConfig, deployment: Deployment, sender: Sender, source: SingleSource
+    attestation: AttestationConfig | None, deployment: Deployment, sender: Sender, source: SingleSource
 ) -> Registrar | None:
     """None where others register the enclave. Raises Refused `attestation.*` or Permanent `config.deployment`."""
-    if config.attestation is None:
+    if attestation is None:
         return None
     verifier = deployment.verifiers.get("dcap")
     if verifier is None:
@@ -93,8 +93,8 @@ def make_registrar(
         source,
         deployment.collateral,
         verifier,
-        _root(config.attestation, deployment),
-        config.attestation.collateral,
+        _root(attestation, deployment),
+        attestation.collateral,
     )
 
 

@@ -21,6 +21,7 @@ from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, Enclaves, Enrolment, Outcome, RegisteredIdentity, Result, Retire, TaskRequest
+from oracle.attestation import Collateral
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, EnclaveReader, OracleReader
 from oracle.chain.sender import Sender
@@ -243,14 +244,14 @@ async def deploy(scene: Scene, name: str, *args: object) -> str:
 def at_registry(scene: Scene, registry: str) -> Scene:
     """The same world with another enclave registry: evidence, registrations and agreements are for that one."""
     deployment = scene.world.deployment.model_copy(update={"enclave_registry": registry})
-    return Scene(replace(scene.world, deployment=deployment), scene.rpc)
+    return Scene(scene.world.changed(deployment=deployment), scene.rpc)
 
 
 def under(scene: Scene, authority: DevelopmentAuthority) -> Scene:
     """The same world where the host's own root vouches for the registered enclave's keys, and for any program."""
     platform = authority.issue_platform()
     enclave = replace(scene.world.enclave, attester=SoftwareAttester(platform, scene.world.program))
-    return Scene(replace(scene.world, authority=authority, platform=platform, enclave=enclave), scene.rpc)
+    return Scene(scene.world.changed(authority=authority, platform=platform, enclave=enclave), scene.rpc)
 
 
 async def with_second_verifier(scene: Scene) -> tuple[Scene, Scene]:
@@ -263,7 +264,12 @@ async def with_second_verifier(scene: Scene) -> tuple[Scene, Scene]:
     agreed = at_registry(scene, registry)
     theirs = under(agreed, own)
     deployment = agreed.world.deployment.model_copy(update={"verifiers": {"dcap": verifier}, "collateral": store})
-    return agreed, Scene(replace(theirs.world, deployment=deployment), scene.rpc)
+    return agreed, Scene(theirs.world.changed(deployment=deployment), scene.rpc)
+
+
+async def for_a_minute(scene: Scene) -> Collateral:
+    """Collateral that ends in a minute of the chain's time, under an evaluation number of its own."""
+    return scene.collateral(now=(await scene.head()).timestamp + 60, days=0, evaluation=18)
 
 
 async def forked(scene: Scene) -> Block:
