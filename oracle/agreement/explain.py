@@ -27,7 +27,6 @@ from oracle.agreement.fit import unneeded_columns
 from oracle.agreement.units import show_duration, show_moment, show_size, show_wei
 from oracle.attestation.anchors import PUBLIC_CHAINS
 
-
 LONG_GRACE = 90
 """Days after which a machine without a fix is no longer only waiting for its next maintenance."""
 

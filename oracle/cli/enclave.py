@@ -119,7 +119,7 @@ async def _register(settings: WorkerConfig) -> Enrolled:
     try:
         async with Enclave(settings.enclave.socket) as enclave:
             sender, source = Sender(rpc, account(settings.wallet)), SingleSource(rpc)
-            registrar = make_registrar(settings, deployment, sender, source)
+            registrar = make_registrar(settings.attestation, deployment, sender, source)
             if registrar is None:
                 raise Refused(
                     "register.attestation",

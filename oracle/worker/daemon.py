@@ -114,7 +114,7 @@ class Worker:
             sender,
             source,
             deployment,
-            make_registrar(config, deployment, sender, source),
+            make_registrar(config.attestation, deployment, sender, source),
             None if config.operator is None else signing_key(config.operator),
             self._on_enclave_change,
             self._now,

@@ -22,14 +22,15 @@ from oracle.attestation import (
 )
 from oracle.attestation.anchors import MAX_ROOT
 from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
-from oracle.attestation.onchain import dcap_evidence, posts
-from oracle.chain.collateral import post_missing
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
+from oracle.chain.collateral import post_missing, posts
 from oracle.chain.deploy import Deployment
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.files import read_file
-from oracle.worker.config import AttestationConfig, WorkerConfig
+from oracle.logs import Log
+from oracle.worker.config import AttestationConfig
 from oracle.worker.register import Registrar, check_evidence
 
 
@@ -61,10 +62,12 @@ class DcapRegistrar:
         collateral = self._read()
         try:
             parsed = parse_evidence(evidence.tee, evidence.quote)
-            wanted, encoded = posts(collateral, parsed), dcap_evidence(parsed, collateral)
+            rounds, encoded = posts(collateral, quote_chain(parsed), self.anchor), dcap_evidence(parsed, collateral)
         except AttestationError as error:
             raise evidence_refusal(error) from None
-        await post_missing(self.sender, self.source, self.store, wanted)
+        posted = await post_missing(self.sender, self.source, self.store, rounds, self.anchor)
+        if posted:
+            Log("worker.registrar").info("collateral posted", pieces=", ".join(posted))
         return encoded
 
     def _read(self) -> Collateral:
@@ -77,10 +80,10 @@ class DcapRegistrar:
 
 
 def make_registrar(
-    config: WorkerConfig, deployment: Deployment, sender: Sender, source: SingleSource
+    attestation: AttestationConfig | None, deployment: Deployment, sender: Sender, source: SingleSource
 ) -> Registrar | None:
     """None where others register the enclave. Raises Refused `attestation.*` or Permanent `config.deployment`."""
-    if config.attestation is None:
+    if attestation is None:
         return None
     verifier = deployment.verifiers.get("dcap")
     if verifier is None:
@@ -90,8 +93,8 @@ def make_registrar(
         source,
         deployment.collateral,
         verifier,
-        _root(config.attestation, deployment),
-        config.attestation.collateral,
+        _root(attestation, deployment),
+        attestation.collateral,
     )
 
 
