@@ -50,11 +50,9 @@ class Materials:
 
 
 def check_task(body: TaskBody, measurement: bytes, attester: str, config: EnclaveConfig) -> None:
-    """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings.
-
-    R6: and one whose function an enclave with this kind of `attester` cannot keep apart from it.
-    """
+    """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
     agreement, request = body.agreement, body.request
+    check_apart(agreement.fn.kind, attester)
     check_agreement(agreement)
     check_request(agreement, request)
     # Recomputed, never taken from the host: a task under another text of the agreement is another task.
@@ -70,13 +68,6 @@ def check_task(body: TaskBody, measurement: bytes, attester: str, config: Enclav
         raise Refused("task.measurement", "the agreement does not name this enclave (R3)", found=measurement.hex())
     if body.anchor not in agreement.tee.anchors:
         raise Refused("task.anchor", "the agreement does not name this trust anchor (R4)", found=body.anchor.hex())
-    if attester in UNPROVEN and agreement.fn.kind not in WITHOUT_OWN_CODE:
-        raise Refused(
-            "task.sandbox",
-            f"nothing keeps a function of this kind from the quote interface under {attester} (R6)",
-            found=agreement.fn.kind,
-            expected=" or ".join(kind.name.lower() for kind in sorted(WITHOUT_OWN_CODE)),
-        )
     if body.payee == ZERO_ADDRESS:
         raise Refused("task.payee", "the payee is the zero address (R20)")
     limits = agreement.fn.limits
@@ -88,6 +79,17 @@ def check_task(body: TaskBody, measurement: bytes, attester: str, config: Enclav
     ):
         if found > most:
             raise Refused("task.limits", f"this enclave allows a function less {label}", found=found, expected=most)
+
+
+def check_apart(kind: int, attester: str) -> None:
+    """R6: refuse a function that an enclave with this kind of attester could not keep from the quote interface."""
+    if attester in UNPROVEN and kind not in WITHOUT_OWN_CODE:
+        raise Refused(
+            "task.sandbox",
+            f"under {attester} nothing keeps a function of this kind from the quote interface (R6)",
+            found=kind,
+            expected=" or ".join(f"{each.value} ({each.name.lower()})" for each in sorted(WITHOUT_OWN_CODE)),
+        )
 
 
 async def fetch_materials(body: TaskBody, storage: Storage) -> Materials:

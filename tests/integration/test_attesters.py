@@ -26,7 +26,12 @@ from enclave_app.attesters.factory import attester_from_config
 from enclave_app.attesters.gramine import GramineAttester
 from enclave_app.attesters.nitro import NitroAttester
 from enclave_app.attesters.occlum import OcclumAttester
+from enclave_app.attesters.platform import DevelopmentAuthority
+from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
+from enclave_app.protocol.structs import FunctionKind
+from enclave_app.protocol.wire import EvidenceAnswer, EvidenceBody
 from tests import attester_kit as kit
+from tests.enclave_kit import OWNER, REGISTRY, Refusal, enclave, enclave_config, make_world
 from tests.fuse_kit import Directory, File
 
 SGX = kit.recorded("automata-sgx-v3-a.bin")
@@ -306,6 +311,52 @@ async def test_requests_at_the_same_time_each_get_their_own_evidence(tmp_path: P
         attester = GramineAttester(root)
         asked = [bytes([number]) * 64 for number in range(8)]
         assert await asyncio.gather(*map(attester.quote, asked)) == [quote(data) for data in asked]
+
+
+# --- a whole enclave
+
+
+async def test_an_enclave_under_gramine_runs_no_function_with_code_of_its_own(tmp_path: Path) -> None:
+    """R6, in a whole enclave: its evidence comes through the pseudo-files, and a Python function is refused."""
+    platform = DevelopmentAuthority(1_800_000_000).issue_platform()
+    minted = SoftwareAttester(platform, SoftwareEnclave(bytes(range(32)), b""))
+    (tmp_path / "platform").mkdir()
+    files = kit.GramineFiles(lambda data: asyncio.run(minted.quote(data)))
+    with kit.machine(tmp_path / "platform", gramine=files):
+        async with enclave(tmp_path, config=enclave_config(attester="auto")) as running:
+            identity = await running.identity()
+            assert (identity.attester, identity.tee, identity.simulated) == ("gramine", 1, True)
+            assert identity.measurement == minted.enclave.measurement
+            body = EvidenceBody(chain_id=31337, registry=REGISTRY, block_hash=bytes(32), operator=OWNER)
+            answer = await running.ask("POST", "/v1/evidence", EvidenceAnswer, body)
+            assert answer.quote[368:432] == files.report_data != bytes(64)
+            world = make_world(tmp_path / "storage", identity.measurement)
+            assert (await running.start(world.body())).task_id
+            python = world.agreement.fn.model_copy(update={"kind": FunctionKind.PYTHON})
+            with pytest.raises(Refusal) as refused:
+                await running.start(world.body(world.changed(fn=python)))
+            assert refused.value.code == "task.sandbox"
+
+
+async def test_an_enclave_whose_platform_fails_says_why(tmp_path: Path) -> None:
+    platform = DevelopmentAuthority(1_800_000_000).issue_platform()
+    minted = SoftwareAttester(platform, SoftwareEnclave(bytes(range(32)), b""))
+    asked: list[bytes] = []
+
+    def once(data: bytes) -> bytes:
+        asked.append(data)
+        if len(asked) > 1:
+            raise OSError(errno.EIO, "the quoting enclave is gone")
+        return asyncio.run(minted.quote(data))
+
+    (tmp_path / "platform").mkdir()
+    with kit.machine(tmp_path / "platform", gramine=kit.GramineFiles(once)):
+        async with enclave(tmp_path, config=enclave_config(attester="gramine")) as running:
+            body = EvidenceBody(chain_id=31337, registry=REGISTRY, block_hash=bytes(32), operator=OWNER)
+            with pytest.raises(Refusal) as refused:
+                await running.ask("POST", "/v1/evidence", EvidenceAnswer, body)
+    assert (refused.value.status, refused.value.code, refused.value.body.retry) == (503, "attester.platform", True)
+    assert "Input/output error" in refused.value.body.message
 
 
 # --- auto
