@@ -42,10 +42,12 @@ def check_evidence_place(terms: Terms, evidence: Evidence) -> None:
 def check_policy(verified: Verified, tee: Enclaves, report_data: bytes) -> None:
     """Hold verified claims against the agreement's own terms (R3, R4) and the keys they must bind (R2).
 
-    Advisories and platforms are skipped by name: agreements list no advisories, and hosts have a rule of their own (R5).
+    Skipped by name: single registers, which the measurement covers; advisories, which agreements do not list; platforms,
+    since hosts have a rule of their own (R5).
     """
     policy = AppraisalPolicy(
         measurements=tee.measurements,
+        registers="skip",
         anchors=tee.anchors,
         statuses=tuple(status for status in TcbStatus if tee.status_mask >> status & 1),
         evaluation_floor=tee.eval_floor,

@@ -39,7 +39,7 @@ from oracle.attestation import (
     Verified,
     evidence_refusal,
     intel_root,
-    parse_evidence,
+    parse_dcap,
     verify,
 )
 from oracle.attestation.collateral import pem_chain
@@ -242,7 +242,7 @@ def evidence_link(case: Case) -> str:
             raise Refused(
                 "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
             )
-        parsed = parse_evidence(receipt.evidence.tee, receipt.evidence.quote)
+        parsed = parse_dcap(receipt.evidence.tee, receipt.evidence.quote)
         if parsed.trailing:
             raise Refused("evidence.form", "there are bytes behind the quote's end")
         quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
@@ -283,7 +283,8 @@ def measurement_link(case: Case) -> str:
     for verified in case.verified:
         check_policy(verified, receipt.agreement.tee, verified.report_data)
     last = case.verified[-1]
-    return f"0x{last.measurement.hex()}, {intel_name(last.tcb_status)}, evaluation {last.evaluation}"
+    status = "no status" if last.tcb_status is None else intel_name(last.tcb_status)
+    return f"0x{last.measurement.hex()}, {status}, evaluation {last.evaluation}"
 
 
 def host_link(case: Case) -> str:

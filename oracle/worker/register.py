@@ -86,7 +86,7 @@ class DevelopmentAppraiser:
             measurement=verified.measurement,
             report_data=verified.report_data[:32],
             root=verified.root,
-            tcb_status=verified.tcb_status,
+            tcb_status=verified.tcb_status or 0,
             evaluation=verified.evaluation,
             platform=verified.platform,
             svn_digest=verified.svn_digest,
@@ -119,6 +119,7 @@ def check_evidence(
             verified,
             AppraisalPolicy(
                 measurements=(identity.measurement,),
+                registers="skip",
                 anchors=(sha256(root_der),),
                 statuses=tuple(status for status in TcbStatus if status is not TcbStatus.REVOKED),
                 evaluation_floor="skip",
