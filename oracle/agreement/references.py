@@ -18,8 +18,8 @@ from enclave_app.protocol.fields import Address
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
 from oracle.addresses import read_address, written
-from oracle.agreement.anchors import MAKERS
 from oracle.agreement.document import Uri
+from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.dataset.seal import load_manifest
 from oracle.files import read_file
@@ -90,7 +90,7 @@ class References:
     def anchors(self, text: str, at: str) -> tuple[bytes, ...]:
         """The digests of a maker's roots, of a root certificate in a file, or the one that is written there or here."""
         if text in MAKERS:
-            return MAKERS[text]
+            return tuple(MAKERS[text])
         if _DIGEST.fullmatch(text):
             return (parse_digest(text),)
         return (self._try(at, lambda: _anchor_digest(self._read(text))),)

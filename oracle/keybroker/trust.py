@@ -18,7 +18,7 @@ from oracle.attestation import (
     Verified,
     evidence_refusal,
     intel_root,
-    parse_evidence,
+    parse_dcap,
     verify,
 )
 from oracle.attestation.anchors import MAX_ROOT
@@ -92,7 +92,7 @@ class Trust:
         """What holds about a quote, or a Refused or Retryable whose code is `evidence.` and the attestation code."""
         now = int(self._clock())
         try:
-            parsed = parse_evidence(tee, quote)
+            parsed = parse_dcap(tee, quote)
             collateral = self._collateral.for_quote(parsed)
             place = tee, sha256(quote), collateral.digest
             kept = self._kept.get(place)

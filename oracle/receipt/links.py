@@ -39,7 +39,7 @@ from oracle.attestation import (
     Verified,
     evidence_refusal,
     intel_root,
-    parse_evidence,
+    parse_dcap,
     verify,
 )
 from oracle.attestation.collateral import pem_chain
@@ -251,7 +251,7 @@ def evidence_link(case: Case) -> str:
             raise Refused(
                 "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
             )
-        parsed = parse_evidence(receipt.evidence.tee, receipt.evidence.quote)
+        parsed = parse_dcap(receipt.evidence.tee, receipt.evidence.quote)
         if parsed.trailing:
             raise Refused("evidence.form", "there are bytes behind the quote's end")
         quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
@@ -293,13 +293,14 @@ def measurement_link(case: Case) -> str:
     receipt = case.receipt
     tee, graced = receipt.agreement.tee, False
     for verified in case.verified:
-        wanting = not tee.status_mask >> verified.tcb_status & 1
+        wanting = verified.tcb_status is not None and not tee.status_mask >> verified.tcb_status & 1
         graced = graced or (wanting and tee.grace_days > 0)
         check_policy(verified, tee, verified.report_data, graced=wanting and tee.grace_days > 0)
     last = case.verified[-1]
     if graced:
         _check_grace(case)
-    shown = f"0x{last.measurement.hex()}, {intel_name(last.tcb_status)}, evaluation {last.evaluation}"
+    status = "no status" if last.tcb_status is None else intel_name(last.tcb_status)
+    shown = f"0x{last.measurement.hex()}, {status}, evaluation {last.evaluation}"
     return shown + (", in the agreement's grace" if graced else "")
 
 

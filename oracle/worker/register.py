@@ -99,6 +99,7 @@ def check_evidence(
             verified,
             AppraisalPolicy(
                 measurements=(identity.measurement,),
+                registers="skip",
                 anchors=(sha256(root_der),),
                 statuses=tuple(status for status in TcbStatus if status is not TcbStatus.REVOKED),
                 evaluation_floor="skip",

@@ -18,7 +18,7 @@ from oracle.attestation import (
     DevelopmentRoot,
     evidence_refusal,
     intel_root,
-    parse_evidence,
+    parse_dcap,
 )
 from oracle.attestation.anchors import MAX_ROOT
 from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
@@ -61,7 +61,7 @@ class DcapRegistrar:
     async def proof(self, evidence: Evidence, now: int) -> bytes:
         collateral = self._read()
         try:
-            parsed = parse_evidence(evidence.tee, evidence.quote)
+            parsed = parse_dcap(evidence.tee, evidence.quote)
             rounds, encoded = posts(collateral, quote_chain(parsed), self.anchor), dcap_evidence(parsed, collateral)
         except AttestationError as error:
             raise evidence_refusal(error) from None

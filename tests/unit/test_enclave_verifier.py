@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cbor2
 import pytest
 
 from enclave_app.attesters.platform import DevelopmentAuthority
@@ -12,10 +13,13 @@ from enclave_app.config import EnclaveConfig, VerifierPolicy, read_config
 from enclave_app.identity import EnclaveIdentity
 from enclave_app.logs import Log
 from enclave_app.protocol import signing
-from enclave_app.protocol.canonical import validate
+from enclave_app.protocol.canonical import dump, validate
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.measurement import snp_measurement
+from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import TcbStatus, Tee, VerifierStatement
 from enclave_app.protocol.wire import AppraisalBody
 from enclave_app.verifier import Verifier
@@ -29,23 +33,21 @@ TURIN = Authority(line="Turin")
 VLEK = Authority(vlek=True, ark_key=MILAN.ark_key)
 CHIP = MILAN.chip()
 LINKS = nitro_kit.links()
+CHAIN = nitro_kit.chain(LINKS)
 LEAST = {name: TCB[name] for name in ("bootloader", "tee", "snp", "microcode")}
 SNP: dict[str, Any] = {
-    "roots": ["0x" + MILAN.root.hex()],
+    "roots": ["0x" + MILAN.root.hex(), "0x" + VLEK.root.hex()],
     "minTcb": {"milan": LEAST, "genoa": None, "turin": None},
     "vmpl": [0],
     "keys": ["VCEK"],
     "crl": "skip",
     "aliasCheck": "require",
 }
-NITRO: dict[str, Any] = {"roots": ["0x" + nitro_kit.root_of(nitro_kit.chain(LINKS)).hex()]}
+NITRO: dict[str, Any] = {"roots": ["0x" + nitro_kit.root_of(CHAIN).hex()]}
 
 
 @pytest.fixture(scope="module")
 def signer() -> EnclaveIdentity:
-    from enclave_app.protocol.hpke import SealingKey
-    from enclave_app.protocol.signing import SigningKey
-
     attester = SoftwareAttester(
         DevelopmentAuthority(NOW).issue_platform(), SoftwareEnclave(sha256(b"a program"), b"its configuration")
     )
@@ -70,9 +72,11 @@ def snp_body(chip: Chip = CHIP, report: bytes | None = None, **changes: Any) -> 
 
 
 def nitro_body(**changes: Any) -> AppraisalBody:
-    return snp_body(
-        **{"tee": Tee.NITRO, "quote": nitro_kit.document(LINKS, user_data=BOUND), "endorsements": (), **changes}
-    )
+    return snp_body(**{"tee": Tee.NITRO, "quote": document(BOUND), "endorsements": (), **changes})
+
+
+def document(user_data: bytes) -> bytes:
+    return nitro_kit.sign(cbor2.dumps(nitro_kit.content(CHAIN, user_data=user_data)), LINKS[-1].key)
 
 
 def vouched(identity: EnclaveIdentity, body: AppraisalBody, taken: VerifierPolicy | None = None) -> VerifierStatement:
@@ -100,8 +104,6 @@ def test_a_report_that_holds_is_vouched_for(signer: EnclaveIdentity) -> None:
     assert statement.appraised_at == NOW
     # Its last second: at NOW + YEAR the certificates have ended.
     assert statement.valid_until == NOW + YEAR - 1
-    from enclave_app.protocol.measurement import snp_measurement
-
     assert statement.measurement == snp_measurement(body.quote)
 
 
@@ -158,7 +160,9 @@ def test_evidence_that_does_not_hold_is_refused(signer: EnclaveIdentity) -> None
     refused("evidence.report_signature", signer, snp_body(report=bytes(report)))
     refused("evidence.collateral_expired", signer, snp_body(now=NOW + YEAR))
     refused(
-        "evidence.debug_enclave", signer, snp_body(report=CHIP.report(BOUND, at_08=(0xB0000).to_bytes(8, "little")))
+        "evidence.debug_enclave",
+        signer,
+        snp_body(report=CHIP.report(BOUND, at={0x08: (0xB0000).to_bytes(8, "little")})),
     )
     refused("evidence.certificate_chain", signer, snp_body(endorsements=(CHIP.ek,)))
 
@@ -166,8 +170,8 @@ def test_evidence_that_does_not_hold_is_refused(signer: EnclaveIdentity) -> None
 def test_a_root_that_is_not_in_the_policy_is_refused(signer: EnclaveIdentity) -> None:
     other = Authority().chip()
     refused("appraisal.root", signer, snp_body(other))
-    strangers = nitro_kit.links()
-    refused("appraisal.root", signer, nitro_body(quote=nitro_kit.document(strangers, user_data=BOUND)))
+    document_of_another, _ = nitro_kit.document(nitro_kit.links(), user_data=BOUND)
+    refused("appraisal.root", signer, nitro_body(quote=document_of_another))
 
 
 def test_a_nitro_root_is_none_of_amds(signer: EnclaveIdentity) -> None:
@@ -179,7 +183,7 @@ def test_a_line_without_a_least_tcb_is_refused(signer: EnclaveIdentity) -> None:
 
 
 def test_a_privilege_level_that_is_not_in_the_policy_is_refused(signer: EnclaveIdentity) -> None:
-    body = snp_body(report=CHIP.report(BOUND, at_30=b"\x01"))
+    body = snp_body(report=CHIP.report(BOUND, at={0x30: b"\x01"}))
     refused("appraisal.vmpl", signer, body)
     assert vouched(signer, body, policy({**SNP, "vmpl": [0, 1]})).tcb_status == TcbStatus.UP_TO_DATE
 
@@ -191,14 +195,16 @@ def test_a_providers_key_counts_only_where_the_policy_says_so(signer: EnclaveIde
 
 
 def test_memory_that_was_not_checked_for_aliases_is_refused(signer: EnclaveIdentity) -> None:
-    body = snp_body(report=CHIP.report(BOUND, at_40=b"\x05"))
+    body = snp_body(report=CHIP.report(BOUND, at={0x40: b"\x05"}))
     refused("appraisal.alias_check", signer, body)
     assert vouched(signer, body, policy({**SNP, "aliasCheck": "skip"})).tcb_status == TcbStatus.UP_TO_DATE
 
 
-@pytest.mark.parametrize("found", [BOUND[:32], BOUND[:32] + bytes(31) + b"\x01", b""])
+@pytest.mark.parametrize(
+    "found", [BOUND[:32], BOUND[:32] + bytes(31) + b"\x01", b""], ids=["short", "second half", "none"]
+)
 def test_report_data_has_one_form(signer: EnclaveIdentity, found: bytes) -> None:
-    refused("appraisal.report_data", signer, nitro_body(quote=nitro_kit.document(LINKS, user_data=found)))
+    refused("appraisal.report_data", signer, nitro_body(quote=document(found)))
 
 
 def test_the_second_half_of_report_data_is_zero(signer: EnclaveIdentity) -> None:
@@ -216,8 +222,6 @@ def test_what_a_contract_checks_itself_is_none_of_its_business(signer: EnclaveId
 
 
 def config(**changes: Any) -> bytes:
-    from enclave_app.protocol.canonical import dump
-
     value = {**EnclaveConfig(attester="software").model_dump(mode="json", by_alias=True), **changes}
     return dump(value)
 
