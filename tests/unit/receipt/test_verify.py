@@ -278,7 +278,11 @@ def test_assurance_is_the_lowest_along_the_path() -> None:
 
 @pytest.mark.parametrize(
     ("root", "voucher"),
-    [(b"\1" * 32, None), (MAKERS["amd"][0], VOUCHER), (b"\1" * 32, VOUCHER.model_copy(update={"anchor": INTEL_ROOT_DIGEST}))],
+    [
+        (b"\1" * 32, None),
+        (MAKERS["amd"][0], VOUCHER),
+        (b"\1" * 32, VOUCHER.model_copy(update={"anchor": INTEL_ROOT_DIGEST})),
+    ],
 )
 def test_a_simulation_anywhere_on_the_path_counts_for_nothing_on_a_public_chain(
     root: bytes, voucher: Voucher | None
