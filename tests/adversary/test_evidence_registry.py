@@ -1,4 +1,4 @@
-"""Evidence at EnclaveRegistry, its verifiers and their collateral: each case relays a registration that is right but for one thing (R2, R4).
+"""Evidence at EnclaveRegistry, its verifiers and their collateral: each case relays what is right but for one thing (R2, R4).
 
 Whoever relays one is the host or anybody: nothing but what it carries decides.
 """
