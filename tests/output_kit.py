@@ -12,7 +12,17 @@ from enclave_app.protocol.output import SealedOutput, TaskSecret, seal_output
 from enclave_app.protocol.release import OutputBody, ReleaseBody, recipients_digest
 from enclave_app.protocol.shares import OutputBinding, ShareList, make_share_list, random_coefficients
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Enclaves, Out, OutputShares, Price, RegisteredIdentity, Result, TaskRequest, TaskState
+from enclave_app.protocol.structs import (
+    Agreement,
+    Enclaves,
+    Out,
+    OutputShares,
+    Price,
+    RegisteredIdentity,
+    Result,
+    TaskRequest,
+    TaskState,
+)
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, OracleReader, TaskOnChain
 from oracle.chain.sender import Receipt

@@ -86,8 +86,8 @@ def make_registrar(
     if attestation is None:
         return None
     verifier = deployment.verifiers.get("dcap")
-    if verifier is None:
-        raise Permanent("config.deployment", "the deployment has no verifier `dcap`")
+    if verifier is None or deployment.collateral is None:
+        raise Permanent("config.deployment", "the deployment has no verifier `dcap` with its collateral store")
     return DcapRegistrar(
         sender,
         source,

@@ -20,7 +20,16 @@ from enclave_app.attesters.software import SoftwareAttester
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Enclaves, Enrolment, Outcome, RegisteredIdentity, Result, Retire, TaskRequest
+from enclave_app.protocol.structs import (
+    Agreement,
+    Enclaves,
+    Enrolment,
+    Outcome,
+    RegisteredIdentity,
+    Result,
+    Retire,
+    TaskRequest,
+)
 from oracle.attestation import Collateral
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, EnclaveReader, OracleReader

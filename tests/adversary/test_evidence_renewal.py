@@ -189,7 +189,12 @@ async def test_a_renewal_under_an_older_evaluation(
 
 async def challenge(scene: Scene, signed: Evidence, proof: bytes) -> None:
     call = load("EnclaveRegistry").call(
-        "challenge", scene.anchor, signed.signer, scene.identity(signed), scene.world.deployment.verifiers["dcap"], proof
+        "challenge",
+        scene.anchor,
+        signed.signer,
+        scene.identity(signed),
+        scene.world.deployment.verifiers["dcap"],
+        proof,
     )
     await scene.transact(scene.world.requester, scene.world.deployment.enclave_registry, call)
 

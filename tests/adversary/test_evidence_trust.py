@@ -19,7 +19,7 @@ from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Agreement
 from oracle.agreement.enclave import check_policy
-from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_evidence
+from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_dcap
 from oracle.keybroker import KeyBroker, open_broker
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.trust import CollateralFiles, Trust
@@ -236,7 +236,7 @@ async def test_a_real_quote_of_somebody_else(scene: Scene, tmp_path: Path, refus
         status_mask=1 << verified.tcb_status,
         eval_floor=1,
     )
-    check_policy(verified, agreement.tee, parse_evidence(tee, quote).report_data)  # all but the key is as agreed
+    check_policy(verified, agreement.tee, parse_dcap(tee, quote).report_data)  # all but the key is as agreed
 
     body = await scene.body(agreement)
     config = scene.config(scene.broker_directory(tmp_path), anchors={"intel": True}, collateral=collateral)

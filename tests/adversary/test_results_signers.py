@@ -45,10 +45,10 @@ async def retired(scene: Scene) -> Finished:
 
 
 async def expired(scene: Scene) -> Finished:
-    """Past a day, at which the registration ends, and within the request's time."""
+    """Past a week, at which the registration ends, and within the request's time."""
     now = (await scene.head()).timestamp
-    task = await finished(scene, request={"deadline": now + 2 * 86_400}, tee=terms_of(scene, max_evidence_age=1 << 30))
-    await scene.rpc.call("evm_increaseTime", 86_400 + 60)
+    task = await finished(scene, request={"deadline": now + 8 * 86_400}, tee=terms_of(scene, max_evidence_age=1 << 30))
+    await scene.rpc.call("evm_increaseTime", 7 * 86_400 + 60)
     await scene.mine()
     return task
 

@@ -497,7 +497,7 @@ PARSERS: list[Parser] = [
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:_crl_window",
                    "oracle.attestation.collateral:_document_window", "oracle.keybroker.trust:CollateralFiles.for_quote",
-                   "oracle.worker.appraisers:make_appraiser", "oracle.worker.receipts:PaperFile.gather",
+                   "oracle.worker.registrars:DcapRegistrar._read", "oracle.worker.receipts:PaperFile.gather",
                    "oracle.receipt.document:ReceiptCollateral.of")),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),

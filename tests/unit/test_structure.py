@@ -22,8 +22,10 @@ CHANGES_STATE = {
     },
     "AgreementTerms": set(),
     "ComputeOracle": {"request", "cancel", "fulfil", "expire", "withdraw"},
-    "DevelopmentVerifier": set(),
-    "EnclaveRegistry": {"register", "retire"},
+    "AttestedVerifier": set(),
+    "DcapCollateral": {"postIssuer", "postPck", "postCrl", "postTcbInfo", "postQeIdentity"},
+    "DcapVerifier": set(),
+    "EnclaveRegistry": {"register", "challenge", "retire"},
 }  # fmt: skip
 """Every function that is neither view nor pure, by contract of the core; each one's caller is judged in its interface."""
 FOREIGN_CODE = {0xF2: "CALLCODE", 0xF4: "DELEGATECALL", 0xFF: "SELFDESTRUCT"}
