@@ -94,7 +94,7 @@ def _check_signed(signer: x509.Certificate, document: str, signature: str, what:
         raise _unsigned(f"the {what} has no P-256 signature")
     der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
     try:
-        key.verify(der, document.encode(), ec.ECDSA(hashes.SHA256()))
+        key.verify(der, _utf8(document), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise _unsigned(f"the {what} is not signed by its chain") from None
 
@@ -112,13 +112,18 @@ def _check_crl(crl_hex: str, issuer: x509.Certificate, what: str) -> None:
 
 def _object(text: str, what: str) -> dict[str, Any]:
     try:
-        check_depth(text.encode())
+        check_depth(_utf8(text))
         value = json.loads(text)
     except (ValueError, OracleError) as error:
         raise Refused("collateral.signature", f"the {what} cannot be read", found=str(error)[:200]) from None
     if not isinstance(value, dict):
         raise Refused("collateral.signature", f"the {what} is no JSON object")
     return value
+
+
+def _utf8(text: str) -> bytes:
+    # Half a surrogate pair can stand in JSON, and nobody has signed one.
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _check_is(what: str, found: object, expected: object) -> None:

@@ -58,7 +58,10 @@ class PcsConfig(YamlModel):
             return self.root_crl
         return INTEL_ROOT_CRL if self.base == INTEL_PCS else f"{self.base}/sgx/certification/v4/rootcacrl"
 
-    def under(self, base: Path) -> PcsConfig:
-        """The same with relative paths taken from `base`."""
-        tls_ca = None if self.tls_ca is None else base / self.tls_ca
-        return self.model_copy(update={"cache": base / self.cache, "tls_ca": tls_ca})
+
+def under(base: Path, where: PcsConfig | Path) -> PcsConfig | Path:
+    """The same with relative paths taken from `base`."""
+    if isinstance(where, Path):
+        return base / where
+    tls_ca = None if where.tls_ca is None else base / where.tls_ca
+    return where.model_copy(update={"cache": base / where.cache, "tls_ca": tls_ca})

@@ -6,6 +6,7 @@ from oracle.attestation import AttestationError, Collateral, DevelopmentRoot, in
 from oracle.attestation.anchors import MAX_ROOT
 from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
 from oracle.chain.deploy import Deployment
+from oracle.collateral.config import PcsConfig
 from oracle.errors import Permanent, Refused
 from oracle.files import read_file
 from oracle.worker.config import WorkerConfig
@@ -23,6 +24,8 @@ def make_appraiser(config: WorkerConfig, deployment: Deployment) -> Appraiser | 
     try:
         root = config.attestation.root
         der = intel_root() if root is None else read_file(root, MAX_ROOT)
+        if isinstance(config.attestation.collateral, PcsConfig):
+            raise Permanent("config.collateral", "the development verifier's collateral is a file")
         collateral = Collateral.from_json(read_file(config.attestation.collateral, MAX_COLLATERAL_BYTES))
         return DevelopmentAppraiser(
             key=signing_key(config.development.appraiser),

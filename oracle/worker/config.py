@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, model_validator
 from enclave_app.protocol.fields import Address, Bytes32
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
+from oracle.collateral.config import PcsConfig
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -75,10 +76,11 @@ class StorageConfig(YamlModel):
 
 class AttestationConfig(YamlModel):
     """What this worker appraises its own enclave's evidence with, and shows it with in receipts: a root certificate (DER;
-    Intel's when left out) and collateral (QuoteCollateralV3 JSON), read anew for each task. Without it there are no receipts."""
+    Intel's when left out) and collateral: where it is fetched from, or a file of QuoteCollateralV3 JSON, or a folder of
+    `sgx-<fmspc>.json` and `tdx-<fmspc>.json`, read again when they change. Without it there are no receipts."""
 
     root: Path | None = None
-    collateral: Path
+    collateral: PcsConfig | Path
 
 
 class DevelopmentConfig(YamlModel):

@@ -22,6 +22,7 @@ from oracle.storage import open_storage
 from oracle.worker.appraisers import make_appraiser
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient
+from oracle.worker.collateral import open_appraisal
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
@@ -75,6 +76,8 @@ class Worker:
                 asyncio.create_task(self._enrolment.watch(WATCH_SECONDS), name="enrolment"),
                 asyncio.create_task(self._schedule(), name="scheduler"),
             ]
+            if self._appraisal is not None:
+                loops.append(asyncio.create_task(self._appraisal.collateral.run(), name="collateral"))
             stack.push_async_callback(_cancel, loops)
             # The scheduler ends when it is told to; the others end by a bug only, and then the worker must not idle on.
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -97,6 +100,7 @@ class Worker:
         enclave = Enclave(config.enclave.socket)
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
+        self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         appraiser = make_appraiser(config, deployment)
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
         stack.push_async_callback(brokers.close)
@@ -134,6 +138,7 @@ class Worker:
             storage=writable,
             settler=Settler(sender, deployment.oracle),
             now=self._now,
+            appraisal=self._appraisal,
         )
         self._pipeline = Pipeline(parts)
 

@@ -27,6 +27,7 @@ AUTHORITY = DevelopmentAuthority(NOW, days=400)
 MACHINE = AUTHORITY.issue_platform()
 PLATFORM = Platform(Tee.SGX, DEVELOPMENT_FMSPC, "platform")
 DAY = 86_400
+END = "-----END CERTIFICATE-----\n"
 
 
 @asynccontextmanager
@@ -232,8 +233,8 @@ LIES: dict[str, tuple[Callable[[Collateral], Collateral], str]] = {
         "collateral.signature",
     ),
     "a chain of one": (
-        lambda c: replace(c, tcb_info_issuer_chain=c.tcb_info_issuer_chain[: len(c.tcb_info_issuer_chain) // 2]),
-        "collateral_format",
+        lambda c: replace(c, tcb_info_issuer_chain=c.tcb_info_issuer_chain.partition(END)[0] + END),
+        "collateral.signature",
     ),
     "a signer of the wrong kind": (
         lambda c: replace(c, tcb_info_issuer_chain=c.pck_crl_issuer_chain), "collateral.signature",

@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from eth_abi.abi import encode
+from multidict import CIMultiDict
 
 from enclave_app.attesters.base import PlatformError
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform
@@ -55,6 +57,8 @@ from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
 from oracle.cli.keys import _format
+from oracle.collateral.check import check_collateral
+from oracle.collateral.pcs import _der, issuer_chain, signed_document
 from oracle.dataset import keyfile, seal, sources, types
 from oracle.errors import RpcFault
 from oracle.function.spec import pack_directory, read_spec
@@ -330,7 +334,7 @@ def _platform_json() -> bytes:
 
 _AGREEMENT = document.AgreementDocument(chain=story().record.chain, agreement=story().record.agreement)
 _BROKER_YAML = {
-    "directory": "broker", "passwordFile": "password", "collateral": "collateral.json",
+    "directory": "broker", "passwordFile": "password", "collateral": {"pcs": "https://c.example", "cache": "c"},
     "chains": [
         {"chainId": 1, "agreementRegistries": ["0x" + "11" * 20], "rpc": ["https://a.example", "https://b.example"]}
     ],
@@ -489,9 +493,20 @@ PARSERS: list[Parser] = [
            ("oracle.attestation.quote:_Reader.number", "oracle.attestation.qvl:verify_quote")),
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
-                   "oracle.attestation.collateral:document_window", "oracle.keybroker.trust:CollateralFiles.for_quote",
-                   "oracle.worker.appraisers:make_appraiser", "oracle.worker.receipts:PaperFile.gather",
+                   "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
+                   "oracle.worker.appraisers:make_appraiser",
                    "oracle.receipt.document:ReceiptCollateral.of")),
+    Parser("fetched collateral",
+           lambda d: check_collateral(Collateral.from_json(d), None, authority().root_der, story().time),
+           _COLLATERAL.to_json().encode(),
+           covers=("oracle.collateral.check:_check_crl", "oracle.collateral.check:_check_signed",
+                   "oracle.collateral.check:_object")),
+    Parser("a signed document", lambda d: signed_document(d, "tcbInfo"),
+           f'{{"tcbInfo":{_COLLATERAL.tcb_info},"signature":"{_COLLATERAL.tcb_info_signature}"}}'.encode()),
+    Parser("a header's chain", text(lambda t: issuer_chain(CIMultiDict({"Chain": t}), "Chain")),
+           quote(_COLLATERAL.tcb_info_issuer_chain).encode(), "bytes"),
+    Parser("a service's revocation list", _der, bytes.fromhex(_COLLATERAL.pck_crl), "bytes",
+           ("oracle.collateral.pcs:_der",)),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),
@@ -534,7 +549,7 @@ PARSERS: list[Parser] = [
            ("oracle.yamlfile:parse_yaml", "oracle.yamlfile:read_yaml")),
     Parser("a broker's configuration", in_file("broker.yaml", read_broker_config), json.dumps(_BROKER_YAML).encode(),
            "yaml", ("oracle.keybroker.config:read_config", "oracle.keybroker.config:_endpoint",
-                    "oracle.yamlfile:validate_yaml", "oracle.yamlfile:read_yaml")),
+                    "oracle.collateral.config:PcsConfig._address", "oracle.yamlfile:validate_yaml", "oracle.yamlfile:read_yaml")),
     Parser("a worker's configuration", in_file("worker.yaml", WorkerConfig.read), json.dumps(_WORKER_YAML).encode(),
            "yaml", ("oracle.worker.config:WorkerConfig.read",)),
     Parser("a client's configuration", in_file("oracle.yaml", lambda p: _client(p)), json.dumps(_CLIENT_YAML).encode(),
