@@ -87,13 +87,13 @@ class Service:
 
     def _numbers(self, anything: dict[str, str]) -> Answer:
         signer = self.authority._tcb
-        now = datetime.fromisoformat(json.loads(anything["tcb_info"])["issueDate"])
-        day = f"{now.astimezone(UTC):%Y-%m-%d}T00:00:00Z"
+        tcb = json.loads(anything["tcb_info"])
+        day = f"{datetime.fromisoformat(tcb['issueDate']).astimezone(UTC):%Y-%m-%d}T00:00:00Z"
         rows = [
             {"tcbEvaluationDataNumber": number, "tcbRecoveryEventDate": day, "tcbDate": day}
             for number in sorted(self.published, reverse=True)
         ]
-        dates = {"issueDate": day, "nextUpdate": day}
+        dates = {name: tcb[name] for name in ("issueDate", "nextUpdate")}
         document = json.dumps({"id": "SGX", "version": 1, **dates, "tcbEvalNumbers": rows}, separators=(",", ":"))
         held = {
             "numbers": document,

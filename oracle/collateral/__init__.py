@@ -5,7 +5,7 @@ it is checked to the root before it is kept, and again wherever evidence is veri
 """
 
 from oracle.collateral.cache import Cache
-from oracle.collateral.check import check_collateral, check_evaluations
+from oracle.collateral.check import Evaluation, check_collateral, check_evaluations
 from oracle.collateral.config import INTEL_PCS, PcsConfig
 from oracle.collateral.pcs import Evaluations, Feed, Pcs
 from oracle.collateral.pieces import Piece, pieces
@@ -17,6 +17,7 @@ __all__ = [
     "Cache",
     "CollateralFiles",
     "CollateralSource",
+    "Evaluation",
     "Evaluations",
     "Feed",
     "FetchedCollateral",

@@ -6,6 +6,8 @@ Whoever verifies evidence checks all of it again. Here it keeps a service that l
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
@@ -18,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from enclave_app.protocol.canonical import check_depth
 from oracle.attestation import Code, Collateral, CollateralError, Tee
 from oracle.attestation.anchors import load_root
-from oracle.attestation.collateral import pem_chain
-from oracle.collateral.pcs import Evaluations, numbers
+from oracle.attestation.collateral import Window, certificate_window, document_window, intersection, pem_chain
+from oracle.collateral.pcs import Evaluations
 from oracle.collateral.platform import Platform, ca_of
 from oracle.errors import OracleError, Refused
 
@@ -45,35 +47,56 @@ def check_collateral(collateral: Collateral, platform: Platform | None, root_der
         _check_is("TCB info's FMSPC", str(tcb.get("fmspc")).lower(), platform.fmspc.hex())
         _check_is("QE identity", _object(collateral.qe_identity, "QE identity").get("id"), QE_IDS[platform.tee])
         _check_is("PCK revocation list's CA", ca_of(pck_ca.subject), platform.ca)
-    window = collateral.window()
+    _check_window(collateral.window(), now)
+
+
+def _check_window(window: Window, now: int) -> None:
     if now >= window.end:
         raise CollateralError(
             Code.COLLATERAL_EXPIRED,
             found=f"an end at {window.end}",
             expected=f"a later one than {now}",
-            action="fetch it",
+            action="fetch newer collateral",
         )
     if now < window.start:
         raise CollateralError(
             Code.COLLATERAL_NOT_YET_VALID,
             found=f"a start at {window.start}",
-            expected=f"{now}",
+            expected=f"an earlier one than {now}",
             action="check the clock",
         )
 
 
-def check_evaluations(evaluations: Evaluations, root_der: bytes, now: int) -> tuple[int, ...]:
-    """The numbers that a signed list names, the highest first. Raises Refused `collateral.signature`, `collateral.numbers`,
-    `collateral.platform`."""
-    signed = evaluations.signed
-    signer = signer_of(signed.chain, load_root(root_der), "list of evaluations")
-    _check_signed(signer, signed.document, signed.signature, "list of evaluations")
-    value = _object(signed.document, "list of evaluations")
-    _check_is("list of evaluations' kind of TEE", value.get("id"), evaluations.tee.name)
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation that Intel offers. `recovery` in unix seconds is the event behind it: Intel makes it the standard
+    about a year later."""
+
+    number: int
+    recovery: int
+
+
+def check_evaluations(evaluations: Evaluations, root_der: bytes, now: int) -> tuple[Evaluation, ...]:
+    """What a signed list that holds at `now` names, the highest first. Raises Refused `collateral.signature`,
+    `collateral.numbers`, `collateral.platform`, and CollateralError."""
+    signed, what = evaluations.signed, "list of evaluations"
+    signer = signer_of(signed.chain, load_root(root_der), what)
+    _check_signed(signer, signed.document, signed.signature, what)
+    value = _object(signed.document, what)
+    _check_is(f"{what}' kind of TEE", value.get("id"), evaluations.tee.name)
+    _check_window(intersection([document_window(signed.document, what), certificate_window(signer)]), now)
     try:
-        return numbers(value)
-    except ValueError as error:
-        raise Refused("collateral.numbers", "the list of evaluations cannot be read", found=str(error)) from None
+        found = [_evaluation(each) for each in value["tcbEvalNumbers"]]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Refused("collateral.numbers", f"the {what} cannot be read", found=repr(error)[:200]) from None
+    return tuple(sorted(found, key=lambda each: each.number, reverse=True))
+
+
+def _evaluation(value: dict[str, Any]) -> Evaluation:
+    number, recovery = value["tcbEvaluationDataNumber"], datetime.fromisoformat(value["tcbRecoveryEventDate"])
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 1 << 32:
+        raise ValueError("a number that is none")
+    return Evaluation(number, int(recovery.astimezone(UTC).timestamp()))
 
 
 def signer_of(chain_pem: str, root: x509.Certificate, what: str) -> x509.Certificate:

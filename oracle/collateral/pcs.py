@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import unquote
 
 import aiohttp
@@ -230,15 +230,3 @@ def _tls(config: PcsConfig) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(config.tls_ca))
     except (OSError, ssl.SSLError) as error:
         raise Refused("pcs.tls_ca", f"{config.tls_ca} holds no certificates", found=type(error).__name__) from None
-
-
-def numbers(value: Any) -> tuple[int, ...]:
-    """The numbers of a decoded list of evaluations, the highest first. Raises ValueError."""
-    if not isinstance(value, dict) or not isinstance(value.get("tcbEvalNumbers"), list):
-        raise ValueError("no tcbEvalNumbers")
-    found = [
-        each.get("tcbEvaluationDataNumber") if isinstance(each, dict) else None for each in value["tcbEvalNumbers"]
-    ]
-    if not found or not all(isinstance(each, int) and not isinstance(each, bool) and each > 0 for each in found):
-        raise ValueError("no numbers of evaluations")
-    return tuple(sorted((each for each in found if each is not None), reverse=True))

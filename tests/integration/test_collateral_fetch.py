@@ -89,11 +89,14 @@ async def test_an_evaluation_is_asked_for_by_its_number_or_its_feed(tmp_path: Pa
             await pcs.collateral(PLATFORM, 16)
         assert none.value.code == "collateral.unknown"
         listed = await pcs.evaluations(Tee.SGX)
-        assert check_evaluations(listed, AUTHORITY.root_der, NOW) == (18, 17)
+        assert [each.number for each in check_evaluations(listed, AUTHORITY.root_der, NOW)] == [18, 17]
         forged = replace(listed.signed, document=listed.signed.document.replace("18", "19"))
         with pytest.raises(Refused) as refused:
             check_evaluations(replace(listed, signed=forged), AUTHORITY.root_der, NOW)
         assert refused.value.code == "collateral.signature"
+        with pytest.raises(Refused) as ended:
+            check_evaluations(listed, AUTHORITY.root_der, NOW + 31 * DAY)
+        assert ended.value.code == "collateral_expired"
 
 
 def status(number: int) -> Callable[[str, Answer], Answer]:

@@ -28,6 +28,7 @@ from eth_abi.abi import encode
 from multidict import CIMultiDict
 
 from enclave_app.attesters.base import PlatformError
+from enclave_app.attesters.dcap_format import sign_raw
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform
 from enclave_app.config import EnclaveConfig, read_config
 from enclave_app.fetch import Storage
@@ -47,7 +48,7 @@ from oracle import addresses, arrow, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
-from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, parse_evidence, verify
+from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, Tee, parse_evidence, verify
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
@@ -57,8 +58,8 @@ from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
 from oracle.cli.keys import _format
-from oracle.collateral.check import check_collateral
-from oracle.collateral.pcs import _der, issuer_chain, signed_document
+from oracle.collateral.check import check_collateral, check_evaluations
+from oracle.collateral.pcs import Evaluations, Signed, _der, issuer_chain, signed_document
 from oracle.dataset import keyfile, seal, sources, types
 from oracle.errors import RpcFault
 from oracle.function.spec import pack_directory, read_spec
@@ -310,6 +311,21 @@ def _collateral(data: bytes) -> object:
     return _verified(collateral=found)
 
 
+def _evaluation_list() -> bytes:
+    tcb = json.loads(_COLLATERAL.tcb_info)
+    row = {"tcbEvaluationDataNumber": 17, "tcbRecoveryEventDate": tcb["issueDate"]}
+    value = {"id": "SGX", "version": 1, "tcbEvalNumbers": [row]}
+    return json.dumps({**value, "issueDate": tcb["issueDate"], "nextUpdate": tcb["nextUpdate"]}).encode()
+
+
+def _evaluations(data: bytes) -> object:
+    """Whatever it says, signed by who should."""
+    text = data.decode("utf-8", "surrogateescape")
+    signature = sign_raw(authority()._tcb.key, text.encode("utf-8", "surrogatepass")).hex()
+    listed = Evaluations(Tee.SGX, Signed(text, signature, _COLLATERAL.tcb_info_issuer_chain))
+    return check_evaluations(listed, authority().root_der, story().time)
+
+
 def _checks_receipt(data: bytes) -> object:
     """Never raises; and whatever it is given, a report that names the first link that fails."""
     found = verify_receipt(data, Expected(), story().time, allow_simulated=True)
@@ -501,6 +517,7 @@ PARSERS: list[Parser] = [
            _COLLATERAL.to_json().encode(),
            covers=("oracle.collateral.check:_check_crl", "oracle.collateral.check:_check_signed",
                    "oracle.collateral.check:_object")),
+    Parser("a list of evaluations", _evaluations, _evaluation_list(), covers=("oracle.collateral.check:_evaluation",)),
     Parser("a signed document", lambda d: signed_document(d, "tcbInfo"),
            f'{{"tcbInfo":{_COLLATERAL.tcb_info},"signature":"{_COLLATERAL.tcb_info_signature}"}}'.encode()),
     Parser("a header's chain", text(lambda t: issuer_chain(CIMultiDict({"Chain": t}), "Chain")),
