@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from oracle.attestation import AttestationError, Collateral, ParsedQuote
-from oracle.collateral.cache import MAX_PLATFORMS, Cache, Files
+from oracle.collateral.cache import MAX_PLATFORMS, Cache, Files, evaluation_of
 from oracle.collateral.check import check_collateral
 from oracle.collateral.config import PcsConfig
 from oracle.collateral.pcs import Feed, Pcs
 from oracle.collateral.pieces import newest
 from oracle.collateral.platform import Platform, certified_root, platform_of
-from oracle.errors import OracleError, Refused, Retryable
+from oracle.errors import OracleError, Permanent, Refused, Retryable
 from oracle.logs import Log
 
 FIRST_RETRY: Final = 5.0
 LONGEST_SLEEP: Final = 60.0
 WARN_DAYS: Final = 7
+KEPT_EVALUATIONS: Final = 2
+"""How many before the standard one are kept fresh; Intel offers about two years of them."""
 DAY: Final = 86_400
 
 
@@ -35,17 +37,21 @@ class CollateralSource(Protocol):
         ...
 
     def evaluations(self, parsed: ParsedQuote) -> tuple[Collateral, ...]:
-        """Every evaluation that is held of the quote's platform, the highest first; some may have ended."""
+        """`for_quote` and every lower evaluation that is held, the highest first; some may have ended. Raises as that."""
+        ...
+
+    def coming(self, parsed: ParsedQuote) -> Collateral | None:
+        """Collateral of a higher evaluation than `for_quote`'s, where Intel offers one. Raises as that."""
         ...
 
     async def run(self) -> None: ...
 
 
 def open_source(
-    where: Path | PcsConfig, roots: Mapping[bytes, bytes], clock: Callable[[], float], *feeds: Feed
+    where: Path | PcsConfig, roots: Mapping[bytes, bytes], clock: Callable[[], float], *, ahead: bool = False
 ) -> CollateralSource:
-    """As configured: a path is files, anything else is fetched. `roots` are DER by digest; `feeds` as FetchedCollateral's."""
-    return CollateralFiles(where) if isinstance(where, Path) else FetchedCollateral(where, roots, clock, *feeds)
+    """As configured: a path is files, anything else is fetched. `roots` are DER by digest; `ahead` as FetchedCollateral's."""
+    return CollateralFiles(where) if isinstance(where, Path) else FetchedCollateral(where, roots, clock, ahead=ahead)
 
 
 class CollateralFiles:
@@ -69,8 +75,10 @@ class CollateralFiles:
             ) from None
 
     def evaluations(self, parsed: ParsedQuote) -> tuple[Collateral, ...]:
-        numbered = Cache(self._path).evaluations(platform_of(parsed)) if self._path.is_dir() else ()
-        return numbered or (self.for_quote(parsed),)
+        return _up_to(self.for_quote(parsed), Cache(self._path), platform_of(parsed))
+
+    def coming(self, parsed: ParsedQuote) -> Collateral | None:
+        return _after(self.for_quote(parsed), Cache(self._path), platform_of(parsed))
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -88,16 +96,17 @@ class _Wanted:
 class FetchedCollateral:
     """Collateral from Intel's service or a PCCS (R13), through a folder that outlives a restart of either side.
 
-    `feeds` are fetched beside the configured one. Only what a configured root certified is fetched, so a stranger cannot
-    make this ask for anything. What is new to it is fetched behind the caller's back, who is told to come again.
+    Only what a configured root certified is fetched, so a stranger cannot make this ask for anything. What is new to it is
+    fetched behind the caller's back, who is told to come again. `ahead` is for whoever registers: the early evaluation as
+    well, and those before the standard one that are held, as long as Intel offers them.
     """
 
     def __init__(
-        self, config: PcsConfig, roots: Mapping[bytes, bytes], clock: Callable[[], float], *feeds: Feed
+        self, config: PcsConfig, roots: Mapping[bytes, bytes], clock: Callable[[], float], *, ahead: bool = False
     ) -> None:
         self.config, self.cache = config, Cache(config.cache)
         self._roots, self._clock = dict(roots), clock
-        self._feeds: tuple[Feed, ...] = (config.update, *(each for each in feeds if each != config.update))
+        self._ahead = ahead
         self._wanted: OrderedDict[Platform, _Wanted] = OrderedDict()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,7 +123,10 @@ class FetchedCollateral:
         return held
 
     def evaluations(self, parsed: ParsedQuote) -> tuple[Collateral, ...]:
-        return self.cache.evaluations(self._want(parsed))
+        return _up_to(self.for_quote(parsed), self.cache, platform_of(parsed))
+
+    def coming(self, parsed: ParsedQuote) -> Collateral | None:
+        return _after(self.for_quote(parsed), self.cache, platform_of(parsed))
 
     async def run(self) -> None:
         """Fetch what is wanted, and again every `refresh` seconds; never raises for a service that fails."""
@@ -131,16 +143,31 @@ class FetchedCollateral:
                 await self._sleep()
 
     async def fetch(self, pcs: Pcs, platform: Platform, root: bytes) -> None:
-        """All feeds of a platform, checked and kept. Raises what `Pcs`, `check_collateral` and `Cache.put` do."""
-        for feed in self._feeds:
-            fetched = await pcs.collateral(platform, feed)
-            rolled_back = await asyncio.to_thread(keep, self.cache, platform, feed, fetched, root, int(self._clock()))
-            if rolled_back:
-                self._log.warning(
-                    "the service sent older collateral than is held, which stays",
-                    platform=platform.name,
-                    pieces=list(rolled_back),
-                )
+        """Fetch, check and keep. Raises what `Pcs`, `check_collateral` and `Cache.put` do."""
+        await self._fetch(pcs, platform, root, self.config.update)
+        if not self._ahead:
+            return
+        standard = self.cache.get(platform, self.config.update)
+        numbers = [] if standard is None else [evaluation_of(each) for each in self.cache.evaluations(platform)]
+        earlier = [each for each in numbers if standard is not None and each < evaluation_of(standard)]
+        feeds: list[Feed] = [*earlier[:KEPT_EVALUATIONS]]
+        if self.config.update != "early":
+            feeds.append("early")
+        for feed in feeds:
+            try:
+                await self._fetch(pcs, platform, root, feed)
+            except Permanent as error:
+                self._log.debug("an evaluation was not fetched", platform=platform.name, feed=feed, code=error.code)
+
+    async def _fetch(self, pcs: Pcs, platform: Platform, root: bytes, feed: Feed) -> None:
+        fetched = await pcs.collateral(platform, feed)
+        rolled_back = await asyncio.to_thread(keep, self.cache, platform, feed, fetched, root, int(self._clock()))
+        if rolled_back:
+            self._log.warning(
+                "the service sent older collateral than is held, which stays",
+                platform=platform.name,
+                pieces=list(rolled_back),
+            )
 
     async def _refresh(self, pcs: Pcs, platform: Platform, wanted: _Wanted) -> None:
         log = self._log.bind(platform=platform.name)
@@ -214,17 +241,27 @@ class FetchedCollateral:
             return
 
 
+def _up_to(current: Collateral, cache: Cache, platform: Platform) -> tuple[Collateral, ...]:
+    number = evaluation_of(current)
+    return current, *(each for each in cache.evaluations(platform) if evaluation_of(each) < number)
+
+
+def _after(current: Collateral, cache: Cache, platform: Platform) -> Collateral | None:
+    early = cache.get(platform, "early")
+    return early if early is not None and evaluation_of(early) > evaluation_of(current) else None
+
+
 def keep(cache: Cache, platform: Platform, feed: Feed, fetched: Collateral, root: bytes, now: int) -> tuple[str, ...]:
     """Check what was fetched and put it into the cache, but for pieces that are older than what is there: their names.
 
     Raises what `check_collateral` and `Cache.put` raise.
     """
     check_collateral(fetched, platform, root, now)
-    if isinstance(feed, int) and feed != min(fetched.tcb_evaluation, fetched.qe_evaluation):
+    if isinstance(feed, int) and feed != evaluation_of(fetched):
         raise Refused(
             "collateral.evaluation",
             "the service answers with another evaluation than it was asked for",
-            found=min(fetched.tcb_evaluation, fetched.qe_evaluation),
+            found=evaluation_of(fetched),
             expected=feed,
         )
     held = cache.get(platform, feed)

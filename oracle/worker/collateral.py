@@ -34,4 +34,4 @@ def open_appraisal(config: AttestationConfig | None, chain_id: int) -> Appraisal
             der, digest = root.der, root.digest
     except AttestationError as error:
         raise Refused(f"attestation.{error.code}", str(error)) from None
-    return Appraisal(der, open_source(config.collateral, {digest: der}, time.time, "early"))
+    return Appraisal(der, open_source(config.collateral, {digest: der}, time.time, ahead=True))

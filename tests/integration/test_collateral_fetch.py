@@ -49,8 +49,8 @@ async def quote(authority: DevelopmentAuthority | None = None) -> ParsedQuote:
 
 
 @asynccontextmanager
-async def fetched(of: Service, tmp_path: Path, *feeds: Any, **said: Any) -> AsyncIterator[FetchedCollateral]:
-    source = FetchedCollateral(config(of, tmp_path, **said), {b"": AUTHORITY.root_der}, lambda: NOW, *feeds)
+async def fetched(of: Service, tmp_path: Path, ahead: bool = False) -> AsyncIterator[FetchedCollateral]:
+    source = FetchedCollateral(config(of, tmp_path), {b"": AUTHORITY.root_der}, lambda: NOW, ahead=ahead)
     running = asyncio.create_task(source.run())
     try:
         yield source
@@ -183,18 +183,20 @@ async def test_nothing_is_fetched_for_a_platform_of_another_root(tmp_path: Path)
     assert not running.asked
 
 
-async def test_a_restart_refreshes_what_is_held_unasked(tmp_path: Path) -> None:
+async def test_a_restart_refreshes_what_is_held_and_whoever_registers_sees_ahead(tmp_path: Path) -> None:
+    parsed = await quote()
     async with service() as running:
         keep(Cache(tmp_path / "cache"), PLATFORM, "standard", held_of(running, 17), AUTHORITY.root_der, NOW)
+        running.publish(17, now=NOW + 60)
         running.publish(18)
-        running.standard = 18
-        async with fetched(running, tmp_path, "early") as source:
-            early = source.cache.path(PLATFORM, "early")
-            await soon(early.exists)
-            held = source.cache.get(PLATFORM)
-    assert held is not None
-    assert held.tcb_evaluation == 18
-    assert [c.tcb_evaluation for c in source.cache.evaluations(PLATFORM)] == [18, 17]
+        running.publish(19)
+        running.standard, running.early = 18, 19
+        async with fetched(running, tmp_path, ahead=True) as source:
+            coming = await soon(lambda: source.coming(parsed))
+            held = source.evaluations(parsed)
+    assert coming.tcb_evaluation == 19
+    assert [each.tcb_evaluation for each in held] == [18, 17]
+    assert held[1] == held_of(running, 17)
 
 
 def held_of(running: Service, evaluation: int) -> Collateral:
