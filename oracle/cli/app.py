@@ -15,6 +15,7 @@ from enclave_app.protocol.errors import Bug, OracleError, Refused
 from oracle.cli import (
     agreement,
     agreement_chain,
+    collateral,
     dataset,
     devnet,
     doctor,
@@ -40,6 +41,7 @@ ORDER = (
     "receipt",
     "withdraw",
     "enclave",
+    "collateral",
     "keybroker",
     "worker",
 )
@@ -84,7 +86,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
-for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
+for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, collateral, keybroker, worker):
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from oracle.attestation import CollateralError, ParsedQuote, Tee
+from enclave_app.protocol.canonical import check_depth
+from oracle.attestation import Collateral, CollateralError, ParsedQuote, Tee
 from oracle.attestation.anchors import load_root
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.quote import CERTIFICATION_PCK_CHAIN
 from oracle.attestation.qvl import QvlRefused, pck_values
-from oracle.errors import Refused
+from oracle.errors import OracleError, Refused
 
 Ca = Literal["platform", "processor"]
 _CA_NAME = re.compile(r"SGX PCK (Platform|Processor) CA(?: |$)")
@@ -49,6 +51,17 @@ def platform_of(parsed: ParsedQuote) -> Platform:
     except QvlRefused as error:
         raise _unreadable(f"the platform's certificate cannot be read: {error}") from None
     return Platform(Tee(parsed.tee), fmspc, ca_of(leaf.issuer))
+
+
+def platform_named(collateral: Collateral) -> Platform:
+    """The platform that collateral says it is of. Raises Refused `collateral.platform`. It proves nothing."""
+    try:
+        check_depth(collateral.tcb_info.encode("utf-8", "surrogatepass"))
+        value = json.loads(collateral.tcb_info)
+        tee, fmspc = Tee[value["id"]], bytes.fromhex(value["fmspc"])
+    except (ValueError, KeyError, TypeError, OracleError) as error:
+        raise Refused("collateral.platform", "the TCB info names no platform", found=repr(error)[:200]) from None
+    return Platform(tee, fmspc, ca_of(pem_chain(collateral.pck_crl_issuer_chain)[0].subject))
 
 
 def quoted_chain(parsed: ParsedQuote) -> list[x509.Certificate]:

@@ -117,6 +117,7 @@ class FetchedCollateral:
         platform = self._want(parsed)
         held = self.cache.get(platform, self.config.update)
         if held is None:
+            self._hurry(platform)
             raise Retryable(
                 "collateral.missing", "the collateral of this platform is being fetched", found=platform.name
             )

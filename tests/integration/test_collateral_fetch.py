@@ -196,7 +196,7 @@ async def test_a_restart_refreshes_what_is_held_and_whoever_registers_sees_ahead
             held = source.evaluations(parsed)
     assert coming.tcb_evaluation == 19
     assert [each.tcb_evaluation for each in held] == [18, 17]
-    assert held[1] == held_of(running, 17)
+    assert held[1].tcb_info == held_of(running, 17).tcb_info
 
 
 def held_of(running: Service, evaluation: int) -> Collateral:

@@ -61,6 +61,7 @@ from oracle.cli.keys import _format
 from oracle.collateral.check import check_collateral, check_evaluations
 from oracle.collateral.outlook import changed_at
 from oracle.collateral.pcs import Evaluations, Signed, _der, issuer_chain, signed_document
+from oracle.collateral.platform import platform_named
 from oracle.dataset import keyfile, seal, sources, types
 from oracle.errors import RpcFault
 from oracle.function.spec import pack_directory, read_spec
@@ -310,6 +311,8 @@ def _collateral(data: bytes) -> object:
         assert found.tcb_evaluation + found.qe_evaluation >= 0
         found.window()
         assert changed_at(found) is not None
+    with contextlib.suppress(OracleError):
+        platform_named(found)
     return _verified(collateral=found)
 
 
@@ -512,7 +515,7 @@ PARSERS: list[Parser] = [
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
                    "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
-                   "oracle.collateral.outlook:changed_at",
+                   "oracle.collateral.outlook:changed_at", "oracle.collateral.platform:platform_named",
                    "oracle.worker.appraisers:make_appraiser",
                    "oracle.receipt.document:ReceiptCollateral.of")),
     Parser("fetched collateral",
