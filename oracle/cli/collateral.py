@@ -189,8 +189,9 @@ def _standing_of(
 async def _offered(
     config: PcsConfig, held: Collateral, parsed: ParsedQuote | None, root: bytes, now: int
 ) -> dict[str, Any]:
+    from oracle.attestation.onchain.structs import TcbInfo
     from oracle.collateral.cache import evaluation_of
-    from oracle.collateral.outlook import STANDARD_AFTER, changed_at, outlook, standing
+    from oracle.collateral.outlook import STANDARD_AFTER, outlook, standing
     from oracle.collateral.pcs import Pcs
     from oracle.collateral.platform import platform_named
 
@@ -206,7 +207,7 @@ async def _offered(
         recovery = next((each.recovery for each in offered if each.number == number), None)
         value["coming"] = {
             "evaluation": number,
-            "changed_at": changed_at(early),
+            "changed_at": TcbInfo.of(early).changed_at,
             "standard_from": None if recovery is None else recovery + STANDARD_AFTER,
             **({} if parsed is None else _status_of(standing(parsed, early, root, now))),
         }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from oracle.attestation import AttestationError, Collateral, ParsedQuote, TcbStatus, verify
 from oracle.collateral.cache import evaluation_of
@@ -79,15 +77,6 @@ def choose(candidates: Sequence[Standing], registered: int | None) -> tuple[Stan
         each for each in candidates if each.evaluation < chosen.evaluation and rank(each.status) < rank(chosen.status)
     ]
     return chosen, min(earlier, key=lambda each: (rank(each.status), -each.evaluation), default=None)
-
-
-def changed_at(collateral: Collateral) -> int:
-    """tcbDate of the best level (unix seconds), from which a grace counts; 0 where it has none."""
-    try:
-        date = json.loads(collateral.tcb_info)["tcbLevels"][0]["tcbDate"]
-        return int(datetime.fromisoformat(date).astimezone(UTC).timestamp())
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-        return 0
 
 
 async def outlook(

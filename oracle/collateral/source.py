@@ -21,7 +21,10 @@ from oracle.collateral.platform import Platform, certified_root, platform_of
 from oracle.errors import OracleError, Permanent, Refused, Retryable
 from oracle.logs import Log
 
+MISSING: Final = "collateral.missing"
 FIRST_RETRY: Final = 5.0
+PAUSE: Final = 30.0
+"""Seconds between two answers about one platform, whoever hurries."""
 LONGEST_SLEEP: Final = 60.0
 WARN_DAYS: Final = 7
 KEPT_EVALUATIONS: Final = 2
@@ -42,6 +45,10 @@ class CollateralSource(Protocol):
 
     def coming(self, parsed: ParsedQuote) -> Collateral | None:
         """Collateral of a higher evaluation than `for_quote`'s, where Intel offers one. Raises as that."""
+        ...
+
+    def hurry(self, parsed: ParsedQuote) -> None:
+        """Others have newer collateral: look for it soon."""
         ...
 
     async def run(self) -> None: ...
@@ -70,9 +77,7 @@ class CollateralFiles:
         except AttestationError as error:
             raise Retryable(f"collateral.{error.code}", "the collateral for this platform cannot be read") from None
         except (OSError, Refused):
-            raise Retryable(
-                "collateral.missing", "there is no collateral for this platform", expected=path.name
-            ) from None
+            raise Retryable(MISSING, "there is no collateral for this platform", expected=path.name) from None
 
     def evaluations(self, parsed: ParsedQuote) -> tuple[Collateral, ...]:
         return _up_to(self.for_quote(parsed), Cache(self._path), platform_of(parsed))
@@ -80,17 +85,21 @@ class CollateralFiles:
     def coming(self, parsed: ParsedQuote) -> Collateral | None:
         return _after(self.for_quote(parsed), Cache(self._path), platform_of(parsed))
 
+    def hurry(self, parsed: ParsedQuote) -> None:
+        """A file that changes is read at once, as it is."""
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 
 
 @dataclass
 class _Wanted:
-    """A platform that evidence came from. `due` is on the monotonic clock."""
+    """A platform that evidence came from. `due` and `fetched` are on the monotonic clock."""
 
     root: bytes
     due: float = 0.0
     failures: int = 0
+    fetched: float = float("-inf")
 
 
 class FetchedCollateral:
@@ -118,9 +127,7 @@ class FetchedCollateral:
         held = self.cache.get(platform, self.config.update)
         if held is None:
             self._hurry(platform)
-            raise Retryable(
-                "collateral.missing", "the collateral of this platform is being fetched", found=platform.name
-            )
+            raise Retryable(MISSING, "the collateral of this platform is being fetched", found=platform.name)
         return held
 
     def evaluations(self, parsed: ParsedQuote) -> tuple[Collateral, ...]:
@@ -128,6 +135,9 @@ class FetchedCollateral:
 
     def coming(self, parsed: ParsedQuote) -> Collateral | None:
         return _after(self.for_quote(parsed), self.cache, platform_of(parsed))
+
+    def hurry(self, parsed: ParsedQuote) -> None:
+        self._hurry(self._want(parsed))
 
     async def run(self) -> None:
         """Fetch what is wanted, and again every `refresh` seconds; never raises for a service that fails."""
@@ -182,7 +192,8 @@ class FetchedCollateral:
             say = log.error if left is None or left < WARN_DAYS else log.warning
             say("collateral was not fetched", code=error.code, message=error.message, days_left=left, seconds=pause)
             return
-        wanted.failures, wanted.due = 0, time.monotonic() + self.config.refresh
+        wanted.failures, wanted.fetched = 0, time.monotonic()
+        wanted.due = wanted.fetched + self.config.refresh
         log.info("collateral fetched", days_left=self._days_left(platform))
 
     def _days_left(self, platform: Platform) -> float | None:
@@ -202,7 +213,7 @@ class FetchedCollateral:
     def _hurry(self, platform: Platform) -> None:
         with self._lock:
             wanted = self._wanted.get(platform)
-            if wanted is None or wanted.failures:
+            if wanted is None or wanted.failures or time.monotonic() < wanted.fetched + PAUSE:
                 return
             wanted.due = 0.0
         if self._loop is not None:

@@ -59,7 +59,6 @@ from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
 from oracle.cli.keys import _format
 from oracle.collateral.check import check_collateral, check_evaluations
-from oracle.collateral.outlook import changed_at
 from oracle.collateral.pcs import Evaluations, Signed, _der, issuer_chain, signed_document
 from oracle.collateral.platform import platform_named
 from oracle.dataset import keyfile, seal, sources, types
@@ -310,7 +309,6 @@ def _collateral(data: bytes) -> object:
     with contextlib.suppress(OracleError):
         assert found.tcb_evaluation + found.qe_evaluation >= 0
         found.window()
-        assert changed_at(found) is not None
     with contextlib.suppress(OracleError):
         platform_named(found)
     return _verified(collateral=found)
@@ -515,7 +513,7 @@ PARSERS: list[Parser] = [
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
                    "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
-                   "oracle.collateral.outlook:changed_at", "oracle.collateral.platform:platform_named",
+                   "oracle.collateral.platform:platform_named",
                    "oracle.worker.appraisers:make_appraiser",
                    "oracle.receipt.document:ReceiptCollateral.of")),
     Parser("fetched collateral",

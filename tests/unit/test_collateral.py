@@ -16,7 +16,7 @@ from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from oracle.attestation import Collateral, TcbStatus, intel_root, parse_evidence
 from oracle.collateral import INTEL_PCS, PcsConfig, check_collateral, pieces
 from oracle.collateral.config import under
-from oracle.collateral.outlook import ORDER, Standing, changed_at, choose, rank, standing
+from oracle.collateral.outlook import ORDER, Standing, choose, rank, standing
 from oracle.collateral.pcs import issuer_chain, signed_document
 from oracle.collateral.platform import platform_named
 from oracle.errors import Refused
@@ -204,4 +204,3 @@ async def test_a_platform_stands_as_the_collateral_says_also_after_its_end() -> 
     assert seen(minted(17, "Revoked"), NOW)[0] is None
     assert seen(minted(17), NOW - DAY) == (None, False, "collateral_not_yet_valid")
     assert platform_named(minted(17)).fmspc == DEVELOPMENT_FMSPC
-    assert changed_at(minted(17)) == NOW - 3600
