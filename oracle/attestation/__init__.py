@@ -20,6 +20,7 @@ from oracle.attestation.errors import (
 from oracle.attestation.parse import Parsed, parse_dcap, parse_evidence
 from oracle.attestation.policy import AppraisalPolicy, SnpPolicy
 from oracle.attestation.quote import ParsedQuote, SgxReport, TdReport
+from oracle.attestation.snp_nitro import carried
 from oracle.attestation.types import TcbStatus, Tee
 from oracle.attestation.verify import verify
 
@@ -50,6 +51,7 @@ __all__ = [
     "VerificationError",
     "Verified",
     "appraise",
+    "carried",
     "evidence_refusal",
     "intel_root",
     "maker_roots",

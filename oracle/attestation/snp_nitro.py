@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from enclave_app.appraise.claims import Claims
-from enclave_app.appraise.errors import EvidenceRefused
+from enclave_app.appraise.errors import Code as EvidenceCode
+from enclave_app.appraise.errors import EvidenceRefused, refuse
 from enclave_app.appraise.nitro import NitroClaims, NitroDocument, parse_document, verify_document
 from enclave_app.appraise.snp import SnpClaims, SnpEndorsements, SnpReport, parse_report, verify_report
 from enclave_app.protocol.digests import sha256
@@ -40,6 +41,18 @@ def verify_nitro(document: NitroDocument, root_der: bytes, now: int) -> Verified
     with _told_as(VerificationError):
         claims = verify_document(document, sha256(root_der), now)
     return _verified(claims, nitro_registers(document), nitro=claims)
+
+
+def carried(parsed: SnpReport | NitroDocument, certificates: Sequence[bytes]) -> tuple[bytes, SnpEndorsements | None]:
+    """The root (DER) that evidence brings along, unverified, and what `verify` takes beside it. `certificates` are those of
+    `Evidence.endorsements`: three for a report, none for a document. Raises VerificationError."""
+    with _told_as(VerificationError):
+        if isinstance(parsed, SnpReport):
+            endorsements = SnpEndorsements.of(certificates)
+            return endorsements.ark, endorsements
+        if certificates:
+            refuse(EvidenceCode.CERTIFICATE_CHAIN, "certificates beside a document", "none", "send the document alone")
+        return parsed.cabundle[0], None
 
 
 def snp_registers(report: SnpReport) -> dict[str, bytes]:

@@ -100,6 +100,18 @@ async def post_missing(
     return tuple(done)
 
 
+async def is_newest(source: Source, store: str, collateral: Collateral) -> bool:
+    """Whether the store keeps exactly this TCB info and QE identity under their keys, which is what counts there."""
+    contract, tcb, qe = load(STORE), TcbInfo.of(collateral), QeIdentity.of(collateral)
+    asked: list[tuple[Any, ...]] = [
+        ("tcbInfo", tcb.tee, tcb.fmspc, tcb.evaluation),
+        ("qeIdentity", qe.tee, qe.evaluation),
+    ]
+    answers = await source.calls([Call(store, contract.call(*each)) for each in asked], await _head(source))
+    kept = [contract.result(each[0], answer)[0] for each, answer in zip(asked, answers, strict=True)]
+    return kept == [tcb.digest, qe.digest]
+
+
 async def _post(sender: Sender, store: str, post: Post) -> None:
     try:
         # Mined and refused means the same as NotNewer: a piece that was good a moment ago is there now.

@@ -15,6 +15,7 @@ from enclave_app.protocol.errors import Bug, OracleError, Refused
 from oracle.cli import (
     agreement,
     agreement_chain,
+    collateral,
     dataset,
     devnet,
     doctor,
@@ -42,6 +43,7 @@ ORDER = (
     "withdraw",
     "enclave",
     "evidence",
+    "collateral",
     "keybroker",
     "worker",
 )
@@ -86,7 +88,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
-for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, keybroker, worker):
+for group in (
+    devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker
+):  # fmt: skip
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

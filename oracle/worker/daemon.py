@@ -21,6 +21,7 @@ from oracle.logs import Log, describe
 from oracle.storage import open_storage
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient
+from oracle.worker.collateral import open_appraisal
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
@@ -33,6 +34,7 @@ from oracle.worker.registrars import make_registrar
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.settle import Settler
 from oracle.worker.states import OPEN, State
+from oracle.worker.vouching import open_vouching
 
 WATCH_SECONDS = 2.0
 LONGEST_SLEEP = 5.0
@@ -74,6 +76,8 @@ class Worker:
                 asyncio.create_task(self._enrolment.watch(WATCH_SECONDS), name="enrolment"),
                 asyncio.create_task(self._schedule(), name="scheduler"),
             ]
+            if self._appraisal is not None:
+                loops.append(asyncio.create_task(self._appraisal.collateral.run(), name="collateral"))
             stack.push_async_callback(_cancel, loops)
             # The scheduler ends when it is told to; the others end by a bug only, and then the worker must not idle on.
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -96,6 +100,8 @@ class Worker:
         enclave = Enclave(config.enclave.socket)
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
+        self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
+        vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
@@ -114,7 +120,7 @@ class Worker:
             sender,
             source,
             deployment,
-            make_registrar(config.attestation, deployment, sender, source),
+            make_registrar(self._appraisal, vouching, deployment, sender, source),
             None if config.operator is None else signing_key(config.operator),
             self._on_enclave_change,
             self._now,
@@ -131,6 +137,7 @@ class Worker:
             storage=writable,
             settler=Settler(sender, deployment.oracle),
             now=self._now,
+            appraisal=self._appraisal,
         )
         self._pipeline = Pipeline(parts)
 
