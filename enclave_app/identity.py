@@ -13,8 +13,10 @@ from enclave_app.protocol.measurement import (
     SGX_BODY_BYTES,
     TDX_BODY_BYTES,
     TEE_SGX,
+    TEE_SNP,
     TEE_TDX,
     sgx_measurement,
+    snp_measurement,
     tdx_measurement,
 )
 from enclave_app.protocol.signing import SigningKey
@@ -26,10 +28,12 @@ _V5_BODY_HEADER: Final = 6
 
 
 def quoted_measurement(tee: int, quote: bytes) -> bytes:
-    """The measurement in an SGX (v3) or TDX (v4, v5) quote: what verifiers will compute from it.
+    """The measurement in an SGX (v3) or TDX (v4, v5) quote or an SEV-SNP report: what verifiers will compute from it.
 
-    Raises ValueError for a quote of another form, Refused for a TEE whose evidence this program cannot measure.
+    Raises ValueError for evidence of another form, Refused for a TEE whose evidence this program cannot measure.
     """
+    if tee == TEE_SNP:
+        return snp_measurement(quote)
     if tee not in (TEE_SGX, TEE_TDX):
         raise Refused("identity.measurement", "this program cannot measure evidence of this kind of TEE", found=tee)
     body = quote[_QUOTE_HEADER:]
