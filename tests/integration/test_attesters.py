@@ -28,15 +28,16 @@ from enclave_app.attesters.nitro import NitroAttester
 from enclave_app.attesters.occlum import OcclumAttester
 from enclave_app.attesters.platform import DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
+from enclave_app.protocol.measurement import TEE_SNP, snp_measurement
 from enclave_app.protocol.structs import FunctionKind
 from enclave_app.protocol.wire import EvidenceAnswer, EvidenceBody
 from tests import attester_kit as kit
 from tests.enclave_kit import OWNER, REGISTRY, Refusal, enclave, enclave_config, make_world
 from tests.fuse_kit import Directory, File
 
-SGX = kit.recorded("automata-sgx-v3-a.bin")
+SGX = kit.recorded("sgx/automata-sgx-v3-a/quote.bin")
 SGX_DATA = SGX[368:432]
-TDX = kit.recorded("phala-tdx-v4.bin")
+TDX = kit.recorded("tdx/phala-tdx-v4/quote.bin")
 TDX_DATA = TDX[568:632]
 SNP = kit.recorded("snp/dstack-milan-v3/report.bin")
 SNP_DATA = SNP[0x50:0x90]
@@ -336,6 +337,19 @@ async def test_an_enclave_under_gramine_runs_no_function_with_code_of_its_own(tm
             with pytest.raises(Refusal) as refused:
                 await running.start(world.body(world.changed(fn=python)))
             assert refused.value.code == "task.sandbox"
+
+
+async def test_an_enclave_in_an_snp_guest_hands_out_the_hosts_certificates(tmp_path: Path) -> None:
+    tsm = kit.Tsm("sev_guest", lambda data: SNP[:0x50] + data + SNP[0x90:], kit.packed_table(CERTIFICATES))
+    (tmp_path / "platform").mkdir()
+    with kit.machine(tmp_path / "platform", tsm=tsm):
+        async with enclave(tmp_path, config=enclave_config(attester="snp")) as running:
+            identity = await running.identity()
+            body = EvidenceBody(chain_id=31337, registry=REGISTRY, block_hash=bytes(32), operator=OWNER)
+            answer = await running.ask("POST", "/v1/evidence", EvidenceAnswer, body)
+    assert (identity.tee, identity.measurement) == (TEE_SNP, snp_measurement(SNP))
+    assert answer.quote[0x50:0x90] == tsm.asked[-1]
+    assert answer.endorsements == tuple(CERTIFICATES.values())
 
 
 async def test_an_enclave_whose_platform_fails_says_why(tmp_path: Path) -> None:

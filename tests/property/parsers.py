@@ -456,7 +456,8 @@ def _any_public_key(path: Path) -> object:
 _CHAIN = "oracle.chain"
 _ABI = ("oracle.chain.abi:_decode", "oracle.chain.events:_typed", "enclave_app.protocol.eip712:Struct.from_abi")
 
-_TDX = recorded("phala-tdx-v4.bin")
+_SGX = recorded("sgx/automata-sgx-v3-a/quote.bin")
+_TDX = recorded("tdx/phala-tdx-v4/quote.bin")
 _SNP = recorded("snp/dstack-milan-v3/report.bin")
 
 PARSERS: list[Parser] = [
@@ -546,7 +547,7 @@ PARSERS: list[Parser] = [
            ("oracle.attestation.policy:AppraisalPolicy.from_yaml", "oracle.attestation.policy:_bytes_of.convert")),
     Parser("a quote's measurement", lambda d: quoted_measurement(2, d), _QUOTE + bytes(600), "bytes",
            ("enclave_app.identity:quoted_measurement",), errors=(ValueError,)),
-    Parser("an SGX quote from its platform", lambda d: sgx_quote(d, bytes(64)), recorded("automata-sgx-v3-a.bin"), "bytes",
+    Parser("an SGX quote from its platform", lambda d: sgx_quote(d, bytes(64)), _SGX, "bytes",
            ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
     Parser("a TDX quote from its platform", lambda d: tdx_quote(d, _TDX[568:632]), _TDX, "bytes",
            ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),

@@ -18,9 +18,9 @@ from tests.attester_kit import certificate_table, packed_table, recorded
 Reader = Callable[[bytes, bytes], bytes]
 SNP = recorded("snp/dstack-milan-v3/report.bin")
 CASES = {
-    "sgx": (sgx_quote, recorded("automata-sgx-v3-a.bin"), 48 + 320),
-    "tdx-v4": (tdx_quote, recorded("phala-tdx-v4.bin"), 48 + 520),
-    "tdx-v5": (tdx_quote, recorded("google-tdx-v5.bin"), 54 + 520),
+    "sgx": (sgx_quote, recorded("sgx/automata-sgx-v3-a/quote.bin"), 48 + 320),
+    "tdx-v4": (tdx_quote, recorded("tdx/phala-tdx-v4/quote.bin"), 48 + 520),
+    "tdx-v5": (tdx_quote, recorded("tdx/google-tdx-v5/quote.bin"), 54 + 520),
     "snp": (snp_report, SNP, 0x50),
 }
 DOCUMENT = recorded("nitro/dstack-prod-2025/attestation.cbor")
