@@ -275,7 +275,7 @@ class Scene:
                 "measurement": seen.measurement,
                 "report_data": seen.report_data[:32],
                 "root": seen.root,
-                "tcb_status": int(seen.tcb_status),
+                "tcb_status": int(seen.tcb_status or 0),
                 "evaluation": seen.evaluation,
                 "platform": seen.platform,
                 "svn_digest": seen.svn_digest,

@@ -214,7 +214,7 @@ def test_one_changed_bit_is_refused(offset: int) -> None:
 
 @pytest.mark.parametrize("bits", [b"\0\0\x0b", b"\0\0\x0f"])
 def test_a_debug_guest_is_refused(bits: bytes) -> None:
-    refused(Code.DEBUG_ENCLAVE, lambda: check(CHIP.report(at_8=bits)))
+    refused(Code.DEBUG_ENCLAVE, lambda: check(CHIP.report(at={0x8: bits})))
 
 
 def test_another_root_is_refused() -> None:
