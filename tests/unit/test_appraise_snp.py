@@ -248,6 +248,17 @@ def test_a_certificate_whose_signature_is_off_by_one_bit_is_refused(part: str) -
     refused(Code.CERTIFICATE_CHAIN, lambda: check(endorsements=changed, root=hashlib.sha256(changed.ark).digest()))
 
 
+@pytest.mark.parametrize("part", ["ek", "ask", "crl"])
+def test_no_byte_of_an_endorsement_is_anyone_s_to_choose(part: str) -> None:
+    """The algorithm beside a certificate's signature is not signed."""
+    whole = with_list(MILAN.crl(1))
+    der = getattr(whole, part)
+    for offset in [*range(0, len(der), 11), *range(len(der) - 310, len(der) - 256)]:
+        changed = replace(whole, **{part: flipped(der, offset, 2)})
+        with pytest.raises(EvidenceRefused):
+            check(endorsements=changed)
+
+
 def test_too_few_certificates_are_refused() -> None:
     ek, ask, ark = CHIP.endorsements.ek, CHIP.endorsements.ask, CHIP.endorsements.ark
     assert SnpEndorsements.of((ek, ask, ark)) == CHIP.endorsements
