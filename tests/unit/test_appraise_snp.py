@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enclave_app.appraise.errors import Code, EvidenceRefused
 from enclave_app.appraise.snp import SnpClaims, SnpEndorsements, parse_report, verify_report
@@ -273,6 +275,8 @@ def test_too_few_certificates_are_refused() -> None:
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-Genoa"}),
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-VLEK-Milan"}),
         (Code.CERTIFICATE_CHAIN, {"ask_ca": False}),
+        (Code.CERTIFICATE_CHAIN, {"digest": hashes.SHA256()}),
+        (Code.CERTIFICATE_CHAIN, {"ark_key": rsa.generate_private_key(65537, 1024)}),  # noqa: S505
         (Code.COLLATERAL_EXPIRED, {"ark_validity": Validity(end=NOW)}),
         (Code.COLLATERAL_EXPIRED, {"ask_validity": Validity(end=NOW)}),
         (Code.COLLATERAL_NOT_YET_VALID, {"ark_validity": Validity(start=NOW + 1)}),
@@ -288,6 +292,9 @@ def test_an_authority_that_is_not_as_amd_s_is_refused(code: Code, authority: dic
     [
         (Code.CERTIFICATE_CHAIN, {"subject_name": "SEV-VLEK"}),
         (Code.CERTIFICATE_CHAIN, {"issuer_name": "SEV-Genoa"}),
+        (Code.CERTIFICATE_CHAIN, {"ca": True}),
+        (Code.CERTIFICATE_CHAIN, {"key": ec.generate_private_key(ec.SECP256R1())}),
+        (Code.CERTIFICATE_CHAIN, {"key": ec.generate_private_key(ec.SECP256K1())}),
         (Code.COLLATERAL_EXPIRED, {"validity": Validity(end=NOW)}),
         (Code.COLLATERAL_NOT_YET_VALID, {"validity": Validity(start=NOW + 1)}),
         (Code.CERTIFICATE_FORMAT, {"critical": ("2",)}),
