@@ -61,6 +61,7 @@ class Authority:
     ask_name: str | None = None
     ask_ca: bool = True
     ask_serial: int = 65537
+    digest: hashes.SHA256 | hashes.SHA384 = field(default_factory=hashes.SHA384)
     ark_validity: Validity = Validity()
     ask_validity: Validity = Validity()
     ark_key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
@@ -76,7 +77,7 @@ class Authority:
         name = self.ask_name or (f"SEV-VLEK-{self.line}" if self.vlek else f"SEV-{self.line}")
         return certificate(
             name, subject(self.ark), self.ask_key.public_key(), self.ark_key, self.ask_validity, self.ask_serial,
-            ca=self.ask_ca,
+            ca=self.ask_ca, digest=self.digest,
         )  # fmt: skip
 
     @property
@@ -110,6 +111,7 @@ class Chip:
     issuer_name: str | None = None
     extensions: Mapping[str, bytes | None] = field(default_factory=dict)
     critical: tuple[str, ...] = ()
+    ca: bool | None = None
 
     @cached_property
     def ek(self) -> bytes:
@@ -125,7 +127,7 @@ class Chip:
         name_ = self.subject_name or ("SEV-VLEK" if of.vlek else "SEV-VCEK")
         return certificate(
             name_, self.issuer_name or subject(of.ask), self.key.public_key(), of.ask_key, self.validity, 77,
-            extensions={end: value for end, value in found.items() if value is not None}, critical=self.critical,
+            extensions={end: value for end, value in found.items() if value is not None}, critical=self.critical, ca=self.ca,
         )  # fmt: skip
 
     @property
@@ -190,6 +192,7 @@ def certificate(
     ca: bool | None = None,
     extensions: Mapping[str, bytes] | None = None,
     critical: tuple[str, ...] = (),
+    digest: hashes.SHA256 | hashes.SHA384 | None = None,
 ) -> bytes:
     builder = x509.CertificateBuilder(
         name(issuer), name(common), key, serial, moment(validity.start), moment(validity.end)
@@ -200,4 +203,6 @@ def certificate(
     for end, value in (extensions or {}).items():
         oid = x509.ObjectIdentifier(OID + end)
         builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), end in critical)
-    return builder.sign(signer, hashes.SHA384(), rsa_padding=PSS).public_bytes(Encoding.DER)
+    digest = digest or hashes.SHA384()
+    pss = padding.PSS(padding.MGF1(digest), digest.digest_size)
+    return builder.sign(signer, digest, rsa_padding=pss).public_bytes(Encoding.DER)

@@ -46,12 +46,19 @@ def read_certificate(der: bytes, name: str) -> x509.Certificate:
             # AMD gives every endorsement key the serial number 0.
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
             certificate = x509.load_der_x509_certificate(der)
+            # Each of these is read only when it is asked for, and can fail.
             extensions = list(certificate.extensions)
             certificate.public_key()
             window(certificate)
+            common_name(certificate.subject), common_name(certificate.issuer)
+            sealed = _sealed_once(der, certificate.tbs_certificate_bytes, certificate.signature)
     except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as cause:
         refuse(
             Code.CERTIFICATE_FORMAT, f"an unreadable {name} ({cause})", "one X.509 certificate in DER", "fetch it again"
+        )
+    if not sealed:
+        refuse(
+            Code.CERTIFICATE_FORMAT, f"two signature algorithms in {name}", "one, inside and outside", "fetch it again"
         )
     strange = [each.oid.dotted_string for each in extensions if each.critical and each.oid not in UNDERSTOOD]
     if strange:
@@ -144,16 +151,15 @@ def check_revocation(crl_der: bytes, issuer: x509.Certificate, certificate: x509
         strange = [each.oid.dotted_string for each in crl.extensions if each.critical]
         revoked = {entry.serial_number: list(entry.extensions) for entry in crl}
         algorithm, signature, signed = crl.signature_algorithm_oid, crl.signature, crl.tbs_certlist_bytes
+        issued_by = crl.issuer.public_bytes()
     except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as cause:
         refuse(Code.REVOCATION_LIST, f"an unreadable list ({cause})", "a CRL in DER", "fetch it again from the maker")
     critical = any(each.critical for extensions in revoked.values() for each in extensions)
-    if end is None or strange or critical:
+    if end is None or strange or critical or not _sealed_once(crl_der, signed, signature):
         refuse(
             Code.REVOCATION_LIST, "an open-ended list, or critical extensions", "nextUpdate and none", "fetch it again"
         )
-    if crl.issuer.public_bytes() != issuer.subject.public_bytes() or not signed_by(
-        issuer, algorithm, signature, signed
-    ):
+    if issued_by != issuer.subject.public_bytes() or not signed_by(issuer, algorithm, signature, signed):
         refuse(
             Code.REVOCATION_LIST,
             "a list that another signed",
@@ -170,6 +176,17 @@ def check_revocation(crl_der: bytes, issuer: x509.Certificate, certificate: x509
             "use another platform",
         )
     return found
+
+
+def _sealed_once(der: bytes, signed: bytes, signature: bytes) -> bool:
+    """RFC 5280, 4.1.1.2: the algorithm beside a signature is the signed one, so that no byte of `der` is anyone's to choose."""
+    size = len(signature) + 1
+    bits = bytes(
+        [0x03, *([size] if size < 0x80 else [0x81, size] if size < 0x100 else [0x82, size >> 8, size & 0xFF]), 0]
+    )
+    start = der.find(signed) + len(signed)
+    outer = der[start : len(der) - len(bits) - len(signature)]
+    return der.endswith(bits + signature) and len(outer) > 2 and outer[1] == len(outer) - 2 and outer in signed
 
 
 def window(certificate: x509.Certificate) -> Window:

@@ -9,6 +9,7 @@ from typing import Any
 
 import cbor2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -244,6 +245,7 @@ def test_a_document_has_to_be_of_its_certificate_s_time() -> None:
         (4, {"ca": True}),
         (1, {"path": 1}),
         (2, {"path": 0}),
+        *((index, {"key": ec.generate_private_key(ec.SECP256R1())}) for index in range(5)),
     ],
 )
 def test_a_certificate_that_may_not_do_what_it_does_is_refused(index: int, changes: dict[str, Any]) -> None:

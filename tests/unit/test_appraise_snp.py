@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enclave_app.appraise.errors import Code, EvidenceRefused
 from enclave_app.appraise.snp import SnpClaims, SnpEndorsements, parse_report, verify_report
@@ -214,7 +216,7 @@ def test_one_changed_bit_is_refused(offset: int) -> None:
 
 @pytest.mark.parametrize("bits", [b"\0\0\x0b", b"\0\0\x0f"])
 def test_a_debug_guest_is_refused(bits: bytes) -> None:
-    refused(Code.DEBUG_ENCLAVE, lambda: check(CHIP.report(at_8=bits)))
+    refused(Code.DEBUG_ENCLAVE, lambda: check(CHIP.report(at={0x8: bits})))
 
 
 def test_another_root_is_refused() -> None:
@@ -248,6 +250,17 @@ def test_a_certificate_whose_signature_is_off_by_one_bit_is_refused(part: str) -
     refused(Code.CERTIFICATE_CHAIN, lambda: check(endorsements=changed, root=hashlib.sha256(changed.ark).digest()))
 
 
+@pytest.mark.parametrize("part", ["ek", "ask", "crl"])
+def test_no_byte_of_an_endorsement_is_anyone_s_to_choose(part: str) -> None:
+    """The algorithm beside a certificate's signature is not signed."""
+    whole = with_list(MILAN.crl(1))
+    der = getattr(whole, part)
+    for offset in [*range(0, len(der), 11), *range(len(der) - 310, len(der) - 256)]:
+        changed = replace(whole, **{part: flipped(der, offset, 2)})
+        with pytest.raises(EvidenceRefused):
+            check(endorsements=changed)
+
+
 def test_too_few_certificates_are_refused() -> None:
     ek, ask, ark = CHIP.endorsements.ek, CHIP.endorsements.ask, CHIP.endorsements.ark
     assert SnpEndorsements.of((ek, ask, ark)) == CHIP.endorsements
@@ -262,6 +275,8 @@ def test_too_few_certificates_are_refused() -> None:
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-Genoa"}),
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-VLEK-Milan"}),
         (Code.CERTIFICATE_CHAIN, {"ask_ca": False}),
+        (Code.CERTIFICATE_CHAIN, {"digest": hashes.SHA256()}),
+        (Code.CERTIFICATE_CHAIN, {"ark_key": rsa.generate_private_key(65537, 1024)}),  # noqa: S505
         (Code.COLLATERAL_EXPIRED, {"ark_validity": Validity(end=NOW)}),
         (Code.COLLATERAL_EXPIRED, {"ask_validity": Validity(end=NOW)}),
         (Code.COLLATERAL_NOT_YET_VALID, {"ark_validity": Validity(start=NOW + 1)}),
@@ -277,6 +292,9 @@ def test_an_authority_that_is_not_as_amd_s_is_refused(code: Code, authority: dic
     [
         (Code.CERTIFICATE_CHAIN, {"subject_name": "SEV-VLEK"}),
         (Code.CERTIFICATE_CHAIN, {"issuer_name": "SEV-Genoa"}),
+        (Code.CERTIFICATE_CHAIN, {"ca": True}),
+        (Code.CERTIFICATE_CHAIN, {"key": ec.generate_private_key(ec.SECP256R1())}),
+        (Code.CERTIFICATE_CHAIN, {"key": ec.generate_private_key(ec.SECP256K1())}),
         (Code.COLLATERAL_EXPIRED, {"validity": Validity(end=NOW)}),
         (Code.COLLATERAL_NOT_YET_VALID, {"validity": Validity(start=NOW + 1)}),
         (Code.CERTIFICATE_FORMAT, {"critical": ("2",)}),

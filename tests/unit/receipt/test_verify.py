@@ -18,7 +18,7 @@ from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.shares import key_ids_digest
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Outcome
-from oracle.agreement.anchors import MAKERS
+from oracle.attestation.anchors import MAKERS
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, parse_evidence, verify
 from oracle.chain.reader import Consent, EnclaveRecord, Standing
 from oracle.errors import Refused
@@ -280,7 +280,7 @@ def test_assurance_is_the_lowest_along_the_path() -> None:
     ("root", "voucher"),
     [
         (b"\1" * 32, None),
-        (MAKERS["amd"][0], VOUCHER),
+        (next(iter(MAKERS["amd"])), VOUCHER),
         (b"\1" * 32, VOUCHER.model_copy(update={"anchor": INTEL_ROOT_DIGEST})),
     ],
 )
