@@ -178,9 +178,7 @@ async def better_level(scene: Scene, boot: Enclave) -> bytes:
 
 async def revoked_level(scene: Scene, boot: Enclave) -> bytes:
     evidence = await scene.evidence(boot)
-    return (
-        await scene.registration(evidence, boot, scene.collateral(status="Revoked", evaluation=18))
-    ).evidence
+    return (await scene.registration(evidence, boot, scene.collateral(status="Revoked", evaluation=18))).evidence
 
 
 async def revoked_platform(scene: Scene, boot: Enclave) -> bytes:
@@ -403,7 +401,9 @@ async def test_the_word_of_another_enclave(scene: Scene, refused: Refused, boot:
     before = await scene.rpc.call("evm_snapshot")
     await scene.send_registration(await vouched(scene, boot, honest, head))
     await scene.rpc.call("evm_revert", before)
-    through = registered_under(honest.statement.root, Voucher(anchor=scene.anchor, measurement=honest.identity.measurement))
+    through = registered_under(
+        honest.statement.root, Voucher(anchor=scene.anchor, measurement=honest.identity.measurement)
+    )
     refused.watch(kit.identity(scene, boot.signer.address, through))
     changed = await vouched(scene, boot, change(honest), head)
     async with refused():
