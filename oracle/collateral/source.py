@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -247,10 +248,10 @@ class FetchedCollateral:
         with self._lock:
             next_due = min((wanted.due for wanted in self._wanted.values()), default=float("inf"))
         pause = min(LONGEST_SLEEP, max(0.0, next_due - time.monotonic()))
-        try:
-            await asyncio.wait_for(self._wake.wait(), pause)
-        except TimeoutError:
-            return
+        # Not `wait_for`, which loses a cancellation that comes together with the wake (Python 3.11).
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
 
 
 def _up_to(current: Collateral, cache: Cache, platform: Platform) -> tuple[Collateral, ...]:

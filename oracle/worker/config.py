@@ -112,15 +112,16 @@ class HostConfig(YamlModel):
 
 class WorkerConfig(HostConfig):
     """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
-    parked. `releaseGrace` is how long to wait for more brokers once enough have
-    answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay the
-    payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the
-    wallet from agreements of strangers."""
+    parked. `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop waits for
+    what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most
+    that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
+    written each minute, for Prometheus' node exporter."""
 
     journal: Path
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
+    gauges: Path | None = None
     concurrency: int = Field(default=4, ge=1, le=256)
     max_runs: int = Field(default=4, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

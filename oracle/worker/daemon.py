@@ -26,8 +26,10 @@ from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.follower import Follower
+from oracle.worker.gauges import Gauges
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.keys import account, signing_key
+from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.plan import DeadlinePassed, NotOurs
 from oracle.worker.registrars import make_registrar
@@ -51,6 +53,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.ready = asyncio.Event()
+        self.gauges = Gauges()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._replan = True
@@ -75,6 +78,7 @@ class Worker:
                 asyncio.create_task(self._follower.run(), name="follower"),
                 asyncio.create_task(self._enrolment.watch(WATCH_SECONDS), name="enrolment"),
                 asyncio.create_task(self._schedule(), name="scheduler"),
+                asyncio.create_task(self._outlook.watch(), name="outlook"),
             ]
             if self._appraisal is not None:
                 loops.append(asyncio.create_task(self._appraisal.collateral.run(), name="collateral"))
@@ -125,6 +129,7 @@ class Worker:
             self._on_enclave_change,
             self._now,
         )
+        self._outlook = Outlook(self._enrolment, self._appraisal, self.gauges, self._now, config.gauges)
         parts = Parts(
             config=config,
             deployment=deployment,
