@@ -12,9 +12,10 @@ library P256 {
             mstore(add(input, 0x40), s)
             mstore(add(input, 0x60), x)
             mstore(add(input, 0x80), y)
+            // Statements apart: Yul evaluates arguments from the right, so the size would be the last call's.
+            let success := staticcall(gas(), 0x100, input, 0xa0, input, 0x20)
             // Where the precompile is missing, and for a bad signature, it returns nothing.
-            valid := and(staticcall(gas(), 0x100, input, 0xa0, input, 0x20), eq(returndatasize(), 0x20))
-            valid := and(valid, eq(mload(input), 1))
+            valid := and(and(success, eq(returndatasize(), 0x20)), eq(mload(input), 1))
         }
     }
 }
