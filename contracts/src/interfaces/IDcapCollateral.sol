@@ -5,7 +5,8 @@ pragma solidity ^0.8.30;
 /// @notice What Intel signs about its platforms, posted by anyone, under one pinned root for ever (R4, R21).
 ///
 /// Everything is checked to the root once, when it is posted. What a registration needs again is kept as a digest: whoever
-/// registers brings the parts, which cost less in calldata than in storage. Times are unix seconds; an end is included.
+/// registers brings the parts, which cost less in calldata than in storage. Times are unix seconds. A piece does not count
+/// any more at the time at which it ends, as dcap-qvl has it.
 ///
 /// | piece        | signed by            | kept under                        | replaced by            |
 /// |--------------|----------------------|-----------------------------------|------------------------|
