@@ -7,7 +7,7 @@ chain, debug and service TDs under their own codes, the time for which the verdi
 from __future__ import annotations
 
 import hashlib
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -16,11 +16,11 @@ from oracle.attestation.anchors import load_root
 from oracle.attestation.claims import Verified
 from oracle.attestation.collateral import Collateral, Window, certificate_window, intersection, pem_chain
 from oracle.attestation.errors import Code, CollateralError, VerificationError
+from oracle.attestation.onchain.evidence import versions
+from oracle.attestation.onchain.structs import Pck
 from oracle.attestation.quote import CERTIFICATION_PCK_CHAIN, ParsedQuote, SgxReport
 from oracle.attestation.qvl import PckValues, QvlRefused, QvlReport, pck_values, verify_quote
 from oracle.attestation.types import INTEL_NAMES, TcbStatus
-
-SVN_TAG: Final = hashlib.sha256(b"enclave-oracle/svn/1").digest()
 
 
 def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, now: int) -> Verified:
@@ -49,9 +49,7 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
             "fetch collateral for this platform, or use another platform",
         )
     check_agreement(parsed, report, pck)
-    serial = chain[0].serial_number
-    if not 0 <= serial < 1 << 256:
-        _refuse(Code.PCK_CHAIN, "a PCK serial number that is negative or too long", "32 bytes", "use another platform")
+    posted = Pck.of(chain)
     return Verified(
         tee=parsed.tee,
         measurement=parsed.measurement,
@@ -61,35 +59,14 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
         advisory_ids=report.advisory_ids,
         tcb_evaluation=collateral.tcb_evaluation,
         qe_evaluation=collateral.qe_evaluation,
-        platform=hashlib.sha256(pck.ppid).digest(),
+        platform=posted.platform,
         fmspc=pck.fmspc,
-        pck_serial=serial,
-        svn_digest=svn_digest(parsed, pck, serial),
+        pck_serial=posted.serial,
+        svn_digest=versions(parsed, posted).digest,
         collateral=collateral.digest,
         verified_at=now,
         valid_until=window.end,
     )
-
-
-def svn_digest(parsed: ParsedQuote, pck: PckValues, pck_serial: int) -> bytes:
-    """SHA-256 of every version that the TCB status was judged by, so that a later challenge is decidable.
-
-    SVN_TAG ‖ tee(1) ‖ FMSPC(6) ‖ PCEID(2) ‖ CPUSVN(16) ‖ PCESVN(2, big-endian) ‖ TEE_TCB_SVN(16) ‖ TEE_TCB_SVN2(16)
-    ‖ QE ISVSVN(2, as in the quote) ‖ PCK serial(32, big-endian); the TEE SVNs are zeros where a quote has none.
-    SVN_TAG is SHA-256("enclave-oracle/svn/1").
-    """
-    return hashlib.sha256(
-        SVN_TAG
-        + bytes([parsed.tee])
-        + pck.fmspc
-        + pck.pce_id
-        + pck.cpu_svn
-        + pck.pce_svn.to_bytes(2, "big")
-        + parsed.report.tee_tcb_svn
-        + parsed.report.tee_tcb_svn2
-        + parsed.section.qe_report.isv_svn
-        + pck_serial.to_bytes(32, "big")
-    ).digest()
 
 
 def _pck_chain(parsed: ParsedQuote) -> list[x509.Certificate]:

@@ -28,8 +28,8 @@ from oracle.attestation import (
     parse_evidence,
     verify,
 )
-from oracle.attestation.dcap import check_agreement, svn_digest
-from oracle.attestation.qvl import PckValues, pck_values, verify_quote
+from oracle.attestation.dcap import check_agreement
+from oracle.attestation.qvl import pck_values, verify_quote
 from oracle.attestation.types import intel_name
 
 NOW = 1_800_000_000
@@ -171,18 +171,6 @@ def test_a_second_certificate_smuggled_into_the_chain_is_refused() -> None:
     with pytest.raises(VerificationError) as caught:
         check(quote)
     assert code_of(caught) is Code.PCK_CHAIN
-
-
-def test_the_svn_digest_has_the_documented_layout() -> None:
-    parsed = parse_evidence(1, QUOTE)
-    pck = PckValues(ppid=bytes(16), cpu_svn=bytes(range(16)), pce_svn=0x0102, pce_id=b"\x03\x04", fmspc=bytes(range(6)))
-    layout = (
-        b"\x01" + pck.fmspc + pck.pce_id + pck.cpu_svn + b"\x01\x02" + bytes(32) + b"\x08\x00" + bytes(31) + b"\x63"
-    )
-    assert (
-        svn_digest(parsed, pck, 99)
-        == hashlib.sha256(hashlib.sha256(b"enclave-oracle/svn/1").digest() + layout).digest()
-    )
 
 
 def test_the_svn_digest_does_not_move_with_the_enclave() -> None:
