@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from eth_account import Account
 
@@ -87,6 +88,14 @@ class Material:
         return ask_qvl(self.quote, pieces, self.root, self.now)
 
 
+def issuer(certificate: bytes) -> bytes:
+    """Under what the store keeps it; zeros for what is no certificate."""
+    try:
+        return sha256(x509.load_der_x509_certificate(certificate).tbs_certificate_bytes)
+    except ValueError:
+        return bytes(32)
+
+
 def cut(quote: bytes) -> bytes:
     """The quote up to its certification data, whose type and size come last."""
     found = CERTIFICATION.search(quote)
@@ -144,7 +153,7 @@ class Contracts:
 
     def posts(self, material: Material) -> dict[str, Call]:
         """Every post, by what it posts, in an order in which all succeed."""
-        ca, signer = sha256(material.ca), sha256(material.signer)
+        ca, signer = issuer(material.ca), issuer(material.signer)
         return {
             "ca": self.post("postIssuer", material.ca),
             "signer": self.post("postIssuer", material.signer),
