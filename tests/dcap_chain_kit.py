@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from eth_abi.abi import decode, encode
 from eth_account import Account
 
 from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.eip712 import Domain
+from enclave_app.protocol.evidence import report_data
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.structs import Enrolment
+from oracle.attestation import Collateral, parse_evidence
 from oracle.attestation.collateral import pem_chain
+from oracle.attestation.onchain.evidence import EVIDENCE, cut_quote, dcap_evidence, quote_chain
+from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
+from oracle.attestation.types import TcbStatus, intel_name
 from oracle.chain.abi import Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
-from oracle.chain.sender import Sender
-from oracle.errors import Reverted
+from oracle.chain.sender import Receipt, Sender
+from oracle.errors import Reverted, RpcFault
 from tests.dcap_kit import NOW, Case, ask_qvl, der
 
 GENESIS: Final = 1_600_000_000
@@ -112,6 +123,55 @@ def pem(*certificates: bytes) -> str:
     return text
 
 
+def show(case: Case, earlier: Case | None = None) -> bytes:
+    """The evidence that DcapVerifier is shown; `earlier`: whose collateral is an earlier evaluation's."""
+    return dcap_evidence(parse_evidence(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
+
+
+def show_level(tee: int, quote: bytes, collateral: Collateral, last: int) -> bytes:
+    """Evidence that names the level at index `last`, whether or not it is the right one."""
+    parsed = parse_evidence(tee, quote)
+    pck, tcb = Pck.of(quote_chain(parsed)), TcbInfo.of(collateral)
+    svns = [parsed.report.tee_tcb_svn, parsed.report.tee_tcb_svn2] if tcb.modules else []
+    wanted = dict.fromkeys(svn[1] for svn in svns if any(svn))
+    modules = [next((m for m in tcb.modules if m.version == each), tcb.modules[0]).abi() for each in wanted]
+    proof = (
+        tcb.abi(),
+        [each.abi() for each in tcb.levels[: last + 1]],
+        tcb.rest(last + 1),
+        [each.digest for each in tcb.modules],
+        modules,
+        QeIdentity.of(collateral).abi(),
+    )
+    return encode([EVIDENCE], [(cut_quote(parsed), pck.abi(), proof, [])])
+
+
+def change(data: bytes, shape: str, path: Sequence[int], value: Any) -> bytes:
+    """ABI-encoded data with one member of it replaced; `value` may be a function of what stands there."""
+    (tree,) = decode([shape], data)
+    return encode([shape], [_changed(tree, path, value)])
+
+
+def _changed(tree: Any, path: Sequence[int], value: Any) -> Any:
+    if not path:
+        return value(tree) if callable(value) else value
+    return [_changed(each, path[1:], value) if i == path[0] else each for i, each in enumerate(tree)]
+
+
+class Registration(NamedTuple):
+    """IEnclaveRegistry.Registration, field by field."""
+
+    signer: str
+    sealing_key: bytes
+    block_number: int
+    block_hash: bytes
+    operator: str
+    proof_of_possession: bytes
+    operator_signature: bytes
+    verifier: str
+    evidence: bytes
+
+
 class Outcome(NamedTuple):
     """One call's: `error` is None exactly when it succeeded; `gas` without the base of a transaction's."""
 
@@ -123,6 +183,22 @@ class Outcome(NamedTuple):
     @property
     def ok(self) -> bool:
         return self.error is None
+
+    @property
+    def refusal(self) -> str | None:
+        """The name of the error."""
+        return None if self.error is None else self.error.name
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        assert self.error is None, self.error
+        found: dict[str, Any] = load("DcapVerifier").result("verify", self.data)
+        return found
+
+    @property
+    def status(self) -> str:
+        """Of the platform, in Intel's word."""
+        return intel_name(TcbStatus(self.claims["judgement"]["tcbStatus"]))
 
 
 class Call(NamedTuple):
@@ -173,6 +249,28 @@ class Contracts:
     def judge(self, proof: bytes) -> Call:
         return Call(self.verifier, load("DcapVerifier").call("judge", proof))
 
+    async def ask(self, case: Case, now: int = NOW, evidence: bytes | None = None, **posts: Call | None) -> Outcome:
+        """What the chain says of a case when everything of it was posted; `posts` replaces one of them, or leaves it out."""
+        calls = {**self.posts(Material.of(case)), **posts}
+        shown = show(case) if evidence is None else evidence
+        return (await self.simulate([*(call for call in calls.values() if call), self.verify(shown)], now))[-1]
+
+    def register(self, registration: Registration) -> Call:
+        return Call(self.registry, load("EnclaveRegistry").call("register", registration))
+
+    async def refusal(self, call: Call) -> str | None:
+        """The name of the error that a transaction would meet now, in the newest block's successor."""
+        try:
+            await self.rpc.call("eth_call", {"to": call.to, "data": as_hex(call.data)}, "pending")
+        except RpcFault as fault:
+            return revert(fault.data or b"").name
+        return None
+
+    async def keep(self, calls: Iterable[Call]) -> list[Receipt]:
+        """These calls in transactions, which stay."""
+        sender = await funded(self.rpc)
+        return [await sender.transact(call.to, call.data) for call in calls]
+
     async def simulate(self, calls: Sequence[Call], now: int) -> list[Outcome]:
         """What these calls would do one after the other in one block at `now`. Nothing of it stays."""
         answer = await self.rpc.call(
@@ -189,6 +287,40 @@ class Contracts:
             "latest",
         )
         return [_outcome(each) for each in answer[0]["calls"]]
+
+
+@dataclass(frozen=True)
+class Boot:
+    """An enclave that was started once: its keys, and the case that its quotes come from."""
+
+    case: Case
+    signer: SigningKey = field(default_factory=SigningKey.generate)
+    sealing_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+
+    async def registration(self, contracts: Contracts, *, earlier: Case | None = None, back: int = 0) -> Registration:
+        """For the block that lies `back` behind the newest."""
+        number = as_int(await contracts.rpc.call("eth_blockNumber")) - back
+        block_hash = as_bytes((await contracts.rpc.call("eth_getBlockByNumber", hex(number), False))["hash"])
+        chain_id = as_int(await contracts.rpc.call("eth_chainId"))
+        bound = report_data(chain_id, contracts.registry, self.signer.address, self.sealing_key, block_hash)
+        domain = Domain(chain_id=chain_id, verifying_contract=contracts.registry)
+        enrolment = Enrolment(
+            signer=self.signer.address, sealing_key=self.sealing_key, block_hash=block_hash, operator=ZERO_ADDRESS
+        )
+        return Registration(
+            self.signer.address,
+            self.sealing_key,
+            number,
+            block_hash,
+            ZERO_ADDRESS,
+            self.signer.sign(enrolment.typed_digest(domain)),
+            b"",
+            contracts.verifier,
+            show(self.case.bind(bound), earlier),
+        )
+
+    def record(self, contracts: Contracts) -> Call:
+        return Call(contracts.registry, load("EnclaveRegistry").call("record", contracts.anchor, self.signer.address))
 
 
 async def funded(rpc: Rpc) -> Sender:
