@@ -54,8 +54,10 @@ contract DcapCollateral is IDcapCollateral {
 
     /// @inheritdoc IDcapCollateral
     function postIssuer(bytes calldata certificate) external returns (bytes32 issuer_) {
-        issuer_ = sha256(certificate);
         X509.Certificate memory c = _certificate(certificate);
+        // Anyone can write its signature another way. Were it the same certificate twice, its revocation list could be rolled
+        // back under the second, and a document posted under it would be nobody's.
+        issuer_ = c.digest;
         Issuer storage root = _issuers[anchor];
         if (c.issuer != root.name) revert DcapCollateral_UnknownIssuer(c.issuer);
         if (!c.isSignedBy(root.x, root.y)) revert DcapCollateral_BadSignature(anchor);

@@ -10,7 +10,7 @@ pragma solidity ^0.8.30;
 ///
 /// | piece        | signed by            | kept under                        | replaced by            |
 /// |--------------|----------------------|-----------------------------------|------------------------|
-/// | issuer       | the root             | SHA-256 of its certificate        | nothing                |
+/// | issuer       | the root             | SHA-256 of its TBSCertificate     | nothing                |
 /// | PCK          | an issuer that is a CA | digest of its parts             | nothing                |
 /// | revocation list | the root, or a CA | its issuer                        | a later issue          |
 /// | TCB info     | an issuer that is none | TEE, FMSPC, evaluation number   | a later issue          |
@@ -24,7 +24,7 @@ interface IDcapCollateral {
     /// @param x, y its public key on P-256
     /// @param platform SHA-256 of the PPID
     /// @param serial the certificate's
-    /// @param issuer SHA-256 of the CA's certificate
+    /// @param issuer SHA-256 of what is signed of the CA's certificate (TBSCertificate): of a signature, everyone can make another
     struct Pck {
         bytes32 x;
         bytes32 y;
@@ -44,7 +44,7 @@ interface IDcapCollateral {
     /// @param changedAt tcbDate of the best level
     /// @param levels hash chain over the levels in Intel's order: keccak256(abi.encode(TcbLevel, hash of the rest)), zero at the end
     /// @param modules keccak256 of the concatenated digests of the TDX modules; zero for SGX
-    /// @param signer SHA-256 of the certificate that signed it
+    /// @param signer SHA-256 of what is signed of the signer's certificate
     struct TcbInfo {
         uint8 tee;
         bytes6 fmspc;
@@ -79,7 +79,7 @@ interface IDcapCollateral {
     }
 
     /// @param levels as in TdxModule, by the quoting enclave's ISVSVN
-    /// @param signer SHA-256 of the certificate that signed it
+    /// @param signer SHA-256 of what is signed of the signer's certificate
     struct QeIdentity {
         uint8 tee;
         uint32 evaluation;
