@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+import {IDcapCollateral} from "../interfaces/IDcapCollateral.sol";
+import {Der} from "./Der.sol";
+
+/// @title The SGX extension of a PCK certificate
+/// @notice In the order of the specification; CPUSVN must be what its sixteen components are.
+/// @dev Source: Intel SGX PCK Certificate and CRL Profile Specification, 1.3.5.
+library Pck {
+    error Pck_NoSgxExtension();
+    /// @param field .1 to .5 of the extension, and 0x0200 + n for .2.n
+    error Pck_BadField(uint256 field);
+
+    /// @dev OBJECT IDENTIFIER 1.2.840.113741.1.13.1.n, without n.
+    uint256 private constant FIELD = 0x060a2a864886f84d010d01;
+    /// @dev OBJECT IDENTIFIER 1.2.840.113741.1.13.1.2.n, without n.
+    uint256 private constant TCB_FIELD = 0x060b2a864886f84d010d0102;
+
+    /// @notice Fills in platform, cpuSvn, pceSvn, pceId and fmspc.
+    /// @param p, end the extension's value
+    function read(IDcapCollateral.Pck memory pck, uint256 p, uint256 end) internal pure {
+        unchecked {
+            if (p == 0) revert Pck_NoSgxExtension();
+            uint256 q;
+            (p, q) = Der.open(p, end, Der.SEQUENCE);
+            Der.close(q, end);
+            uint256 value;
+            (value, p) = _octets(p, end, 1, 16);
+            pck.platform = sha256(abi.encodePacked(uint128(value)));
+            (p, q) = _field(p, end, 2);
+            uint256 stop;
+            (p, stop) = Der.open(p, q, Der.SEQUENCE);
+            Der.close(stop, q);
+            _tcb(pck, p, q);
+            (value, p) = _octets(q, end, 3, 2);
+            pck.pceId = bytes2(uint16(value));
+            (value, p) = _octets(p, end, 4, 6);
+            pck.fmspc = bytes6(uint48(value));
+            // SGX type, then what only platforms of several packages have. None of it is relied on.
+            (, p) = _field(p, end, 5);
+            for (uint256 field = 6; p != end; ++field) {
+                if (field > 7) revert Pck_BadField(field);
+                (, p) = _field(p, end, field);
+            }
+        }
+    }
+
+    function _tcb(IDcapCollateral.Pck memory pck, uint256 p, uint256 end) private pure {
+        unchecked {
+            uint256 components;
+            uint256 value;
+            for (uint256 i = 1; i <= 16; ++i) {
+                (value, p) = _number(p, end, i, 1);
+                components = components << 8 | value;
+            }
+            (value, p) = _number(p, end, 17, 2);
+            pck.pceSvn = uint16(value);
+            uint256 next;
+            uint256 stop;
+            (p, next) = _tcbField(p, end, 18);
+            (p, stop) = Der.open(p, next, Der.OCTET_STRING);
+            if (next != end || stop != end || end - p != 16 || Der.load(p) >> 128 != components) {
+                revert Pck_BadField(0x0212);
+            }
+            pck.cpuSvn = bytes16(uint128(components));
+        }
+    }
+
+    function _number(uint256 p, uint256 end, uint256 field, uint256 size)
+        private
+        pure
+        returns (uint256 value, uint256 next)
+    {
+        unchecked {
+            uint256 stop;
+            (p, next) = _tcbField(p, end, field);
+            (value, stop) = Der.integer(p, next, size);
+            if (stop != next) revert Pck_BadField(0x0200 + field);
+        }
+    }
+
+    /// @return start where the value of the entry starts
+    /// @return next where the entry ends
+    function _tcbField(uint256 p, uint256 end, uint256 field) private pure returns (uint256 start, uint256 next) {
+        unchecked {
+            (start, next) = Der.open(p, end, Der.SEQUENCE);
+            if (start + 13 > next || Der.load(start) >> 152 != (TCB_FIELD << 8 | field)) {
+                revert Pck_BadField(0x0200 + field);
+            }
+            start += 13;
+        }
+    }
+
+    function _octets(uint256 p, uint256 end, uint256 field, uint256 size)
+        private
+        pure
+        returns (uint256 value, uint256 next)
+    {
+        unchecked {
+            uint256 stop;
+            (p, next) = _field(p, end, field);
+            (p, stop) = Der.open(p, next, Der.OCTET_STRING);
+            if (stop != next || stop - p != size) revert Pck_BadField(field);
+            value = Der.load(p) >> 8 * (32 - size);
+        }
+    }
+
+    function _field(uint256 p, uint256 end, uint256 field) private pure returns (uint256 start, uint256 next) {
+        unchecked {
+            (start, next) = Der.open(p, end, Der.SEQUENCE);
+            if (start + 12 > next || Der.load(start) >> 160 != (FIELD << 8 | field)) revert Pck_BadField(field);
+            start += 12;
+        }
+    }
+}
