@@ -54,8 +54,10 @@ contract DcapCollateral is IDcapCollateral {
 
     /// @inheritdoc IDcapCollateral
     function postIssuer(bytes calldata certificate) external returns (bytes32 issuer_) {
-        issuer_ = sha256(certificate);
         X509.Certificate memory c = _certificate(certificate);
+        // Anyone can write its signature another way. Were it the same certificate twice, its revocation list could be rolled
+        // back under the second, and a document posted under it would be nobody's.
+        issuer_ = c.digest;
         Issuer storage root = _issuers[anchor];
         if (c.issuer != root.name) revert DcapCollateral_UnknownIssuer(c.issuer);
         if (!c.isSignedBy(root.x, root.y)) revert DcapCollateral_BadSignature(anchor);
@@ -91,9 +93,11 @@ contract DcapCollateral is IDcapCollateral {
         CrlParser.List memory list = CrlParser.parse(p, end);
         if (list.issuer != by.name) revert DcapCollateral_UnknownIssuer(list.issuer);
         if (!P256.verify(list.digest, list.r, list.s, by.x, by.y)) revert DcapCollateral_BadSignature(issuer_);
-        uint40 known = _crls[issuer_].issuedAt;
-        if (list.issuedAt <= known) revert DcapCollateral_NotNewer(list.issuedAt, known);
-        address serials = list.serials == list.serialsEnd ? address(0) : CodeStore.write(list.serials, list.serialsEnd);
+        Crl memory known = _crls[issuer_];
+        if (list.issuedAt <= known.issuedAt) revert DcapCollateral_NotNewer(list.issuedAt, known.issuedAt);
+        address serials = list.serials == list.serialsEnd
+            ? address(0)
+            : CodeStore.write(list.serials, list.serialsEnd, known.serials);
         _crls[issuer_] = Crl(list.issuedAt, list.nextUpdate, serials);
         emit CrlPosted(issuer_, list.issuedAt, list.nextUpdate, (list.serialsEnd - list.serials) / 20);
     }
@@ -103,8 +107,8 @@ contract DcapCollateral is IDcapCollateral {
         external
         returns (bytes32 digest)
     {
-        _checkSignature(json, signature, signer);
         (uint256 p, uint256 end) = _load(json);
+        _checkSignature(X509.hash(p, end), signature, signer);
         TcbInfo memory info = IntelJson.tcbInfo(p, end);
         info.signer = signer;
         digest = Digests.ofMemory(info);
@@ -117,8 +121,8 @@ contract DcapCollateral is IDcapCollateral {
         external
         returns (bytes32 digest)
     {
-        _checkSignature(json, signature, signer);
         (uint256 p, uint256 end) = _load(json);
+        _checkSignature(X509.hash(p, end), signature, signer);
         QeIdentity memory qe = IntelJson.qeIdentity(p, end);
         qe.signer = signer;
         digest = Digests.ofMemory(qe);
@@ -235,25 +239,22 @@ contract DcapCollateral is IDcapCollateral {
         return stop < end ? stop : end;
     }
 
-    function _checkSignature(bytes calldata json, bytes calldata signature, bytes32 signer) private view {
-        Issuer storage by = _issuer(signer, false);
-        if (
-            signature.length != 64
-                || !P256.verify(sha256(json), bytes32(signature), bytes32(signature[32:]), by.x, by.y)
-        ) {
-            revert DcapCollateral_BadSignature(signer);
-        }
-    }
-
     /// @dev What the root revoked cannot post, or it could block a key with a date far ahead.
-    function _issuer(bytes32 digest, bool ca) private view returns (Issuer storage by) {
-        by = _issuers[digest];
-        if (by.serial == 0) revert DcapCollateral_UnknownIssuer(digest);
-        if (by.ca != ca) revert DcapCollateral_WrongIssuer(digest);
+    function _checkSignature(bytes32 digest, bytes calldata signature, bytes32 signer) private view {
+        Issuer storage by = _issuer(signer, false);
         address serials = _crls[anchor].serials;
         if (serials != address(0) && CodeStore.contains(serials, by.serial)) {
             revert DcapCollateral_Revoked(anchor, by.serial);
         }
+        if (signature.length != 64 || !P256.verify(digest, bytes32(signature), bytes32(signature[32:]), by.x, by.y)) {
+            revert DcapCollateral_BadSignature(signer);
+        }
+    }
+
+    function _issuer(bytes32 digest, bool ca) private view returns (Issuer storage by) {
+        by = _issuers[digest];
+        if (by.serial == 0) revert DcapCollateral_UnknownIssuer(digest);
+        if (by.ca != ca) revert DcapCollateral_WrongIssuer(digest);
     }
 
     function _keep(bytes32 key, bytes32 digest, uint40 issuedAt) private {

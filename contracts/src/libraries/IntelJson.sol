@@ -14,8 +14,8 @@ library IntelJson {
     /// @param got what stands there, `wanted` what should
     error IntelJson_Unexpected(bytes32 got, bytes32 wanted);
     error IntelJson_TrailingBytes();
-    /// @dev Intel's documents are printable ASCII without a backslash, so a quote is always the end of a string.
-    error IntelJson_BadCharacter();
+    /// @dev Intel's strings are printable ASCII without a backslash.
+    error IntelJson_BadCharacter(bytes32 got);
     error IntelJson_BadNumber(bytes32 got, uint256 max);
     error IntelJson_BadHex(bytes32 got);
     error IntelJson_BadDate(bytes32 got);
@@ -31,7 +31,6 @@ library IntelJson {
     /// @notice TCB info in memory from `p` to `end`.
     function tcbInfo(uint256 p, uint256 end) internal pure returns (IDcapCollateral.TcbInfo memory info) {
         unchecked {
-            _checkCharacters(p, end);
             p = _skip(p, '{"id":"', 7);
             if (_starts(p, 'TDX"', 4)) {
                 info.tee = TeeKind.TDX;
@@ -63,7 +62,6 @@ library IntelJson {
     /// @notice An enclave identity in memory from `p` to `end`.
     function qeIdentity(uint256 p, uint256 end) internal pure returns (IDcapCollateral.QeIdentity memory qe) {
         unchecked {
-            _checkCharacters(p, end);
             p = _skip(p, '{"id":"', 7);
             if (_starts(p, 'TD_QE"', 6)) {
                 qe.tee = TeeKind.TDX;
@@ -243,20 +241,39 @@ library IntelJson {
         }
     }
 
-    /// @dev Sixteen SVNs of a byte each, up to and with the closing bracket.
+    /// @dev Sixteen SVNs of a byte each, up to and with the closing bracket. There are hundreds in a document.
     function _components(uint256 p, uint256 end) private pure returns (uint256 svns, uint256) {
         unchecked {
-            for (uint256 i; i < 16; ++i) {
-                uint256 svn;
-                if (i != 0) p = _skip(p, ",", 1);
-                p = _skip(p, '{"svn":', 7);
-                (svn, p) = _number(p, type(uint8).max);
+            for (uint256 i = 16; i != 0; --i) {
+                uint256 word = _word(p);
+                if (word >> 200 != uint56(bytes7('{"svn":'))) revert IntelJson_Unexpected(bytes32(word), '{"svn":');
+                p += 7;
+                uint256 svn = (word >> 192 & 0xff) - 0x30;
+                uint256 next = word >> 184 & 0xff;
+                if (svn > 9 || next - 0x30 < 10) {
+                    (svn, p) = _number(p, type(uint8).max);
+                    next = _word(p) >> 248;
+                } else {
+                    ++p;
+                }
                 svns = svns << 8 | svn;
-                if (_starts(p, ',"category":"', 13)) p = _afterString(p + 13, end);
-                if (_starts(p, ',"type":"', 9)) p = _afterString(p + 9, end);
-                p = _skip(p, "}", 1);
+                if (next == 0x2c) p = _labels(p, end);
+                // The closing brace and what is behind it.
+                uint256 closing = i == 1 ? 0x7d5d : 0x7d2c;
+                word = _word(p);
+                if (word >> 240 != closing) revert IntelJson_Unexpected(bytes32(word), bytes32(closing << 240));
+                p += 2;
             }
-            return (svns, _skip(p, "]", 1));
+            return (svns, p);
+        }
+    }
+
+    /// @dev `category` and `type`.
+    function _labels(uint256 p, uint256 end) private pure returns (uint256) {
+        unchecked {
+            if (_starts(p, ',"category":"', 13)) p = _afterString(p + 13, end);
+            if (_starts(p, ',"type":"', 9)) p = _afterString(p + 9, end);
+            return p;
         }
     }
 
@@ -360,39 +377,26 @@ library IntelJson {
         }
     }
 
-    /// @dev Behind the next quote.
-    function _afterString(uint256 p, uint256 end) private pure returns (uint256 next) {
+    /// @dev Behind the next quote. Without backslashes in it, no other reader can see the string end elsewhere.
+    function _afterString(uint256 p, uint256 end) private pure returns (uint256) {
         unchecked {
-            for (; p < end; p += 32) {
-                uint256 x = _word(p) ^ ONES * 0x22;
-                uint256 quotes = ~((x & LOW) + LOW | x | LOW);
-                if (quotes != 0) {
-                    assembly ("memory-safe") {
-                        next := add(p, add(shr(3, clz(quotes)), 1))
-                    }
-                    return next;
-                }
-            }
-        }
-        revert IntelJson_Unexpected(0, '"');
-    }
-
-    function _checkCharacters(uint256 p, uint256 end) private pure {
-        unchecked {
-            uint256 bad;
             for (; p < end; p += 32) {
                 uint256 word = _word(p);
-                if (end - p < 32) {
-                    // Behind the end: as if spaces.
-                    uint256 rest = 8 * (32 - (end - p));
-                    word = word >> rest << rest | ONES * 0x20 & (1 << rest) - 1;
+                uint256 low = word & LOW;
+                // The highest bit of each byte that is, or is not, what the names say; no sum reaches the next byte.
+                uint256 quotes = ~((low ^ ONES * 0x22) + LOW | word) & HIGH;
+                uint256 plain = low + ONES * 0x60 & (low ^ ONES * 0x5c) + LOW & ~(low + ONES | word) & HIGH;
+                // Whatever stands before the first quote must be plain.
+                if ((plain ^ HIGH) > quotes) revert IntelJson_BadCharacter(bytes32(word));
+                if (quotes != 0) {
+                    uint256 place;
+                    assembly ("memory-safe") {
+                        place := shr(3, clz(quotes))
+                    }
+                    return p + place + 1;
                 }
-                uint256 backslash = word ^ ONES * 0x5c;
-                // Zero in the highest bit: below 0x20, above 0x7e, 0x5c.
-                uint256 good = (word & LOW) + ONES * 0x60 & (backslash & LOW) + LOW & ~((word & LOW) + ONES);
-                bad |= (word | ~good) & HIGH;
             }
-            if (bad != 0) revert IntelJson_BadCharacter();
+            revert IntelJson_Unexpected(0, '"');
         }
     }
 
