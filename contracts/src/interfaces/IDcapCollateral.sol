@@ -5,7 +5,8 @@ pragma solidity ^0.8.30;
 /// @notice What Intel signs about its platforms, posted by anyone, under one pinned root for ever (R4, R21).
 ///
 /// Everything is checked to the root once, when it is posted. What a registration needs again is kept as a digest: whoever
-/// registers brings the parts, which cost less in calldata than in storage. Times are unix seconds; an end is included.
+/// registers brings the parts, which cost less in calldata than in storage. Times are unix seconds. A piece does not count
+/// any more at the time at which it ends, as dcap-qvl has it.
 ///
 /// | piece        | signed by            | kept under                        | replaced by            |
 /// |--------------|----------------------|-----------------------------------|------------------------|
@@ -175,13 +176,13 @@ interface IDcapCollateral {
     /// @notice Everything that a quote rests on: posted, the newest of its key, in its dates, signed by certificates in
     /// their dates, and neither the platform's certificate nor any of those revoked by a list that is in its dates. Reverts for
     /// whatever is not so.
-    /// @return end unix seconds, included: the earliest end among all that, the root's own included
+    /// @return end the last second in which all that holds, the root's own dates included
     function check(Pck calldata pck, TcbInfo calldata tcb, QeIdentity calldata qe) external view returns (uint40 end);
 
     /// @notice The same for a platform that was checked before.
     function checkCollateral(TcbInfo calldata tcb, QeIdentity calldata qe) external view returns (uint40 end);
 
-    /// @notice Posted, and the newest of its key, though it may have ended since.
+    /// @notice Posted, the newest of its key, and signed by what the root has not revoked, though it may have ended since.
     function checkEarlier(TcbInfo calldata tcb, QeIdentity calldata qe) external view;
 
     /// @notice Whether a CA revoked one of its certificates, or the root that CA. Lists in their dates are wanted.
