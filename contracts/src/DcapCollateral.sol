@@ -26,6 +26,7 @@ contract DcapCollateral is IDcapCollateral {
     }
 
     bytes32 public immutable anchor;
+    uint160 private immutable _rootSerial;
     uint40 private immutable _rootNotBefore;
     uint40 private immutable _rootNotAfter;
 
@@ -45,6 +46,7 @@ contract DcapCollateral is IDcapCollateral {
         X509.Certificate memory c = _certificate(root);
         if (c.issuer != c.name || !c.isSignedBy(c.x, c.y)) revert DcapCollateral_BadSignature(anchor);
         if (!c.ca || c.pathLength == 0 || c.usage & CA_USAGE != CA_USAGE) revert DcapCollateral_WrongIssuer(anchor);
+        _rootSerial = c.serial;
         _rootNotBefore = c.notBefore;
         _rootNotAfter = c.notAfter;
         _keepIssuer(anchor, c);
@@ -190,6 +192,7 @@ contract DcapCollateral is IDcapCollateral {
     function _checkCollateral(TcbInfo calldata tcb, QeIdentity calldata qe) private view returns (uint40 end) {
         (bytes32 tcbDigest, bytes32 qeDigest) = _checkCurrent(tcb, qe);
         end = _within(anchor, _rootNotBefore, _rootNotAfter, type(uint40).max);
+        end = _checkNotRevoked(anchor, _rootSerial, end);
         end = _within(tcbDigest, tcb.issuedAt, tcb.nextUpdate, end);
         end = _within(qeDigest, qe.issuedAt, qe.nextUpdate, end);
         end = _checkSigner(tcb.signer, end);
