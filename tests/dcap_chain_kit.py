@@ -114,6 +114,15 @@ def cut(quote: bytes) -> bytes:
     return quote[: found.start() + 6]
 
 
+def quote_head(original: bytes, changed: bytes) -> bytes:
+    """`changed`, cut where `original` is cut."""
+    return changed[: len(cut(original))]
+
+
+def pck_chain(material: Material) -> list[x509.Certificate]:
+    return [x509.load_der_x509_certificate(each) for each in (material.pck, material.ca)]
+
+
 def pem(*certificates: bytes) -> str:
     text = ""
     for each in certificates:
