@@ -290,7 +290,8 @@ class Scene:
 
     async def post(self, quote: bytes, collateral: Collateral) -> None:
         """Everything that a quote rests on, by its operator."""
-        assert (store := self.world.deployment.collateral) is not None
+        store = self.world.deployment.collateral
+        assert store is not None
         sender = Sender(self.rpc, self.world.operator, poll=0.005)
         rounds = posts(collateral, quote_chain(parse_dcap(1, quote)), self.world.root)
         await post_missing(sender, self.source, store, rounds, self.world.root)

@@ -171,7 +171,7 @@ async def _register(settings: HostConfig) -> Enrolled:
         ):
             sender, source = Sender(rpc, account(settings.wallet)), SingleSource(rpc)
             appraisal = open_appraisal(settings.attestation, deployment.chain_id)
-            registrar = make_registrar(appraisal, vouching, deployment, sender, source)
+            registrar = make_registrar(appraisal, deployment, sender, source, vouching)
             if registrar is None:
                 raise Refused(
                     "register.attestation",

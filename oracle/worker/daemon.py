@@ -124,7 +124,7 @@ class Worker:
             sender,
             source,
             deployment,
-            make_registrar(self._appraisal, vouching, deployment, sender, source),
+            make_registrar(self._appraisal, deployment, sender, source, vouching),
             None if config.operator is None else signing_key(config.operator),
             self._on_enclave_change,
             self._now,

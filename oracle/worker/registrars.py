@@ -98,10 +98,10 @@ class DcapRegistrar:
 
 def make_registrar(
     appraisal: Appraisal | None,
-    vouching: Vouching | None,
     deployment: Deployment,
     sender: Sender,
     source: SingleSource,
+    vouching: Vouching | None = None,
 ) -> Registrar | None:
     """None where others register the enclave. Raises Permanent `config.deployment`."""
     if vouching is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oracle.attestation import Collateral, intel_root, parse_evidence
+from oracle.attestation import Collateral, intel_root, parse_dcap
 from oracle.attestation.errors import VerificationError
 from oracle.attestation.onchain.evidence import dcap_challenge, dcap_evidence, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
@@ -71,7 +71,7 @@ def named(runs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
 async def test_a_recorded_quote_gets_its_verdict_and_status_at_its_time(
     intel: Contracts, case: dict[str, Any], run: dict[str, Any]
 ) -> None:
-    parsed = parse_evidence(Tee[case["tee"].upper()], (DATA / case["quote"]).read_bytes())
+    parsed = parse_dcap(Tee[case["tee"].upper()], (DATA / case["quote"]).read_bytes())
     pieces = json.loads((DATA / "collateral" / f"{run['collateral']}.json").read_text())
     collateral = Collateral.from_json(json.dumps(pieces))
     posts = list(intel.posts(Material.read(parsed.raw, pieces, intel_root(), run["now"])).values())
@@ -127,7 +127,7 @@ async def standing(contracts: Contracts, boot: Boot) -> dict[str, Any]:
 
 def identity(contracts: Contracts, boot: Boot) -> tuple[object, ...]:
     """IEnclaveRegistry.Identity, from the evidence alone."""
-    parsed = parse_evidence(boot.case.tee, boot.case.quote)
+    parsed = parse_dcap(boot.case.tee, boot.case.quote)
     of = versions(parsed, Pck.of(quote_chain(parsed)))
     pck = Pck.of(quote_chain(parsed))
     zero = bytes(32)
@@ -135,7 +135,7 @@ def identity(contracts: Contracts, boot: Boot) -> tuple[object, ...]:
 
 
 def challenge(contracts: Contracts, boot: Boot, newer: Case, proof: bytes | None = None) -> Call:
-    parsed = parse_evidence(boot.case.tee, boot.case.quote)
+    parsed = parse_dcap(boot.case.tee, boot.case.quote)
     if proof is None:
         proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), newer.collateral)
     return Call(
@@ -237,7 +237,7 @@ async def test_a_challenge_with_other_versions_is_refused(rpc: Rpc) -> None:
     newer = outdated(boot.case)
     await contracts.keep(documents(contracts, newer))
     weaker = Boot(replace(boot.case, pck=boot.case.authority.platform(pce_svn=12)), boot.signer, boot.sealing_key)
-    parsed = parse_evidence(weaker.case.tee, weaker.case.quote)
+    parsed = parse_dcap(weaker.case.tee, weaker.case.quote)
     proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), newer.collateral)
     call = challenge(contracts, boot, newer, proof)
     assert await contracts.refusal(call) == "EnclaveRegistry_WrongChallenge"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from oracle.attestation import Collateral, intel_root, parse_evidence, verify
+from oracle.attestation import Collateral, intel_root, parse_dcap, verify
 from oracle.attestation.errors import AttestationError
 from oracle.attestation.onchain.evidence import EVIDENCE
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
@@ -79,7 +79,7 @@ def minted_cases() -> dict[str, Case]:
         "tdx5-updated": replace(
             tdx5,
             tcb=replace(tdx5.tcb, levels=updated),
-            body=replace(tdx5.body, tee_tcb_svn2=NEWER),  # type: ignore[call-arg]
+            body=replace(tdx5.body, tee_tcb_svn2=NEWER),  # type: ignore[arg-type]
         ),
     }
 
@@ -197,7 +197,7 @@ def ask_wrapper(base: Base, material: Material) -> str | None:
         return None
     try:
         collateral = Collateral.from_json(json.dumps(material.pieces))
-        verify(parse_evidence(base.tee, material.quote), collateral, material.root, material.now)
+        verify(parse_dcap(base.tee, material.quote), collateral, material.root, material.now)
     except AttestationError as error:
         return str(error.code)
     return None
