@@ -257,13 +257,12 @@ def evidence_link(case: Case) -> str:
             raise Refused("evidence.form", "there are bytes behind the evidence's end")
         beside: Collateral | SnpEndorsements | None
         if isinstance(parsed, ParsedQuote):
-            root, beside = _beside_a_quote(receipt, parsed)
+            root = intel_root() if receipt.root is None else _development_root(receipt.root, receipt.chain.chain_id)
+            _check_listed(receipt, root)
+            beside = _collateral(receipt, parsed, root)
         else:
             root, beside = _brought_along(receipt, parsed)
-        if sha256(root) not in receipt.agreement.tee.anchors:
-            raise Refused(
-                "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
-            )
+            _check_listed(receipt, root)
         case.verified = tuple(verify(parsed, beside, root, time) for time in sorted({min(times), max(times)}))
     except AttestationError as error:
         raise evidence_refusal(error) from None
@@ -273,18 +272,22 @@ def evidence_link(case: Case) -> str:
     return f"{Tee(receipt.evidence.tee).name} evidence under {under}, genuine at {span}"
 
 
-def _beside_a_quote(receipt: Receipt, parsed: ParsedQuote) -> tuple[bytes, Collateral]:
-    """The root (DER) and the collateral, each in its one form."""
-    root = intel_root() if receipt.root is None else _development_root(receipt.root, receipt.chain.chain_id)
+def _check_listed(receipt: Receipt, root: bytes) -> None:
+    if sha256(root) not in receipt.agreement.tee.anchors:
+        raise Refused(
+            "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
+        )
+
+
+def _collateral(receipt: Receipt, parsed: ParsedQuote, root: bytes) -> Collateral:
+    """Each chain in it and in the quote in its one form, up to the root."""
     if receipt.evidence.endorsements:
         raise Refused("evidence.form", "there are certificates beside a quote that holds its own")
     if receipt.collateral is None:
         raise Refused("evidence.form", "there is no collateral beside a quote")
-    if receipt.evidence.voucher is not None:
-        raise Refused("evidence.voucher", "somebody vouches for a quote, which a contract checks itself (R4)")
     quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
     _check_chains(root, (quoted, *receipt.collateral.chains()))
-    return root, receipt.collateral.collateral()
+    return receipt.collateral.collateral()
 
 
 def _brought_along(receipt: Receipt, parsed: SnpReport | NitroDocument) -> tuple[bytes, SnpEndorsements | None]:
