@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.evidence import Voucher
 from enclave_app.protocol.fields import Address, Bytes
 from enclave_app.protocol.structs import Agreement, Chain
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
@@ -28,7 +29,8 @@ class AgreementDocument(Document):
     `contract_signatures` belong to contract wallets (ERC-1271) and are UNCHECKED here: only the chain can say.
 
     `requesters` are the addresses behind `access.requesters`, needed for their proofs; empty where anyone may request.
-    `endpoints` are where brokers answer, by the digest of their HPKE key: hints, as are `storage` and `notes`.
+    `endpoints` are where brokers answer, by the digest of their HPKE key: hints, as are `storage` and `notes`. `verifiers` are
+    hints to what lies behind anchors that are no root's; they count as far as they make one of the agreement's.
     """
 
     format: Literal["enclave-oracle/agreement"] = "enclave-oracle/agreement"
@@ -42,6 +44,7 @@ class AgreementDocument(Document):
     requesters: tuple[Address, ...] = Field(default=(), max_length=MAX_REQUESTERS)
     endpoints: dict[Digest, Uri] = Field(default_factory=dict, max_length=16)
     storage: tuple[Uri, ...] = Field(default=(), max_length=16)
+    verifiers: tuple[Voucher, ...] = Field(default=(), max_length=16)
     notes: str = Field(default="", max_length=4000)
 
     @model_validator(mode="after")
@@ -130,6 +133,7 @@ def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocu
             requesters=result.requesters or other.requesters,
             endpoints={**other.endpoints, **result.endpoints},
             storage=tuple(dict.fromkeys([*result.storage, *other.storage]))[:16],
+            verifiers=tuple(dict.fromkeys([*result.verifiers, *other.verifiers]))[:16],
             notes=result.notes or other.notes,
         )
     return result

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
@@ -25,6 +26,7 @@ from oracle.dataset.seal import load_manifest
 from oracle.files import read_file
 from oracle.keys import read_public_key
 
+_PATH = re.compile(r"(?P<roots>.+?) via (?P<verifier>.+?) under (?P<anchor>.+)")
 _DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
 _ADDRESS = TypeAdapter(Address)
 _URI: TypeAdapter[str | None] = TypeAdapter(Uri | None)
@@ -87,7 +89,19 @@ class References:
             ) from None
         return card
 
-    def anchors(self, text: str, at: str) -> tuple[bytes, ...]:
+    def anchors(self, text: str, at: str) -> tuple[tuple[bytes, ...], tuple[Voucher, ...]]:
+        """The digests that `text` stands for: roots; or, for `ROOTS via MEASUREMENT under ROOTS`, roots and what a verifier
+        enclave with that measurement vouches for, with those verifiers."""
+        path = _PATH.fullmatch(text)
+        if path is None:
+            return self._roots(text, at), ()
+        roots = self._roots(path["roots"], at)
+        measurement = self.measurement(path["verifier"], at)
+        vouchers = tuple(Voucher(anchor=anchor, measurement=measurement) for anchor in self._roots(path["anchor"], at))
+        # Brokers appraise the evidence themselves, under its own root (R13).
+        return (*roots, *(registered_under(root, voucher) for root in roots for voucher in vouchers)), vouchers
+
+    def _roots(self, text: str, at: str) -> tuple[bytes, ...]:
         """The digests of a maker's roots, of a root certificate in a file, or the one that is written there or here."""
         if text in MAKERS:
             return tuple(MAKERS[text])

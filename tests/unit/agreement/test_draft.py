@@ -12,9 +12,12 @@ from eth_hash.auto import keccak
 
 from enclave_app.protocol.bundle import InputColumn, pack
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, TcbStatus
 from oracle.agreement.draft import Deployment, build_draft, draft_agreement
+from oracle.agreement.sign import check_signable
+from oracle.attestation.anchors import INTEL_ROOT_DIGEST, MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.keys import create_wallet, read_public_key, read_wallet
 
@@ -315,3 +318,63 @@ def test_the_chain_comes_from_the_file_or_the_configuration_and_they_must_agree(
     with pytest.raises(Refused) as refused:
         build_draft(case.value, base=case.base, now=case.now, deployment=same)
     assert refused.value.code == "draft.chain"
+
+
+VIA = "amd via 0x" + "5e" * 32 + " under intel"
+
+
+def test_a_path_over_a_verifier_enclave_is_written_out(case: Any) -> None:
+    case.set("enclaves.anchors", [VIA])
+    document = case.draft().document
+    voucher = Voucher(anchor=INTEL_ROOT_DIGEST, measurement=b"\x5e" * 32)
+    roots = tuple(MAKERS["amd"])
+    # The makers' own as well, for the brokers' appraisal.
+    assert document.agreement.tee.anchors == (*roots, *(registered_under(root, voucher) for root in roots))
+    assert document.verifiers == (voucher,)
+
+
+def test_a_verifiers_measurement_can_lie_in_a_file(case: Any) -> None:
+    (case.base / "verifier.txt").write_text("0x" + "5e" * 32 + "\n")
+    case.set("enclaves.anchors", ["amd via verifier.txt under intel"])
+    found = case.draft().document.agreement.tee.anchors
+    case.set("enclaves.anchors", [VIA])
+    assert found == case.draft().document.agreement.tee.anchors
+
+
+@pytest.mark.parametrize("text", ["amd via x under intel", "cpu via 0x" + "5e" * 32 + " under intel", VIA + "?"])
+def test_a_path_that_cannot_be_read_is_refused_at_its_place(case: Any, text: str) -> None:
+    case.set("enclaves.anchors", [text])
+    with pytest.raises(Refused, match=r"enclaves.anchors\[0\]") as refused:
+        case.draft()
+    assert refused.value.code == "draft.reference"
+
+
+@pytest.mark.parametrize(
+    ("anchor", "refused_there"),
+    [
+        (VIA, False),
+        (VIA.replace("intel", "0x" + "de" * 32), True),
+        (VIA.replace("amd", "0x" + "de" * 32), True),
+    ],
+)
+def test_a_path_is_real_only_with_makers_at_both_ends(case: Any, anchor: str, refused_there: bool) -> None:
+    case.set("chain.id", 1)
+    case.set("enclaves.anchors", [anchor])
+    if refused_there:
+        with pytest.raises(Refused) as refused:
+            case.draft()
+        assert refused.value.code == "agreement.development_anchor"
+    else:
+        assert len(case.draft().document.agreement.tee.anchors) == 6
+
+
+def test_a_hint_that_explains_no_anchor_makes_none_real(case: Any) -> None:
+    case.set("chain.id", 1)
+    case.set("enclaves.anchors", [VIA])
+    document = case.draft().document
+    wrong = Voucher(anchor=INTEL_ROOT_DIGEST, measurement=b"\x5f" * 32)
+    check_signable(document)
+    for verifiers in ((), (wrong,)):
+        with pytest.raises(Refused) as refused:
+            check_signable(document.model_copy(update={"verifiers": verifiers}))
+        assert refused.value.code == "agreement.development_anchor"

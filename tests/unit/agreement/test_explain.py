@@ -168,3 +168,14 @@ def test_texts_of_others_cannot_move_the_cursor_or_turn_the_direction(case: Any)
     assert "\x1b" not in notes
     assert "\u202e" not in notes
     assert "safe" in notes
+
+
+@pytest.mark.parametrize("under", ["intel", "0x" + "de" * 32])
+def test_a_verifier_enclave_is_named_with_who_stands_behind_it(case: Any, under: str) -> None:
+    case.set("enclaves.anchors", ["amd via 0x" + "5e" * 32 + f" under {under}"])
+    lines = explain(case.draft().document)
+    text = said(lines, "enclaves")
+    assert (
+        f"the program 0x{'5e' * 32} under {'Intel' if under == 'intel' else 'the development or private root'}" in text
+    )
+    assert ("SIMULATED" in text) == (under != "intel")
