@@ -22,8 +22,9 @@ from oracle.attestation import (
 )
 from oracle.attestation.anchors import MAX_ROOT
 from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
+from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
-from oracle.chain.collateral import post_missing, posts
+from oracle.chain.collateral import post_missing
 from oracle.chain.deploy import Deployment
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
@@ -62,12 +63,12 @@ class DcapRegistrar:
         collateral = self._read()
         try:
             parsed = parse_evidence(evidence.tee, evidence.quote)
-            rounds, encoded = posts(collateral, quote_chain(parsed), self.anchor), dcap_evidence(parsed, collateral)
+            wanted, encoded = posts(collateral, quote_chain(parsed)), dcap_evidence(parsed, collateral)
         except AttestationError as error:
             raise evidence_refusal(error) from None
-        posted = await post_missing(self.sender, self.source, self.store, rounds, self.anchor)
+        posted = await post_missing(self.sender, self.source, self.store, wanted, self.anchor)
         if posted:
-            Log("worker.registrar").info("collateral posted", pieces=", ".join(posted))
+            Log("worker.registrar").info("collateral posted", pieces=", ".join(post.function for post in posted))
         return encoded
 
     def _read(self) -> Collateral:
