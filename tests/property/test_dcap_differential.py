@@ -10,7 +10,6 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,18 +19,30 @@ from oracle.attestation import Collateral, intel_root, parse_evidence, verify
 from oracle.attestation.errors import AttestationError
 from oracle.attestation.onchain.evidence import EVIDENCE
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
-from oracle.attestation.types import Tee
+from oracle.attestation.types import INTEL_NAMES, Tee
 from oracle.chain.abi import load
 from oracle.chain.rpc import Rpc
-from tests.dcap_chain_kit import Contracts, Material, pck_chain, quote_head
+from tests.dcap_chain_kit import Contracts, Material, pck_chain, quote_head, recorded
 from tests.dcap_fixtures import rpc, url
-from tests.dcap_kit import DAY, NOW, TEE_TCB_SVN, Authority, Case, Level, QvlRefused, Span, SvnLevel, sgx_case, tdx_case
+from tests.dcap_kit import (
+    DAY,
+    NOW,
+    TEE_TCB_SVN,
+    Authority,
+    Case,
+    Level,
+    QvlRefused,
+    Span,
+    SvnLevel,
+    TdBody,
+    sgx_case,
+    tdx_case,
+)
 from tests.property import dcap_mutations as mutations
 from tests.property.dcap_mutations import Trial
 
 __all__ = ["rpc", "url"]
 
-DATA = Path(__file__).parent.parent / "data" / "attestation"
 SEED = 20_261_122
 FEW, MANY = 600, 6000
 """Trials; each is one on-chain case at least."""
@@ -79,7 +90,7 @@ def minted_cases() -> dict[str, Case]:
         "tdx5-updated": replace(
             tdx5,
             tcb=replace(tdx5.tcb, levels=updated),
-            body=replace(tdx5.body, tee_tcb_svn2=NEWER),  # type: ignore[call-arg]
+            body=TdBody(later=True, tee_tcb_svn2=NEWER),
         ),
     }
 
@@ -92,15 +103,10 @@ async def bases(rpc: Rpc) -> list[Base]:
             deployed[case.root_der] = await Contracts.deploy(rpc, case.root_der)
         found.append(Base(name, Tee(case.tee), Material.of(case), deployed[case.root_der], case))
     intel = await Contracts.deploy(rpc, intel_root())
-    for case in json.loads((DATA / "cases.json").read_text()):
-        for run in case["verify"]:
-            quote = (DATA / case["quote"]).read_bytes()
-            # Evidence that binds something in its second half is refused whatever else it is, and would show nothing.
-            if run["expected"] != "ok" or case["fields"]["report_data"][64:].strip("0"):
-                continue
-            pieces = json.loads((DATA / "collateral" / f"{run['collateral']}.json").read_text())
-            material = Material.read(quote, pieces, intel_root(), run["now"])
-            found.append(Base(f"{case['name']}@{run['now']}", Tee[case["tee"].upper()], material, intel))
+    for each in recorded():
+        # Evidence that binds something in its second half is refused whatever else it is, and would show nothing.
+        if each.status is not None and not any(parse_evidence(each.tee, each.quote).report_data[32:]):
+            found.append(Base(each.name, each.tee, each.material, intel))
     return found
 
 
@@ -237,8 +243,6 @@ async def compare(rpc: Rpc, trials: int, seed: int) -> Counter[str]:
 
 
 def intel_number(status: str) -> int:
-    from oracle.attestation.types import INTEL_NAMES
-
     return int(INTEL_NAMES[status])
 
 
