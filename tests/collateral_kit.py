@@ -45,9 +45,10 @@ class Node:
         return answer["result"]
 
     def send(self, to: str | None, data: bytes) -> dict[str, Any]:
-        """The receipt. Raises NodeError when the call reverts."""
+        """The receipt. Raises NodeError, and sends nothing, when the call reverts."""
         transaction = {"from": self.account, "data": "0x" + data.hex(), **({"to": to} if to else {})}
-        digest = self.call("eth_sendTransaction", transaction)
+        gas = self.call("eth_estimateGas", transaction)
+        digest = self.call("eth_sendTransaction", {**transaction, "gas": gas})
         deadline = time.monotonic() + 30
         while (receipt := self.call("eth_getTransactionReceipt", digest)) is None:
             assert time.monotonic() < deadline, "anvil does not mine"

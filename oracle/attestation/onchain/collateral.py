@@ -5,6 +5,7 @@ Nothing is checked here that the contract checks again; the structs that it keep
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,8 @@ def posts(collateral: Collateral, pck_chain: Sequence[x509.Certificate] = ()) ->
         for digest, each in {certificate_digest(each): each for each in (ca, tcb_chain[0], qe_chain[0])}.items()
     ]
     calls += [
-        _crl(collateral.root_ca_crl, certificate_digest(crl_chain[-1])),
+        # The root's list stands under the anchor, which is the digest of the whole certificate.
+        _crl(collateral.root_ca_crl, hashlib.sha256(_der(crl_chain[-1])).digest()),
         _crl(collateral.pck_crl, certificate_digest(ca)),
     ]
     if pck_chain:
