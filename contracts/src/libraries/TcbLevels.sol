@@ -28,12 +28,18 @@ library TcbLevels {
         pure
         returns (uint8 status)
     {
-        _checkPlatform(v, proof);
+        IDcapCollateral.TcbInfo calldata tcb = proof.tcb;
+        IDcapCollateral.QeIdentity calldata identity = proof.qe;
+        if (tcb.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(tcb.tee, v.tee);
+        if (identity.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(identity.tee, v.tee);
+        if (tcb.fmspc != v.fmspc) revert IDcapVerifier.DcapVerifier_WrongFmspc(tcb.fmspc, v.fmspc);
+        if (tcb.pceId != v.pceId) revert IDcapVerifier.DcapVerifier_WrongPceId(tcb.pceId, v.pceId);
+
         IDcapCollateral.TcbLevel[] calldata levels = proof.levels;
-        if (levels.length == 0 || _hash(levels, proof.rest) != proof.tcb.levels) {
+        if (levels.length == 0 || _hash(levels, proof.rest) != tcb.levels) {
             revert IDcapVerifier.DcapVerifier_WrongLevels();
         }
-        uint8 qe = _qeStatus(v.qeSvn, proof.qe.levels);
+        uint8 qe = _qeStatus(v.qeSvn, identity.levels);
         uint256 last = levels.length - 1;
         uint256 met = _firstMet(v, v.teeTcbSvn, levels);
         if (met > last) revert IDcapVerifier.DcapVerifier_LevelNotMet(last);
@@ -44,7 +50,7 @@ library TcbLevels {
             return converge(status, qe);
         }
 
-        if (_hash(proof.modules) != proof.tcb.modules) {
+        if (_hash(proof.modules) != tcb.modules) {
             revert IDcapVerifier.DcapVerifier_WrongModules();
         }
         bool relaunchable = v.teeTcbSvn2 != 0 && v.teeTcbSvn2 != v.teeTcbSvn;
@@ -84,14 +90,6 @@ library TcbLevels {
         bool configuration = launch == TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED
             || current == TcbStatus.CONFIGURATION_NEEDED || current == TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED;
         return configuration ? TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED : TcbStatus.TD_RELAUNCH_ADVISED;
-    }
-
-    function _checkPlatform(IDcapVerifier.Versions memory v, IDcapVerifier.Proof calldata proof) private pure {
-        uint8 tee = v.tee;
-        if (proof.tcb.tee != tee) revert IDcapVerifier.DcapVerifier_WrongTee(proof.tcb.tee, tee);
-        if (proof.qe.tee != tee) revert IDcapVerifier.DcapVerifier_WrongTee(proof.qe.tee, tee);
-        if (proof.tcb.fmspc != v.fmspc) revert IDcapVerifier.DcapVerifier_WrongFmspc(proof.tcb.fmspc, v.fmspc);
-        if (proof.tcb.pceId != v.pceId) revert IDcapVerifier.DcapVerifier_WrongPceId(proof.tcb.pceId, v.pceId);
     }
 
     /// @dev Words are hashed as they stand: one with bits beyond its type gives the hash of nothing that was posted.

@@ -40,6 +40,16 @@ contract LevelsTest is DcapKit {
         verifier.judge(proof);
     }
 
+    function test_theStoreIsAskedForExactlyWhatWasBrought() public {
+        Case memory c = tdxCase(4);
+        IDcapVerifier.Evidence memory e = evidenceOf(c);
+        vm.expectCall(address(store), abi.encodeCall(IDcapCollateral.check, (e.pck, e.current.tcb, e.current.qe)));
+        verifier.verify(abi.encode(e));
+        vm.expectCall(address(store), abi.encodeCall(IDcapCollateral.checkCollateral, (e.current.tcb, e.current.qe)));
+        vm.expectCall(address(store), abi.encodeCall(IDcapCollateral.isRevoked, (c.pck.issuer, c.pck.serial)));
+        verifier.judge(challengeOf(c));
+    }
+
     function test_theLevelThatIsMetGivesTheStatus(uint8 status, uint256 above) public {
         status = uint8(bound(status, 1, STATUSES));
         Case memory c = sgxCase();
