@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +18,10 @@ from eth_abi.abi import encode
 
 from oracle.attestation import Collateral, intel_root, parse_evidence, verify
 from oracle.attestation.errors import AttestationError
-from oracle.attestation.onchain.evidence import EVIDENCE
+from oracle.attestation.onchain.evidence import EVIDENCE, dcap_evidence
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
 from oracle.attestation.types import INTEL_NAMES, Tee
-from oracle.chain.abi import load
+from oracle.chain.abi import Log, load
 from oracle.chain.rpc import Rpc
 from tests.dcap_chain_kit import Contracts, Material, pck_chain, quote_head, recorded
 from tests.dcap_fixtures import rpc, url
@@ -44,7 +45,7 @@ from tests.property.dcap_mutations import Trial
 __all__ = ["rpc", "url"]
 
 SEED = 20_261_122
-FEW, MANY = 600, 6000
+FEW, MANY = 500, 5000
 """Trials; each is one on-chain case at least."""
 NEWER = TEE_TCB_SVN[:2] + b"\x05" + TEE_TCB_SVN[3:]
 
@@ -147,17 +148,13 @@ async def ask_chain(base: Base, material: Material) -> Verdict:
     contracts = base.contracts
     posts = list(contracts.posts(material).values())
     outcomes = await contracts.simulate(posts, material.now)
-    showings = list(show_all(base, material, posted_pck(outcomes_logs(outcomes))))
+    showings = show_all(base, material, posted_pck([log for each in outcomes for log in each.logs]))
     judged = (await contracts.simulate([*posts, *map(contracts.verify, showings)], material.now))[len(posts) :]
     refusals = [each.refusal for each in outcomes + judged if each.refusal is not None]
     return Verdict([each.claims for each in judged if each.ok], refusals)
 
 
-def outcomes_logs(outcomes: list[Any]) -> list[Any]:
-    return [log for outcome in outcomes for log in outcome.logs]
-
-
-def posted_pck(logs: list[Any]) -> dict[str, Any] | None:
+def posted_pck(logs: Sequence[Log]) -> dict[str, Any] | None:
     """The parts of the PCK certificate as the contract itself read them."""
     for log in logs:
         event = load("DcapCollateral").event(log)
@@ -256,6 +253,20 @@ async def test_the_chain_accepts_nothing_that_dcap_qvl_refuses(rpc: Rpc, capsys:
     report(counts, capsys)
     assert counts["chain accepted"] > FEW // 10
     assert counts["dcap-qvl accepted"] < FEW
+
+
+async def test_no_byte_of_the_evidence_can_be_changed_into_other_claims(rpc: Rpc) -> None:
+    for base in await bases(rpc):
+        contracts, material = base.contracts, base.material
+        posts = list(contracts.posts(material).values())
+        evidence = dcap_evidence(parse_evidence(base.tee, material.quote), base.collateral)
+        rng = random.Random(f"{SEED}/{base.name.split('@')[0]}")
+        calls = [contracts.verify(mutations.flipped(rng, evidence)[0]) for _ in range(60)]
+        whole, *found = (await contracts.simulate([*posts, contracts.verify(evidence), *calls], material.now))[
+            len(posts) :
+        ]
+        assert all(each.claims == whole.claims for each in found if each.ok), base.name
+        assert not all(each.ok for each in found), base.name
 
 
 @pytest.mark.slow
