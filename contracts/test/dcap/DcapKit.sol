@@ -198,7 +198,7 @@ abstract contract DcapKit is Deploy {
     }
 
     function versionsOf(Case memory c) internal pure returns (IDcapVerifier.Versions memory v) {
-        v.tee = c.pck.fmspc == 0 ? 0 : c.body.length == 384 ? TeeKind.SGX : TeeKind.TDX;
+        v.tee = c.body.length == 384 ? TeeKind.SGX : TeeKind.TDX;
         v.fmspc = c.pck.fmspc;
         v.pceId = c.pck.pceId;
         v.cpuSvn = c.pck.cpuSvn;

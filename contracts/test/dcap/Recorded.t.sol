@@ -1,25 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {IDcapCollateral} from "../../src/interfaces/IDcapCollateral.sol";
 import {IDcapVerifier} from "../../src/interfaces/IDcapVerifier.sol";
 import {IEvidenceVerifier} from "../../src/interfaces/IEvidenceVerifier.sol";
-import {Deploy} from "../utils/Deploy.sol";
-import {DcapHarness} from "../utils/DcapHarness.sol";
-import {GrantedCollateral} from "../utils/GrantedCollateral.sol";
+import {DcapKit} from "./DcapKit.sol";
 
 /// @notice Quotes of real machines, from `tests/vectors/dcap.json`: what Python tells the contract, and what both make of it.
-contract RecordedTest is Deploy {
+contract RecordedTest is DcapKit {
     string private constant PATH = "tests/vectors/dcap.json";
 
-    GrantedCollateral private store = new GrantedCollateral();
-    DcapHarness private verifier =
-        DcapHarness(deploy("DcapHarness.sol:DcapHarness", abi.encode(IDcapCollateral(address(store)))));
     string private json = vm.readFile(PATH);
 
     function test_everyRecordedQuoteGivesTheClaimsOfTheOffChainVerifier() public view {
         uint256 count;
-        for (; vm.keyExistsJson(json, _case(count)); ++count) {
+        for (; vm.keyExistsJson(json, _at(count)); ++count) {
             string memory name = vm.parseJsonString(json, _key(count, "name"));
             (IEvidenceVerifier.Claims memory claims, bytes32 second) =
                 verifier.verifyAnyReportData(vm.parseJsonBytes(json, _key(count, "evidence")));
@@ -65,11 +59,25 @@ contract RecordedTest is Deploy {
         assertTrue(refused != 0 && refused != 6);
     }
 
-    function _case(uint256 index) private pure returns (string memory) {
+    /// @dev R3. Their bodies differ in every byte, so no two registers can be mixed up.
+    function test_measurementsAreThoseOfPython() public view {
+        Case memory c = sgxCase();
+        c.body = vm.parseJsonBytes(json, ".measurements[0].body");
+        assertEq(check(c).measurement, vm.parseJsonBytes32(json, ".measurements[0].measurement"));
+        c = tdxCase(4);
+        bytes memory body = vm.parseJsonBytes(json, ".measurements[1].body");
+        // TDATTRIBUTES to RTMR3. What lies around them says which module runs, and has to be a module's.
+        for (uint256 i = TD_ATTRIBUTES; i < TD_REPORT_DATA_AT; ++i) {
+            c.body[i] = body[i];
+        }
+        assertEq(check(c).measurement, vm.parseJsonBytes32(json, ".measurements[1].measurement"));
+    }
+
+    function _at(uint256 index) private pure returns (string memory) {
         return string.concat(".cases[", vm.toString(index), "]");
     }
 
     function _key(uint256 index, string memory name) private pure returns (string memory) {
-        return string.concat(_case(index), ".", name);
+        return string.concat(_at(index), ".", name);
     }
 }
