@@ -151,8 +151,8 @@ contract DcapVerifier is IDcapVerifier {
         return sha256(abi.encode(SVN_TAG, v));
     }
 
-    /// @dev abi.decode would copy all of it. Wherever the offset points, it is the caller's own calldata that is read, and each
-    /// part of it is checked as if it had been copied.
+    /// @dev abi.decode would copy all of it. Wherever an offset points, it is the caller's own calldata that is read, or the zeros
+    /// around it: nothing is signed or posted that begins with those.
     function _evidence(bytes calldata evidence) private pure returns (Evidence calldata e) {
         assembly ("memory-safe") {
             e := add(evidence.offset, calldataload(evidence.offset))
