@@ -31,10 +31,13 @@ class Post:
     posted: tuple[Any, ...]
 
 
-def posts(collateral: Collateral, chain: Sequence[x509.Certificate], anchor: bytes) -> tuple[tuple[Post, ...], ...]:
+def posts(
+    collateral: Collateral, chain: Sequence[x509.Certificate] | None, anchor: bytes
+) -> tuple[tuple[Post, ...], ...]:
     """Everything that a platform's evidence rests on, in rounds: each needs those before it. `chain` is its PCK chain, leaf
-    first, `anchor` the root's digest. Raises CollateralError, VerificationError."""
-    ca, pck = chain[1], Pck.of(chain)
+    first, or None for collateral alone; `anchor` the root's digest. Raises CollateralError, VerificationError."""
+    ca = pem_chain(collateral.pck_crl_issuer_chain)[0] if chain is None else chain[1]
+    certified = [] if chain is None else [_pck(chain)]
     signer = pem_chain(collateral.tcb_info_issuer_chain)[0]
     qe_signer = pem_chain(collateral.qe_identity_issuer_chain)[0]
     tcb, qe = TcbInfo.of(collateral), QeIdentity.of(collateral)
@@ -44,11 +47,9 @@ def posts(collateral: Collateral, chain: Sequence[x509.Certificate], anchor: byt
         for digest, each in issuers.items()
     ]
     second = [
-        Post(
-            "PCK certificate", ("isPck", pck.digest), bool, ("postPck", chain[0].public_bytes(Encoding.DER), pck.issuer)
-        ),
+        *certified,
         _crl("root CRL", bytes.fromhex(collateral.root_ca_crl), anchor),
-        _crl("PCK CRL", bytes.fromhex(collateral.pck_crl), pck.issuer),
+        _crl("PCK CRL", bytes.fromhex(collateral.pck_crl), certificate_digest(ca)),
         Post(
             "TCB info",
             ("tcbInfo", tcb.tee, tcb.fmspc, tcb.evaluation),
@@ -100,6 +101,38 @@ async def post_missing(
     return tuple(done)
 
 
+async def on_chain(source: Source, store: str, collateral: Collateral) -> dict[str, str]:
+    """Of each piece, by the names of `oracle.collateral.pieces`: `yes`, `older` or `newer` for another issue of it, `no`."""
+    tcb, qe = TcbInfo.of(collateral), QeIdentity.of(collateral)
+    ca, root = pem_chain(collateral.pck_crl_issuer_chain)[:2]
+    signers = [pem_chain(each)[0] for each in (collateral.tcb_info_issuer_chain, collateral.qe_identity_issuer_chain)]
+    issuers = {"PCK CA": ca, "TCB signing certificate": signers[0], "QE identity's signing certificate": signers[1]}
+    lists = {"PCK CRL": (collateral.pck_crl, ca), "root CRL": (collateral.root_ca_crl, root)}
+    asked: dict[str, tuple[Any, ...]] = {
+        "TCB info": ("tcbInfo", tcb.tee, tcb.fmspc, tcb.evaluation),
+        "QE identity": ("qeIdentity", qe.tee, qe.evaluation),
+        **{name: ("crl", certificate_digest(issuer)) for name, (_, issuer) in lists.items()},
+        **{name: ("issuer", certificate_digest(each)) for name, each in issuers.items()},
+        "root": ("anchor",),
+    }
+    contract, head = load(STORE), await _head(source)
+    answers = await source.calls([Call(store, contract.call(*each)) for each in asked.values()], head)
+    kept = {name: contract.result(call[0], a) for (name, call), a in zip(asked.items(), answers, strict=True)}
+    found = {
+        "TCB info": _compared(kept["TCB info"][1], tcb.issued_at),
+        "QE identity": _compared(kept["QE identity"][1], qe.issued_at),
+        "root": "yes" if kept["root"] == certificate_digest(root) else "no",
+    }
+    found |= {name: _compared(kept[name]["issuedAt"], _issued(bytes.fromhex(crl))) for name, (crl, _) in lists.items()}
+    return found | {name: "yes" if _is_issuer(kept[name]) else "no" for name in issuers}
+
+
+def _compared(kept: int, ours: int) -> str:
+    if kept == 0:
+        return "no"
+    return "yes" if kept == ours else "newer" if kept > ours else "older"
+
+
 async def is_newest(source: Source, store: str, collateral: Collateral) -> bool:
     """Whether the store keeps exactly this TCB info and QE identity under their keys, which is what counts there."""
     contract, tcb, qe = load(STORE), TcbInfo.of(collateral), QeIdentity.of(collateral)
@@ -130,6 +163,15 @@ def _is_issuer(kept: Any) -> bool:
     return any(kept["x"])
 
 
+def _pck(chain: Sequence[x509.Certificate]) -> Post:
+    pck, der = Pck.of(chain), chain[0].public_bytes(Encoding.DER)
+    return Post("PCK certificate", ("isPck", pck.digest), bool, ("postPck", der, pck.issuer))
+
+
 def _crl(name: str, der: bytes, issuer: bytes) -> Post:
-    issued = int(x509.load_der_x509_crl(der).last_update_utc.timestamp())
+    issued = _issued(der)
     return Post(name, ("crl", issuer), lambda kept: bool(kept["issuedAt"] >= issued), ("postCrl", der, issuer))
+
+
+def _issued(crl: bytes) -> int:
+    return int(x509.load_der_x509_crl(crl).last_update_utc.timestamp())

@@ -120,7 +120,7 @@ def test_status_says_when_what_ends_and_fails_ahead_of_it(place: Place) -> None:
     assert (found["platform"], found["evaluation"]) == (NAME, 17)
     assert found["days_left"] == found["pieces"][0]["days_left"] == pytest.approx(30, abs=0.1)
     names = {each["name"] for each in found["pieces"]}
-    lists = {"PCK revocation list", "root's revocation list"}
+    lists = {"PCK CRL", "root CRL"}
     assert names == {"TCB info", "QE identity", *lists, "TCB signing certificate", "PCK CA", "root"}
     assert status(file, "--warn-days", 29)["ok"]
     assert not status(file, "--warn-days", 31, code=1)["ok"]
