@@ -60,9 +60,10 @@ from enclave_app.protocol.structs import (
 )
 from oracle.agreement.enclave import identity_of
 from oracle.attestation import Collateral, Verified, parse_evidence, verify
+from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.chain.abi import load
-from oracle.chain.collateral import post_missing, posts
+from oracle.chain.collateral import post_missing
 from oracle.chain.deploy import Deployment, deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender
@@ -290,9 +291,11 @@ class Scene:
 
     async def post(self, quote: bytes, collateral: Collateral) -> None:
         """Everything that a quote rests on, by its operator."""
-        store, sender = self.world.deployment.collateral, Sender(self.rpc, self.world.operator, poll=0.005)
-        rounds = posts(collateral, quote_chain(parse_evidence(1, quote)), self.world.root)
-        await post_missing(sender, self.source, store, rounds, self.world.root)
+        store = self.world.deployment.collateral
+        assert store is not None
+        sender = Sender(self.rpc, self.world.operator, poll=0.005)
+        wanted = posts(collateral, quote_chain(parse_evidence(1, quote)))
+        await post_missing(sender, self.source, store, wanted, self.world.root)
 
     async def registration(
         self,

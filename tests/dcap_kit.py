@@ -316,7 +316,7 @@ class Crl:
 
 @dataclass(frozen=True)
 class Case:
-    """A quote of one platform, and the collateral it is judged by."""
+    """A quote of one platform, and the collateral it is judged by. The two texts stand for what `tcb` and `qe` would write."""
 
     authority: Authority
     pck: Issuer
@@ -328,6 +328,8 @@ class Case:
     auth: bytes = AUTH
     root_crl: Crl = Crl()
     pck_crl: Crl = Crl()
+    tcb_text: str | None = None
+    qe_text: str | None = None
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def __repr__(self) -> str:
@@ -396,16 +398,17 @@ class Case:
         """The nine strings of QuoteCollateralV3."""
         authority = self.authority
         signers = pem(authority.signer, authority.root)
+        tcb, qe = self.tcb_text or self.tcb.text, self.qe_text or self.qe.text
         return {
             "pck_crl_issuer_chain": pem(authority.ca, authority.root),
             "root_ca_crl": self.root_crl.encode(authority.root).hex(),
             "pck_crl": self.pck_crl.encode(authority.ca).hex(),
             "tcb_info_issuer_chain": signers,
-            "tcb_info": self.tcb.text,
-            "tcb_info_signature": authority.sign(self.tcb.text),
+            "tcb_info": tcb,
+            "tcb_info_signature": authority.sign(tcb),
             "qe_identity_issuer_chain": signers,
-            "qe_identity": self.qe.text,
-            "qe_identity_signature": authority.sign(self.qe.text),
+            "qe_identity": qe,
+            "qe_identity_signature": authority.sign(qe),
         }
 
     @property

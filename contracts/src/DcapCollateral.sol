@@ -26,6 +26,7 @@ contract DcapCollateral is IDcapCollateral {
     }
 
     bytes32 public immutable anchor;
+    uint160 private immutable _rootSerial;
     uint40 private immutable _rootNotBefore;
     uint40 private immutable _rootNotAfter;
 
@@ -45,6 +46,7 @@ contract DcapCollateral is IDcapCollateral {
         X509.Certificate memory c = _certificate(root);
         if (c.issuer != c.name || !c.isSignedBy(c.x, c.y)) revert DcapCollateral_BadSignature(anchor);
         if (!c.ca || c.pathLength == 0 || c.usage & CA_USAGE != CA_USAGE) revert DcapCollateral_WrongIssuer(anchor);
+        _rootSerial = c.serial;
         _rootNotBefore = c.notBefore;
         _rootNotAfter = c.notAfter;
         _keepIssuer(anchor, c);
@@ -54,8 +56,10 @@ contract DcapCollateral is IDcapCollateral {
 
     /// @inheritdoc IDcapCollateral
     function postIssuer(bytes calldata certificate) external returns (bytes32 issuer_) {
-        issuer_ = sha256(certificate);
         X509.Certificate memory c = _certificate(certificate);
+        // Anyone can write its signature another way. Were it the same certificate twice, its revocation list could be rolled
+        // back under the second, and a document posted under it would be nobody's.
+        issuer_ = c.digest;
         Issuer storage root = _issuers[anchor];
         if (c.issuer != root.name) revert DcapCollateral_UnknownIssuer(c.issuer);
         if (!c.isSignedBy(root.x, root.y)) revert DcapCollateral_BadSignature(anchor);
@@ -91,9 +95,11 @@ contract DcapCollateral is IDcapCollateral {
         CrlParser.List memory list = CrlParser.parse(p, end);
         if (list.issuer != by.name) revert DcapCollateral_UnknownIssuer(list.issuer);
         if (!P256.verify(list.digest, list.r, list.s, by.x, by.y)) revert DcapCollateral_BadSignature(issuer_);
-        uint40 known = _crls[issuer_].issuedAt;
-        if (list.issuedAt <= known) revert DcapCollateral_NotNewer(list.issuedAt, known);
-        address serials = list.serials == list.serialsEnd ? address(0) : CodeStore.write(list.serials, list.serialsEnd);
+        Crl memory known = _crls[issuer_];
+        if (list.issuedAt <= known.issuedAt) revert DcapCollateral_NotNewer(list.issuedAt, known.issuedAt);
+        address serials = list.serials == list.serialsEnd
+            ? address(0)
+            : CodeStore.write(list.serials, list.serialsEnd, known.serials);
         _crls[issuer_] = Crl(list.issuedAt, list.nextUpdate, serials);
         emit CrlPosted(issuer_, list.issuedAt, list.nextUpdate, (list.serialsEnd - list.serials) / 20);
     }
@@ -103,8 +109,8 @@ contract DcapCollateral is IDcapCollateral {
         external
         returns (bytes32 digest)
     {
-        _checkSignature(json, signature, signer);
         (uint256 p, uint256 end) = _load(json);
+        _checkSignature(X509.hash(p, end), signature, signer);
         TcbInfo memory info = IntelJson.tcbInfo(p, end);
         info.signer = signer;
         digest = Digests.ofMemory(info);
@@ -117,8 +123,8 @@ contract DcapCollateral is IDcapCollateral {
         external
         returns (bytes32 digest)
     {
-        _checkSignature(json, signature, signer);
         (uint256 p, uint256 end) = _load(json);
+        _checkSignature(X509.hash(p, end), signature, signer);
         QeIdentity memory qe = IntelJson.qeIdentity(p, end);
         qe.signer = signer;
         digest = Digests.ofMemory(qe);
@@ -186,6 +192,7 @@ contract DcapCollateral is IDcapCollateral {
     function _checkCollateral(TcbInfo calldata tcb, QeIdentity calldata qe) private view returns (uint40 end) {
         (bytes32 tcbDigest, bytes32 qeDigest) = _checkCurrent(tcb, qe);
         end = _within(anchor, _rootNotBefore, _rootNotAfter, type(uint40).max);
+        end = _checkNotRevoked(anchor, _rootSerial, end);
         end = _within(tcbDigest, tcb.issuedAt, tcb.nextUpdate, end);
         end = _within(qeDigest, qe.issuedAt, qe.nextUpdate, end);
         end = _checkSigner(tcb.signer, end);
@@ -235,25 +242,22 @@ contract DcapCollateral is IDcapCollateral {
         return stop < end ? stop : end;
     }
 
-    function _checkSignature(bytes calldata json, bytes calldata signature, bytes32 signer) private view {
-        Issuer storage by = _issuer(signer, false);
-        if (
-            signature.length != 64
-                || !P256.verify(sha256(json), bytes32(signature), bytes32(signature[32:]), by.x, by.y)
-        ) {
-            revert DcapCollateral_BadSignature(signer);
-        }
-    }
-
     /// @dev What the root revoked cannot post, or it could block a key with a date far ahead.
-    function _issuer(bytes32 digest, bool ca) private view returns (Issuer storage by) {
-        by = _issuers[digest];
-        if (by.serial == 0) revert DcapCollateral_UnknownIssuer(digest);
-        if (by.ca != ca) revert DcapCollateral_WrongIssuer(digest);
+    function _checkSignature(bytes32 digest, bytes calldata signature, bytes32 signer) private view {
+        Issuer storage by = _issuer(signer, false);
         address serials = _crls[anchor].serials;
         if (serials != address(0) && CodeStore.contains(serials, by.serial)) {
             revert DcapCollateral_Revoked(anchor, by.serial);
         }
+        if (signature.length != 64 || !P256.verify(digest, bytes32(signature), bytes32(signature[32:]), by.x, by.y)) {
+            revert DcapCollateral_BadSignature(signer);
+        }
+    }
+
+    function _issuer(bytes32 digest, bool ca) private view returns (Issuer storage by) {
+        by = _issuers[digest];
+        if (by.serial == 0) revert DcapCollateral_UnknownIssuer(digest);
+        if (by.ca != ca) revert DcapCollateral_WrongIssuer(digest);
     }
 
     function _keep(bytes32 key, bytes32 digest, uint40 issuedAt) private {

@@ -51,8 +51,9 @@ contract DcapVerifier is IDcapVerifier {
         DcapQuote.checkSignatures(quote, q, e.pck.x, e.pck.y);
         Versions memory v = _versions(quote, q, e.pck);
 
-        claims.judgement = _judgement(e.current, collateral.check(e.pck, e.current.tcb, e.current.qe));
-        claims.judgement.tcbStatus = _status(quote, q, v, e.current);
+        Proof calldata current = e.current;
+        claims.judgement = _judgement(current, _check(e.pck, current.tcb, current.qe));
+        claims.judgement.tcbStatus = _status(quote, q, v, current);
         if (e.earlier.length != 0) _addEarlier(claims.judgement, quote, q, v, e.earlier);
 
         claims.anchor = _anchor;
@@ -61,6 +62,36 @@ contract DcapVerifier is IDcapVerifier {
         claims.platform = e.pck.platform;
         claims.svnDigest = _digest(v);
         (claims.reportData, unused) = DcapQuote.reportData(quote, q);
+    }
+
+    /// @dev `collateral.check(pck, tcb, qe)` with the words as they stand: encoding them anew checks each one's type, which the
+    /// store's digests do. Static structs lie where they are; only `levels` of the QE identity moves.
+    function _check(
+        IDcapCollateral.Pck calldata pck,
+        IDcapCollateral.TcbInfo calldata tcb,
+        IDcapCollateral.QeIdentity calldata qe
+    ) private view returns (uint40 end) {
+        address store = address(collateral);
+        bytes4 selector = IDcapCollateral.check.selector;
+        uint256[] calldata levels = qe.levels;
+        assembly ("memory-safe") {
+            let input := mload(0x40)
+            mstore(input, selector)
+            let words := add(input, 4)
+            calldatacopy(words, pck, 0x160)
+            calldatacopy(add(words, 0x160), tcb, 0x140)
+            mstore(add(words, 0x2a0), 0x2c0) // where the QE identity is
+            calldatacopy(add(words, 0x2c0), qe, 0x180)
+            mstore(add(words, 0x400), 0x180) // where its levels are
+            mstore(add(words, 0x440), levels.length)
+            calldatacopy(add(words, 0x460), levels.offset, shl(5, levels.length))
+            // The constructor has seen that there is a store.
+            if iszero(staticcall(gas(), store, input, add(0x464, shl(5, levels.length)), 0, 0x20)) {
+                returndatacopy(input, 0, returndatasize())
+                revert(input, returndatasize())
+            }
+            end := mload(0)
+        }
     }
 
     function _addEarlier(

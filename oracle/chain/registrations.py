@@ -15,7 +15,7 @@ from oracle.attestation.onchain.evidence import Versions, versions
 from oracle.attestation.onchain.structs import PCK, QE_IDENTITY, TCB_INFO, TCB_LEVEL, TDX_MODULE, Pck
 from oracle.attestation.quote import MAX_QUOTE_BYTES
 from oracle.chain.abi import load
-from oracle.chain.collateral import STORE
+from oracle.chain.collateral import STORE, store_of
 from oracle.chain.deploy import Deployment
 from oracle.chain.enclaves import RegisteredEnclave
 from oracle.chain.events import get_logs, topic
@@ -94,7 +94,7 @@ async def _issuers(
 
 async def _ask(source: SingleSource, deployment: Deployment, calls: list[tuple[Any, ...]], at: Block) -> list[Any]:
     contract = load(STORE)
-    answers = await source.calls([Call(deployment.collateral, contract.call(*each)) for each in calls], at)
+    answers = await source.calls([Call(store_of(deployment), contract.call(*each)) for each in calls], at)
     return [contract.result(each[0], answer) for each, answer in zip(calls, answers, strict=True)]
 
 

@@ -182,23 +182,19 @@ def post(
 
     async def send() -> list[dict[str, Any]]:
         from oracle.attestation.collateral import pem_chain
+        from oracle.attestation.onchain.collateral import posts
         from oracle.attestation.onchain.structs import certificate_digest
-        from oracle.chain.collateral import post_missing, posts
+        from oracle.chain.collateral import NAMES, post_missing, store_of
         from oracle.collateral.platform import quoted_chain
 
-        chain = None if parsed is None else quoted_chain(parsed)
+        chain = () if parsed is None else tuple(quoted_chain(parsed))
         done = []
         async with make_client(settings, wallet=wallet) as client:
             for path, collateral in found:
                 anchor = certificate_digest(pem_chain(collateral.pck_crl_issuer_chain)[-1])
-                rounds = posts(collateral, chain, anchor)
-                store = settings.deployment.collateral
-                done.append(
-                    {
-                        "file": str(path),
-                        "posted": await post_missing(client.sender, client.source, store, rounds, anchor),
-                    }
-                )
+                store = store_of(settings.deployment)
+                sent = await post_missing(client.sender, client.source, store, posts(collateral, chain), anchor)
+                done.append({"file": str(path), "posted": [NAMES[each.function] for each in sent]})
         return done
 
     with screen.busy("waiting for the chain"):
@@ -239,11 +235,11 @@ def _standing_of(
 
 async def _kept(config: Path, collateral: Collateral, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The pieces with what the contracts' store has of each."""
-    from oracle.chain.collateral import on_chain
+    from oracle.chain.collateral import on_chain, store_of
 
     settings = read_config(config)
     async with make_client(settings) as client:
-        found = await on_chain(client.source, settings.deployment.collateral, collateral)
+        found = await on_chain(client.source, store_of(settings.deployment), collateral)
     return [{**part, "on_chain": found[part["name"]]} for part in parts]
 
 

@@ -144,9 +144,10 @@ def _days(seconds: int) -> float:
 async def _challenge(settings: ClientConfig, wallet: SigningKey, signer: str, place: Path) -> dict[str, Any]:
     from oracle.attestation import Collateral
     from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
+    from oracle.attestation.onchain.collateral import posts
     from oracle.attestation.onchain.evidence import dcap_challenge
     from oracle.chain.abi import load
-    from oracle.chain.collateral import post_missing, posts
+    from oracle.chain.collateral import NAMES, post_missing, store_of
     from oracle.chain.enclaves import registered_enclaves
     from oracle.chain.reader import EnclaveReader
     from oracle.chain.registrations import shown_evidence
@@ -164,8 +165,8 @@ async def _challenge(settings: ClientConfig, wallet: SigningKey, signer: str, pl
         shown = await shown_evidence(client.source, deployment, enclave, head)
         if shown is None:
             raise Refused("challenge.evidence", "its registration was not shown DCAP evidence that can be read back")
-        rounds = posts(collateral, None, enclave.anchor)
-        posted = await post_missing(client.sender, client.source, deployment.collateral, rounds, enclave.anchor)
+        store = store_of(deployment)
+        posted = await post_missing(client.sender, client.source, store, posts(collateral), enclave.anchor)
         proof = dcap_challenge(shown.versions, collateral)
         call = load("EnclaveRegistry").call(
             "challenge", enclave.anchor, signer, enclave.record.identity, deployment.verifiers["dcap"], proof
@@ -180,7 +181,7 @@ async def _challenge(settings: ClientConfig, wallet: SigningKey, signer: str, pl
     before = enclave.record.standing
     return {
         "signer": signer,
-        "posted": list(posted),
+        "posted": [NAMES[each.function] for each in posted],
         "tcb_status_was": TcbStatus(before.tcb_status),
         "evaluation_was": before.evaluation,
         "tcb_status": None if now is None else TcbStatus(now.standing.tcb_status),

@@ -1,4 +1,4 @@
-"""Evidence at EnclaveRegistry, its verifiers and their collateral: each case relays a registration that is right but for one thing (R2, R4).
+"""Evidence at EnclaveRegistry, its verifiers and their collateral: each case relays what is right but for one thing (R2, R4).
 
 Whoever relays one is the host or anybody: nothing but what it carries decides.
 """
@@ -305,6 +305,7 @@ def older_list(scene: Scene) -> tuple[Any, ...]:
 )
 async def test_collateral_of_its_own(scene: Scene, refused: Refused, post: Any) -> None:
     store = scene.world.deployment.collateral
+    assert store is not None
     refused.watch(scene.head)
     async with refused():
         await scene.transact(scene.world.requester, store, load("DcapCollateral").call(*post(scene)))

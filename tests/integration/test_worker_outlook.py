@@ -15,10 +15,11 @@ import pytest
 
 from enclave_app.protocol.structs import Confirmation
 from oracle.attestation import Collateral, TcbStatus, parse_evidence
+from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_challenge, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
-from oracle.chain.collateral import is_newest, post_missing, posts
+from oracle.chain.collateral import is_newest, post_missing, store_of
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
@@ -132,7 +133,7 @@ async def test_a_worker_with_nothing_but_an_address_registers_its_enclave(tmp_pa
         assert (standing.tcb_status, standing.evaluation) == (TcbStatus.UP_TO_DATE, 17)
         parsed = parse_evidence(1, enrolled.evidence.quote)
         held = post.appraisal.collateral.for_quote(parsed)
-        assert await is_newest(post.source, post.place.deployment.collateral, held)
+        assert await is_newest(post.source, store_of(post.place.deployment), held)
         before = await sent(post)
         await post.look()
         assert await sent(post) == before
@@ -201,9 +202,9 @@ async def test_newer_collateral_on_chain_makes_it_fetch(tmp_path: Path) -> None:
         post.service.publish(17, now=post.now() + 60)
         newer = Collateral.from_json(json.dumps(post.service.published[17]))
         chain = quote_chain(parse_evidence(1, enrolled.evidence.quote))
-        rounds = posts(newer, chain, enrolled.anchor)
-        store = post.place.deployment.collateral
-        assert await post_missing(post.place.requester, post.source, store, rounds, enrolled.anchor)
+        wanted = posts(newer, chain)
+        store = store_of(post.place.deployment)
+        assert await post_missing(post.place.requester, post.source, store, wanted, enrolled.anchor)
         await post.place.rpc.call("anvil_mine", hex(1))
         source: Any = post.appraisal.collateral
         for wanted in source._wanted.values():
@@ -223,9 +224,7 @@ async def test_a_challenge_by_others_is_seen(tmp_path: Path, caplog: pytest.LogC
         worse = Collateral.from_json(json.dumps(post.service.published[18]))
         chain = quote_chain(parsed)
         deployment, anchor = post.place.deployment, enrolled.anchor
-        await post_missing(
-            post.place.requester, post.source, deployment.collateral, posts(worse, chain, anchor), anchor
-        )
+        await post_missing(post.place.requester, post.source, store_of(deployment), posts(worse, chain), anchor)
         proof = dcap_challenge(versions(parsed, Pck.of(chain)), worse)
         identity = enrolled.record.identity.to_abi()
         call = load("EnclaveRegistry").call(

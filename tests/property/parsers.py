@@ -514,7 +514,7 @@ PARSERS: list[Parser] = [
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
                    "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
                    "oracle.collateral.platform:platform_named",
-                   "oracle.worker.appraisers:make_appraiser",
+                   "oracle.chain.collateral:_issued",
                    "oracle.receipt.document:ReceiptCollateral.of")),
     Parser("fetched collateral",
            lambda d: check_collateral(Collateral.from_json(d), None, authority().root_der, story().time),

@@ -5,11 +5,12 @@ pragma solidity ^0.8.30;
 /// @notice What Intel signs about its platforms, posted by anyone, under one pinned root for ever (R4, R21).
 ///
 /// Everything is checked to the root once, when it is posted. What a registration needs again is kept as a digest: whoever
-/// registers brings the parts, which cost less in calldata than in storage. Times are unix seconds; an end is included.
+/// registers brings the parts, which cost less in calldata than in storage. Times are unix seconds. A piece does not count
+/// any more at the time at which it ends, as dcap-qvl has it.
 ///
 /// | piece        | signed by            | kept under                        | replaced by            |
 /// |--------------|----------------------|-----------------------------------|------------------------|
-/// | issuer       | the root             | SHA-256 of its certificate        | nothing                |
+/// | issuer       | the root             | SHA-256 of its TBSCertificate     | nothing                |
 /// | PCK          | an issuer that is a CA | digest of its parts             | nothing                |
 /// | revocation list | the root, or a CA | its issuer                        | a later issue          |
 /// | TCB info     | an issuer that is none | TEE, FMSPC, evaluation number   | a later issue          |
@@ -23,7 +24,7 @@ interface IDcapCollateral {
     /// @param x, y its public key on P-256
     /// @param platform SHA-256 of the PPID
     /// @param serial the certificate's
-    /// @param issuer SHA-256 of the CA's certificate
+    /// @param issuer SHA-256 of what is signed of the CA's certificate (TBSCertificate): of a signature, everyone can make another
     struct Pck {
         bytes32 x;
         bytes32 y;
@@ -43,7 +44,7 @@ interface IDcapCollateral {
     /// @param changedAt tcbDate of the best level
     /// @param levels hash chain over the levels in Intel's order: keccak256(abi.encode(TcbLevel, hash of the rest)), zero at the end
     /// @param modules keccak256 of the concatenated digests of the TDX modules; zero for SGX
-    /// @param signer SHA-256 of the certificate that signed it
+    /// @param signer SHA-256 of what is signed of the signer's certificate
     struct TcbInfo {
         uint8 tee;
         bytes6 fmspc;
@@ -78,7 +79,7 @@ interface IDcapCollateral {
     }
 
     /// @param levels as in TdxModule, by the quoting enclave's ISVSVN
-    /// @param signer SHA-256 of the certificate that signed it
+    /// @param signer SHA-256 of what is signed of the signer's certificate
     struct QeIdentity {
         uint8 tee;
         uint32 evaluation;
@@ -179,13 +180,13 @@ interface IDcapCollateral {
     /// @notice Everything that a quote rests on: posted, the newest of its key, in its dates, signed by certificates in
     /// their dates, and neither the platform's certificate nor any of those revoked by a list that is in its dates. Reverts for
     /// whatever is not so.
-    /// @return end unix seconds, included: the earliest end among all that, the root's own included
+    /// @return end the last second in which all that holds, the root's own dates included
     function check(Pck calldata pck, TcbInfo calldata tcb, QeIdentity calldata qe) external view returns (uint40 end);
 
     /// @notice The same for a platform that was checked before.
     function checkCollateral(TcbInfo calldata tcb, QeIdentity calldata qe) external view returns (uint40 end);
 
-    /// @notice Posted, and the newest of its key, though it may have ended since.
+    /// @notice Posted, the newest of its key, and signed by what the root has not revoked, though it may have ended since.
     function checkEarlier(TcbInfo calldata tcb, QeIdentity calldata qe) external view;
 
     /// @notice Whether a CA revoked one of its certificates, or the root that CA. Lists in their dates are wanted.

@@ -28,7 +28,8 @@ interface IDcapVerifier is IEvidenceVerifier {
     /// must fail
     /// @param rest hash of the levels behind that, zero when there are none
     /// @param modules digests of all TDX modules, in order; none for SGX
-    /// @param module the one that the quote names; none for SGX
+    /// @param module the one that TEE_TCB_SVN names, and behind it that of TEE_TCB_SVN2 where its version is another; none for
+    /// SGX
     struct Proof {
         IDcapCollateral.TcbInfo tcb;
         IDcapCollateral.TcbLevel[] levels;

@@ -74,7 +74,8 @@ library Crl {
                 (p, q) = Der.open(p, end, Der.SEQUENCE);
                 uint160 serial;
                 (serial, p) = X509.serial(p, q);
-                (, p) = Der.time(p, q);
+                // When it was revoked matters to nobody.
+                p = Der.skip(p, q, Der.peek(p, q) == Der.UTC_TIME ? Der.UTC_TIME : Der.GENERALIZED_TIME);
                 if (p != q) {
                     uint256 stop;
                     (p, stop) = Der.open(p, q, Der.SEQUENCE);

@@ -24,13 +24,14 @@ library DcapQuote {
         uint256 qe;
     }
 
-    bytes32 private constant INTEL_QE_VENDOR = bytes32(bytes16(0x939a7233f79c4ca9940a0db3957f0607));
+    bytes16 private constant INTEL_QE_VENDOR = 0x939a7233f79c4ca9940a0db3957f0607;
     /// @dev SHA-256 of "enclave-oracle/measurement/1"
     bytes32 private constant MEASUREMENT_TAG = 0x240ef1b0659317c3937e78c781bb871e216c7712c5326e2cedfb23054d343655;
 
-    uint256 private constant TEE_SGX = 0x00;
-    uint256 private constant TEE_TDX = 0x81;
-    uint256 private constant KEY_P256 = 2;
+    // First eight bytes: version, attestation key type 2 (P-256), TEE type (0x00 SGX, 0x81 TDX)
+    bytes8 private constant HEAD_3 = 0x0300020000000000;
+    bytes8 private constant HEAD_4 = 0x0400020081000000;
+    bytes8 private constant HEAD_5 = 0x0500020081000000;
     uint256 private constant CERTIFICATION_PCK_CHAIN = 5;
     uint256 private constant CERTIFICATION_QE_REPORT = 6;
 
@@ -79,65 +80,72 @@ library DcapQuote {
     /// @notice Takes a cut quote apart; every byte of it has exactly one reading.
     function parse(bytes calldata quote) internal pure returns (Layout memory q) {
         if (quote.length < SHORTEST) revert IDcapVerifier.DcapVerifier_TooShort(quote.length, SHORTEST);
-        uint256 version = _u16(quote, 0);
-        if (version < 3 || version > 5) revert IDcapVerifier.DcapVerifier_BadHeader("version");
-        if (_u16(quote, 2) != KEY_P256) revert IDcapVerifier.DcapVerifier_BadHeader("attestationKeyType");
-        uint256 tee = _u32(quote, 4);
-        if (tee != (version == 3 ? TEE_SGX : TEE_TDX)) revert IDcapVerifier.DcapVerifier_BadHeader("teeType");
-        if (bytes16(word(quote, 12)) != bytes16(INTEL_QE_VENDOR)) {
-            revert IDcapVerifier.DcapVerifier_BadHeader("qeVendor");
+        bytes8 head = bytes8(word(quote, 0, 0));
+        if (head != HEAD_3 && head != HEAD_4 && head != HEAD_5) {
+            revert IDcapVerifier.DcapVerifier_BadHeader(_wrong(head));
         }
+        if (bytes16(word(quote, 0, 12)) != INTEL_QE_VENDOR) revert IDcapVerifier.DcapVerifier_BadHeader("qeVendor");
 
-        q.tee = tee == TEE_SGX ? TeeKind.SGX : TeeKind.TDX;
-        q.body = HEADER;
-        q.bodyLength = version == 3 ? SGX_REPORT : TD10_REPORT;
-        if (version == 5) {
-            uint256 kind = _u16(quote, HEADER);
+        bool sgx = head == HEAD_3;
+        q.tee = sgx ? TeeKind.SGX : TeeKind.TDX;
+        uint256 body = HEADER;
+        uint256 bodyLength = sgx ? SGX_REPORT : TD10_REPORT;
+        if (head == HEAD_5) {
+            uint256 kind = _u16(quote, HEADER, 0);
             // Kind 4 has registers that no measurement covers yet (R3).
             if (kind != 2 && kind != 3) revert IDcapVerifier.DcapVerifier_BadHeader("bodyType");
-            if (kind == 3) q.bodyLength = TD15_REPORT;
-            _checkLength("body", _u32(quote, HEADER + 2), q.bodyLength);
-            q.body = HEADER + 6;
+            if (kind == 3) bodyLength = TD15_REPORT;
+            uint256 length = _u32(quote, HEADER, 2);
+            if (length != bodyLength) revert IDcapVerifier.DcapVerifier_BadLength("body", length, bodyLength);
+            body += 6;
         }
-        uint256 sectionLength = q.body + q.bodyLength;
-        q.section = sectionLength + 4;
-        q.qe = q.section + (version == 3 ? 128 : 134);
-        uint256 end = q.qe + QE_LENGTH;
+        uint256 section = body + bodyLength + 4;
+        uint256 qe = section + (sgx ? 128 : 134);
+        uint256 end = qe + QE_LENGTH;
         if (quote.length < end) revert IDcapVerifier.DcapVerifier_TooShort(quote.length, end);
         if (quote.length > end) revert IDcapVerifier.DcapVerifier_TrailingBytes(quote.length, end);
+        (q.body, q.bodyLength, q.section, q.qe) = (body, bodyLength, section, qe);
 
         // What is cut off counts into the lengths around it.
-        uint256 chain = _u32(quote, end - 4);
-        _checkLength("section", _u32(quote, sectionLength), end - q.section + chain);
-        if (version != 3) {
-            uint256 kind = _u16(quote, q.section + 128);
-            if (kind != CERTIFICATION_QE_REPORT) revert IDcapVerifier.DcapVerifier_WrongCertificationType(kind);
-            _checkLength("qe", _u32(quote, q.section + 130), QE_LENGTH + chain);
+        uint256 chain = _u32(quote, qe, QE_CERTIFICATION + 2);
+        uint256 declared = _u32(quote, body, bodyLength);
+        if (declared != end - section + chain) {
+            revert IDcapVerifier.DcapVerifier_BadLength("section", declared, end - section + chain);
         }
-        _checkLength("qeAuth", _u16(quote, q.qe + QE_AUTH_LENGTH), AUTH);
-        uint256 certification = _u16(quote, q.qe + QE_CERTIFICATION);
+        if (!sgx) {
+            uint256 kind = _u16(quote, section, 128);
+            if (kind != CERTIFICATION_QE_REPORT) revert IDcapVerifier.DcapVerifier_WrongCertificationType(kind);
+            declared = _u32(quote, section, 130);
+            if (declared != QE_LENGTH + chain) {
+                revert IDcapVerifier.DcapVerifier_BadLength("qe", declared, QE_LENGTH + chain);
+            }
+        }
+        declared = _u16(quote, qe, QE_AUTH_LENGTH);
+        if (declared != AUTH) revert IDcapVerifier.DcapVerifier_BadLength("qeAuth", declared, AUTH);
+        uint256 certification = _u16(quote, qe, QE_CERTIFICATION);
         if (certification != CERTIFICATION_PCK_CHAIN) {
             revert IDcapVerifier.DcapVerifier_WrongCertificationType(certification);
         }
-        _checkReserved(quote, q.qe, "qeReport");
-        if (q.tee == TeeKind.SGX) _checkReserved(quote, q.body, "report");
+        if (_reserved(quote, qe) != 0) revert IDcapVerifier.DcapVerifier_ReservedBytes("qeReport");
+        if (sgx && _reserved(quote, body) != 0) revert IDcapVerifier.DcapVerifier_ReservedBytes("report");
     }
 
     /// @notice The platform's key vouches for the quoting enclave, that for the attestation key, and that for the report.
     function checkSignatures(bytes calldata quote, Layout memory q, bytes32 pckX, bytes32 pckY) internal view {
-        uint256 start = q.qe + QE_SIGNATURE;
-        if (!P256.verify(sha256(quote[q.qe:start]), word(quote, start), word(quote, start + 32), pckX, pckY)) {
+        uint256 qe = q.qe;
+        uint256 signature = qe + QE_SIGNATURE;
+        bytes32 digest = _sha256(quote, qe, SGX_REPORT, 0, 0);
+        if (!P256.verify(digest, word(quote, signature, 0), word(quote, signature, 32), pckX, pckY)) {
             revert IDcapVerifier.DcapVerifier_BadQeSignature();
         }
-        uint256 section = q.section;
-        uint256 key = section + 64;
-        uint256 auth = q.qe + QE_AUTH;
-        bytes32 bound = sha256(abi.encodePacked(quote[key:key + 64], quote[auth:auth + AUTH]));
-        if (bound != word(quote, q.qe + SGX_REPORT_DATA)) revert IDcapVerifier.DcapVerifier_KeyNotBound();
-        bytes32 digest = sha256(quote[0:q.body + q.bodyLength]);
-        if (!P256.verify(
-                digest, word(quote, section), word(quote, section + 32), word(quote, key), word(quote, key + 32)
-            )) {
+        signature = q.section;
+        uint256 key = signature + 64;
+        if (_sha256(quote, key, 64, qe + QE_AUTH, AUTH) != word(quote, qe, SGX_REPORT_DATA)) {
+            revert IDcapVerifier.DcapVerifier_KeyNotBound();
+        }
+        digest = _sha256(quote, 0, q.body + q.bodyLength, 0, 0);
+        (bytes32 x, bytes32 y) = (word(quote, key, 0), word(quote, key, 32));
+        if (!P256.verify(digest, word(quote, signature, 0), word(quote, signature, 32), x, y)) {
             revert IDcapVerifier.DcapVerifier_BadQuoteSignature();
         }
     }
@@ -145,10 +153,10 @@ library DcapQuote {
     /// @notice R3, R4: what may be anything in a measurement, but never this.
     function checkAttributes(bytes calldata quote, Layout memory q) internal pure {
         if (q.tee == TeeKind.SGX) {
-            if (word(quote, q.body + ATTRIBUTES) & SGX_DEBUG != 0) revert IDcapVerifier.DcapVerifier_Debug();
+            if (word(quote, q.body, ATTRIBUTES) & SGX_DEBUG != 0) revert IDcapVerifier.DcapVerifier_Debug();
             return;
         }
-        bytes8 attributes = bytes8(word(quote, q.body + TDATTRIBUTES));
+        bytes8 attributes = bytes8(word(quote, q.body, TDATTRIBUTES));
         // TUD: any bit of it makes the TD untrusted.
         if (bytes1(attributes) != 0) revert IDcapVerifier.DcapVerifier_Debug();
         if (attributes & TD_FORBIDDEN != 0 || attributes & SEPT_VE_DISABLE == 0) {
@@ -156,10 +164,10 @@ library DcapQuote {
         }
         if (q.bodyLength == TD15_REPORT) {
             // A service TD can change the measured one at run time, and no measurement covers it. 48 bytes.
-            bytes32 service = word(quote, q.body + MRSERVICETD) | word(quote, q.body + MRSERVICETD + 16);
+            bytes32 service = word(quote, q.body, MRSERVICETD) | word(quote, q.body, MRSERVICETD + 16);
             if (service != 0) revert IDcapVerifier.DcapVerifier_ServiceTd();
             // Zero says that there is none, as in TD 1.0.
-            if (bytes16(word(quote, q.body + TEE_TCB_SVN2)) == 0) {
+            if (bytes16(word(quote, q.body, TEE_TCB_SVN2)) == 0) {
                 revert IDcapVerifier.DcapVerifier_ReservedBytes("teeTcbSvn2");
             }
         }
@@ -168,11 +176,11 @@ library DcapQuote {
     /// @notice The quoting enclave is the one that Intel names. Its versions are judged apart.
     function checkQe(bytes calldata quote, Layout memory q, IDcapCollateral.QeIdentity calldata qe) internal pure {
         uint256 report = q.qe;
-        if (word(quote, report + MRSIGNER) != qe.mrSigner) revert IDcapVerifier.DcapVerifier_WrongQe("mrSigner");
-        if (_u16(quote, report + ISVPRODID) != qe.isvProdId) revert IDcapVerifier.DcapVerifier_WrongQe("isvProdId");
-        bytes4 misc = bytes4(word(quote, report + MISCSELECT));
+        if (word(quote, report, MRSIGNER) != qe.mrSigner) revert IDcapVerifier.DcapVerifier_WrongQe("mrSigner");
+        if (_u16(quote, report, ISVPRODID) != qe.isvProdId) revert IDcapVerifier.DcapVerifier_WrongQe("isvProdId");
+        bytes4 misc = bytes4(word(quote, report, MISCSELECT));
         if ((misc ^ qe.miscSelect) & qe.miscSelectMask != 0) revert IDcapVerifier.DcapVerifier_WrongQe("miscSelect");
-        bytes16 attributes = bytes16(word(quote, report + ATTRIBUTES));
+        bytes16 attributes = bytes16(word(quote, report, ATTRIBUTES));
         if ((attributes ^ qe.attributes) & qe.attributesMask != 0) {
             revert IDcapVerifier.DcapVerifier_WrongQe("attributes");
         }
@@ -184,11 +192,16 @@ library DcapQuote {
         internal
         pure
     {
+        bytes calldata mrSigner = module.mrSigner;
         uint256 start = q.body + MRSIGNERSEAM;
-        if (keccak256(module.mrSigner) != keccak256(quote[start:start + 48])) {
+        // 48 bytes, so that the two words overlap.
+        if (
+            mrSigner.length != 48 || word(mrSigner, 0, 0) != word(quote, start, 0)
+                || word(mrSigner, 0, 16) != word(quote, start, 16)
+        ) {
             revert IDcapVerifier.DcapVerifier_BadModule("mrSigner");
         }
-        bytes8 attributes = bytes8(word(quote, q.body + SEAMATTRIBUTES));
+        bytes8 attributes = bytes8(word(quote, q.body, SEAMATTRIBUTES));
         // Outside the mask it has to be zero.
         if (attributes != module.attributes & module.attributesMask) {
             revert IDcapVerifier.DcapVerifier_BadModule("attributes");
@@ -206,14 +219,14 @@ library DcapQuote {
             abi.encodePacked(
                 MEASUREMENT_TAG,
                 q.tee,
-                bytes4(word(quote, start + MISCSELECT)),
+                bytes4(word(quote, start, MISCSELECT)),
                 quote[start + ATTRIBUTES:start + ATTRIBUTES + 48], // and MRENCLAVE
-                word(quote, start + MRSIGNER),
-                bytes4(word(quote, start + ISVPRODID)), // and ISVSVN
-                bytes16(word(quote, start + ISVEXTPRODID)),
+                word(quote, start, MRSIGNER),
+                bytes4(word(quote, start, ISVPRODID)), // and ISVSVN
+                bytes16(word(quote, start, ISVEXTPRODID)),
                 quote[start + CONFIGID:start + CONFIGID + 64],
-                bytes2(word(quote, start + CONFIGSVN)),
-                bytes16(word(quote, start + ISVFAMILYID))
+                bytes2(word(quote, start, CONFIGSVN)),
+                bytes16(word(quote, start, ISVFAMILYID))
             )
         );
     }
@@ -222,45 +235,63 @@ library DcapQuote {
     /// @return second what has to be zero
     function reportData(bytes calldata quote, Layout memory q) internal pure returns (bytes32 first, bytes32 second) {
         uint256 start = q.body + (q.tee == TeeKind.SGX ? SGX_REPORT_DATA : TDX_REPORT_DATA);
-        return (word(quote, start), word(quote, start + 32));
+        return (word(quote, start, 0), word(quote, start, 32));
     }
 
     /// @dev Zeros where a quote has none.
     function teeTcbSvns(bytes calldata quote, Layout memory q) internal pure returns (bytes16 launch, bytes16 current) {
         if (q.tee == TeeKind.SGX) return (0, 0);
-        launch = bytes16(word(quote, q.body));
-        if (q.bodyLength == TD15_REPORT) current = bytes16(word(quote, q.body + TEE_TCB_SVN2));
+        launch = bytes16(word(quote, q.body, 0));
+        if (q.bodyLength == TD15_REPORT) current = bytes16(word(quote, q.body, TEE_TCB_SVN2));
     }
 
     function qeSvn(bytes calldata quote, Layout memory q) internal pure returns (uint16) {
-        return _u16(quote, q.qe + ISVSVN);
+        return _u16(quote, q.qe, ISVSVN);
     }
 
-    /// @dev `parse` has seen that everything which is read lies inside.
-    function word(bytes calldata quote, uint256 start) internal pure returns (bytes32 value) {
+    /// @dev 32 bytes at `offset` in the part that begins at `start`; `parse` has seen that what is used of them lies inside.
+    function word(bytes calldata quote, uint256 start, uint256 offset) internal pure returns (bytes32 value) {
         assembly ("memory-safe") {
-            value := calldataload(add(quote.offset, start))
+            value := calldataload(add(quote.offset, add(start, offset)))
+        }
+    }
+
+    /// @return field the first of the three in the head that no version has
+    function _wrong(bytes8 head) private pure returns (string memory field) {
+        uint256 version = uint256(uint64(head)) >> 48;
+        if (version != 0x0300 && version != 0x0400 && version != 0x0500) return "version";
+        return head << 16 >> 48 != HEAD_3 << 16 >> 48 ? "attestationKeyType" : "teeType";
+    }
+
+    /// @dev SHA-256 of one part of the quote, or of two in a row.
+    function _sha256(bytes calldata quote, uint256 start, uint256 length, uint256 start2, uint256 length2)
+        private
+        view
+        returns (bytes32 digest)
+    {
+        assembly ("memory-safe") {
+            let input := mload(0x40)
+            calldatacopy(input, add(quote.offset, start), length)
+            calldatacopy(add(input, length), add(quote.offset, start2), length2)
+            // The precompile fails only for want of gas.
+            if iszero(staticcall(gas(), 0x02, input, add(length, length2), 0, 0x20)) { revert(0, 0) }
+            digest := mload(0)
         }
     }
 
     /// @dev R3: a register that Intel defines later would else stay outside every measurement.
-    function _checkReserved(bytes calldata quote, uint256 report, string memory field) private pure {
-        bytes32 reserved = word(quote, report + 96) | word(quote, report + 160) | word(quote, report + 262)
-            | word(quote, report + 272) | bytes32(bytes12(word(quote, report + 20)));
-        if (reserved != 0) revert IDcapVerifier.DcapVerifier_ReservedBytes(field);
+    function _reserved(bytes calldata quote, uint256 report) private pure returns (bytes32) {
+        return word(quote, report, 96) | word(quote, report, 160) | word(quote, report, 262)
+            | word(quote, report, 272) | bytes32(bytes12(word(quote, report, 20)));
     }
 
-    function _checkLength(string memory field, uint256 got, uint256 expected) private pure {
-        if (got != expected) revert IDcapVerifier.DcapVerifier_BadLength(field, got, expected);
-    }
-
-    function _u16(bytes calldata quote, uint256 start) private pure returns (uint16) {
-        uint256 value = uint16(bytes2(word(quote, start)));
+    function _u16(bytes calldata quote, uint256 start, uint256 offset) private pure returns (uint16) {
+        uint256 value = uint16(bytes2(word(quote, start, offset)));
         return uint16(value << 8 | value >> 8);
     }
 
-    function _u32(bytes calldata quote, uint256 start) private pure returns (uint256 value) {
-        value = uint32(bytes4(word(quote, start)));
+    function _u32(bytes calldata quote, uint256 start, uint256 offset) private pure returns (uint256 value) {
+        value = uint32(bytes4(word(quote, start, offset)));
         value = (value & 0x00FF00FF) << 8 | value >> 8 & 0x00FF00FF;
         value = (value & 0xFFFF) << 16 | value >> 16;
     }

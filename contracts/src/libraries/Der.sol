@@ -37,30 +37,27 @@ library Der {
     /// @return start where the content of the element at `p` starts
     /// @return next where the element ends
     function open(uint256 p, uint256 end, uint256 tag) internal pure returns (uint256 start, uint256 next) {
-        uint256 got = peek(p, end);
-        if (got != tag) revert Der_WrongTag(got, tag);
-        bool minimal = true;
-        assembly ("memory-safe") {
-            let word := mload(p)
-            let length := byte(1, word)
-            start := add(p, 2)
-            if gt(length, 0x7f) {
-                switch length
-                case 0x81 {
-                    length := byte(2, word)
-                    start := add(p, 3)
-                    minimal := gt(length, 0x7f)
+        unchecked {
+            uint256 word = load(p);
+            if (word >> 248 != tag) revert Der_WrongTag(p < end ? word >> 248 : 0, tag);
+            uint256 length = word >> 240 & 0xff;
+            start = p + 2;
+            if (length > 0x7f) {
+                // One or two bytes of length, each where no shorter form has it.
+                if (length == 0x81) {
+                    length = word >> 232 & 0xff;
+                    start = p + 3;
+                    if (length < 0x80) revert Der_BadLength();
+                } else {
+                    if (length != 0x82) revert Der_BadLength();
+                    length = word >> 224 & 0xffff;
+                    start = p + 4;
+                    if (length < 0x100) revert Der_BadLength();
                 }
-                case 0x82 {
-                    length := and(shr(224, word), 0xffff)
-                    start := add(p, 4)
-                    minimal := gt(length, 0xff)
-                }
-                default { minimal := 0 }
             }
-            next := add(start, length)
+            next = start + length;
+            if (next > end) revert Der_BadLength();
         }
-        if (!minimal || next > end) revert Der_BadLength();
     }
 
     /// @notice Behind the element at `p`.

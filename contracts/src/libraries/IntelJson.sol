@@ -14,9 +14,10 @@ library IntelJson {
     /// @param got what stands there, `wanted` what should
     error IntelJson_Unexpected(bytes32 got, bytes32 wanted);
     error IntelJson_TrailingBytes();
-    /// @dev Intel's documents are printable ASCII without a backslash, so a quote is always the end of a string.
-    error IntelJson_BadCharacter();
-    error IntelJson_BadNumber(bytes32 got, uint256 max);
+    /// @dev Intel's strings are printable ASCII without a backslash.
+    error IntelJson_BadCharacter(bytes32 got);
+    error IntelJson_BadNumber(bytes32 got);
+    error IntelJson_TooLarge(uint256 got, uint256 max);
     error IntelJson_BadHex(bytes32 got);
     error IntelJson_BadDate(bytes32 got);
     error IntelJson_UnknownStatus(bytes32 got);
@@ -31,7 +32,6 @@ library IntelJson {
     /// @notice TCB info in memory from `p` to `end`.
     function tcbInfo(uint256 p, uint256 end) internal pure returns (IDcapCollateral.TcbInfo memory info) {
         unchecked {
-            _checkCharacters(p, end);
             p = _skip(p, '{"id":"', 7);
             if (_starts(p, 'TDX"', 4)) {
                 info.tee = TeeKind.TDX;
@@ -50,8 +50,8 @@ library IntelJson {
             p = _skip(p + 4, '","tcbType":0,', 14);
             p = _skip(p, '"tcbEvaluationDataNumber":', 26);
             uint256 number;
-            (number, p) = _number(p, type(uint32).max);
-            info.evaluation = uint32(number);
+            (number, p) = _number(p);
+            info.evaluation = uint32(_atMost(number, type(uint32).max));
             if (info.tee == TeeKind.TDX) (info.modules, p) = _modules(p, end);
             p = _skip(p, ',"tcbLevels":[', 14);
             (info.levels, info.changedAt, p) = _levels(p, end, info.tee == TeeKind.TDX);
@@ -63,7 +63,6 @@ library IntelJson {
     /// @notice An enclave identity in memory from `p` to `end`.
     function qeIdentity(uint256 p, uint256 end) internal pure returns (IDcapCollateral.QeIdentity memory qe) {
         unchecked {
-            _checkCharacters(p, end);
             p = _skip(p, '{"id":"', 7);
             if (_starts(p, 'TD_QE"', 6)) {
                 qe.tee = TeeKind.TDX;
@@ -72,27 +71,30 @@ library IntelJson {
                 qe.tee = TeeKind.SGX;
                 p = _skip(p, 'QE"', 3);
             }
-            p = _skip(p, ',"version":2,"issueDate":"', 26);
+            p = _skip(p, ',"version":', 11);
+            // Of the TDX quoting enclave's, version 3 has the same form.
+            p = qe.tee == TeeKind.TDX && _starts(p, "3", 1) ? p + 1 : _skip(p, "2", 1);
+            p = _skip(p, ',"issueDate":"', 14);
             (qe.issuedAt, p) = _date(p);
             p = _skip(p, ',"nextUpdate":"', 15);
             (qe.nextUpdate, p) = _date(p);
             p = _skip(p, ',"tcbEvaluationDataNumber":', 27);
             uint256 number;
-            (number, p) = _number(p, type(uint32).max);
-            qe.evaluation = uint32(number);
+            (number, p) = _number(p);
+            qe.evaluation = uint32(_atMost(number, type(uint32).max));
             p = _skip(p, ',"miscselect":"', 15);
             qe.miscSelect = bytes4(uint32(_hex(p, 8)));
             p = _skip(p + 8, '","miscselectMask":"', 20);
             qe.miscSelectMask = bytes4(uint32(_hex(p, 8)));
             p = _skip(p + 8, '","attributes":"', 16);
-            qe.attributes = bytes16(uint128(_hex(p, 32)));
+            qe.attributes = bytes16(uint128(_hex(_word(p))));
             p = _skip(p + 32, '","attributesMask":"', 20);
-            qe.attributesMask = bytes16(uint128(_hex(p, 32)));
+            qe.attributesMask = bytes16(uint128(_hex(_word(p))));
             p = _skip(p + 32, '","mrsigner":"', 14);
-            qe.mrSigner = bytes32(_hex(p, 32) << 128 | _hex(p + 32, 32));
+            qe.mrSigner = bytes32(_hex(_word(p)) << 128 | _hex(_word(p + 32)));
             p = _skip(p + 64, '","isvprodid":', 14);
-            (number, p) = _number(p, type(uint16).max);
-            qe.isvProdId = uint16(number);
+            (number, p) = _number(p);
+            qe.isvProdId = uint16(_atMost(number, type(uint16).max));
             p = _skip(p, ',"tcbLevels":[', 14);
             (qe.levels, p) = _isvLevels(p, end, type(uint16).max);
             p = _skip(p, "}", 1);
@@ -140,7 +142,7 @@ library IntelJson {
         unchecked {
             p = _skip(p, '"mrsigner":"', 12);
             module.mrSigner =
-                abi.encodePacked(uint128(_hex(p, 32)), uint128(_hex(p + 32, 32)), uint128(_hex(p + 64, 32)));
+                abi.encodePacked(uint128(_hex(_word(p))), uint128(_hex(_word(p + 32))), uint128(_hex(_word(p + 64))));
             p = _skip(p + 96, '","attributes":"', 16);
             module.attributes = bytes8(uint64(_hex(p, 16)));
             p = _skip(p + 16, '","attributesMask":"', 20);
@@ -170,7 +172,7 @@ library IntelJson {
                 p = _skip(p, '{"tcb":{"sgxtcbcomponents":[', 28);
                 (svns, p) = _components(p, end);
                 p = _skip(p, ',"pcesvn":', 10);
-                (pceSvn, p) = _number(p, type(uint16).max);
+                (pceSvn, p) = _number(p);
                 if (tdx) {
                     p = _skip(p, ',"tdxtcbcomponents":[', 21);
                     (tdxSvns, p) = _components(p, end);
@@ -179,7 +181,7 @@ library IntelJson {
                 (date, status, p) = _standing(p, end);
                 if (to == first) best = date;
                 // Intel compares the SGX components, then PCESVN, then the TDX components.
-                uint256 rank = svns << 16 | pceSvn;
+                uint256 rank = svns << 16 | _atMost(pceSvn, type(uint16).max);
                 if (rank > above || (rank == above && tdxSvns >= aboveTdx)) {
                     revert IntelJson_NotDescending((to - first) / 0xa0);
                 }
@@ -223,10 +225,10 @@ library IntelJson {
                 uint256 status;
                 uint40 date;
                 p = _skip(p, '{"tcb":{"isvsvn":', 17);
-                (svn, p) = _number(p, maxSvn);
+                (svn, p) = _number(p);
                 p = _skip(p, "}", 1);
                 (date, status, p) = _standing(p, end);
-                if (svn >= above) revert IntelJson_NotDescending(count);
+                if (_atMost(svn, maxSvn) >= above) revert IntelJson_NotDescending(count);
                 above = svn;
                 ++count;
                 assembly ("memory-safe") {
@@ -243,20 +245,39 @@ library IntelJson {
         }
     }
 
-    /// @dev Sixteen SVNs of a byte each, up to and with the closing bracket.
+    /// @dev Sixteen SVNs of a byte each, up to and with the closing bracket. There are hundreds in a document.
     function _components(uint256 p, uint256 end) private pure returns (uint256 svns, uint256) {
         unchecked {
-            for (uint256 i; i < 16; ++i) {
-                uint256 svn;
-                if (i != 0) p = _skip(p, ",", 1);
-                p = _skip(p, '{"svn":', 7);
-                (svn, p) = _number(p, type(uint8).max);
-                svns = svns << 8 | svn;
-                if (_starts(p, ',"category":"', 13)) p = _afterString(p + 13, end);
-                if (_starts(p, ',"type":"', 9)) p = _afterString(p + 9, end);
-                p = _skip(p, "}", 1);
+            for (uint256 i = 16; i != 0; --i) {
+                uint256 word = _word(p);
+                if (word >> 200 != uint56(bytes7('{"svn":'))) revert IntelJson_Unexpected(bytes32(word), '{"svn":');
+                p += 7;
+                uint256 svn = (word >> 192 & 0xff) - 0x30;
+                uint256 next = word >> 184 & 0xff;
+                if (svn > 9 || next - 0x30 < 10) {
+                    (svn, p) = _number(p);
+                    next = _word(p) >> 248;
+                } else {
+                    ++p;
+                }
+                svns = svns << 8 | _atMost(svn, type(uint8).max);
+                if (next == 0x2c) p = _labels(p, end);
+                // The closing brace and what is behind it.
+                uint256 closing = i == 1 ? 0x7d5d : 0x7d2c;
+                word = _word(p);
+                if (word >> 240 != closing) revert IntelJson_Unexpected(bytes32(word), bytes32(closing << 240));
+                p += 2;
             }
-            return (svns, _skip(p, "]", 1));
+            return (svns, p);
+        }
+    }
+
+    /// @dev `category` and `type`.
+    function _labels(uint256 p, uint256 end) private pure returns (uint256) {
+        unchecked {
+            if (_starts(p, ',"category":"', 13)) p = _afterString(p + 13, end);
+            if (_starts(p, ',"type":"', 9)) p = _afterString(p + 9, end);
+            return p;
         }
     }
 
@@ -313,13 +334,13 @@ library IntelJson {
         return (uint40(seconds_), p + 21);
     }
 
-    function _number(uint256 p, uint256 max) private pure returns (uint256 value, uint256 next) {
-        (value, next) = _decimal(p);
-        if (value > max) revert IntelJson_BadNumber(bytes32(_word(p)), max);
+    function _atMost(uint256 value, uint256 max) private pure returns (uint256) {
+        if (value > max) revert IntelJson_TooLarge(value, max);
+        return value;
     }
 
     /// @dev A number without leading zeros, of at most eleven digits.
-    function _decimal(uint256 p) private pure returns (uint256 value, uint256 next) {
+    function _number(uint256 p) private pure returns (uint256 value, uint256 next) {
         uint256 word = _word(p);
         next = p;
         unchecked {
@@ -327,23 +348,22 @@ library IntelJson {
                 uint256 digit = (word >> 248) - 0x30;
                 if (digit > 9) break;
                 // No digit follows a leading zero.
-                if (next != p && value == 0) revert IntelJson_BadNumber(bytes32(_word(p)), 0);
+                if (next != p && value == 0) revert IntelJson_BadNumber(bytes32(_word(p)));
                 value = value * 10 + digit;
                 word <<= 8;
                 ++next;
             }
         }
-        if (next == p) revert IntelJson_BadNumber(bytes32(_word(p)), 0);
+        if (next == p) revert IntelJson_BadNumber(bytes32(_word(p)));
     }
 
-    /// @dev Up to 32 hexadecimal digits.
+    /// @dev Less than 32 hexadecimal digits: they go to the right, with zeros before them.
     function _hex(uint256 p, uint256 digits) private pure returns (uint256) {
-        // Digits to the right, zeros before them.
-        return _hexWord(_word(p) >> 256 - 8 * digits | ONES * 0x30 << 8 * digits);
+        return _hex(_word(p) >> 256 - 8 * digits | ONES * 0x30 << 8 * digits);
     }
 
     /// @dev 32 hexadecimal digits, all bytes at once.
-    function _hexWord(uint256 text) private pure returns (uint256 value) {
+    function _hex(uint256 text) private pure returns (uint256 value) {
         unchecked {
             // Letters have 0x40, and stand for nine more than their lower half says.
             uint256 letters = text >> 6 & ONES;
@@ -360,39 +380,26 @@ library IntelJson {
         }
     }
 
-    /// @dev Behind the next quote.
-    function _afterString(uint256 p, uint256 end) private pure returns (uint256 next) {
+    /// @dev Behind the next quote. Without backslashes in it, no other reader can see the string end elsewhere.
+    function _afterString(uint256 p, uint256 end) private pure returns (uint256) {
         unchecked {
-            for (; p < end; p += 32) {
-                uint256 x = _word(p) ^ ONES * 0x22;
-                uint256 quotes = ~((x & LOW) + LOW | x | LOW);
-                if (quotes != 0) {
-                    assembly ("memory-safe") {
-                        next := add(p, add(shr(3, clz(quotes)), 1))
-                    }
-                    return next;
-                }
-            }
-        }
-        revert IntelJson_Unexpected(0, '"');
-    }
-
-    function _checkCharacters(uint256 p, uint256 end) private pure {
-        unchecked {
-            uint256 bad;
             for (; p < end; p += 32) {
                 uint256 word = _word(p);
-                if (end - p < 32) {
-                    // Behind the end: as if spaces.
-                    uint256 rest = 8 * (32 - (end - p));
-                    word = word >> rest << rest | ONES * 0x20 & (1 << rest) - 1;
+                uint256 low = word & LOW;
+                // The highest bit of each byte that is, or is not, what the names say; no sum reaches the next byte.
+                uint256 quotes = ~((low ^ ONES * 0x22) + LOW | word) & HIGH;
+                uint256 plain = low + ONES * 0x60 & (low ^ ONES * 0x5c) + LOW & ~(low + ONES | word) & HIGH;
+                // Whatever stands before the first quote must be plain.
+                if ((plain ^ HIGH) > quotes) revert IntelJson_BadCharacter(bytes32(word));
+                if (quotes != 0) {
+                    uint256 place;
+                    assembly ("memory-safe") {
+                        place := shr(3, clz(quotes))
+                    }
+                    return p + place + 1;
                 }
-                uint256 backslash = word ^ ONES * 0x5c;
-                // Zero in the highest bit: below 0x20, above 0x7e, 0x5c.
-                uint256 good = (word & LOW) + ONES * 0x60 & (backslash & LOW) + LOW & ~((word & LOW) + ONES);
-                bad |= (word | ~good) & HIGH;
             }
-            if (bad != 0) revert IntelJson_BadCharacter();
+            revert IntelJson_Unexpected(0, '"');
         }
     }
 

@@ -17,6 +17,10 @@ library Pck {
     /// @dev OBJECT IDENTIFIER 1.2.840.113741.1.13.1.2.n, without n.
     uint256 private constant TCB_FIELD = 0x060b2a864886f84d010d0102;
 
+    /// @dev All of entry .2.0 but its value, which is below 0x80, and which is not.
+    uint256 private constant COMPONENT = 0x3010060b2a864886f84d010d0102000201;
+    uint256 private constant HIGH_COMPONENT = 0x3011060b2a864886f84d010d010200020200;
+
     /// @notice Fills in platform, cpuSvn, pceSvn, pceId and fmspc.
     /// @param p, end the extension's value
     function read(IDcapCollateral.Pck memory pck, uint256 p, uint256 end) internal pure {
@@ -51,7 +55,17 @@ library Pck {
             uint256 components;
             uint256 value;
             for (uint256 i = 1; i <= 16; ++i) {
-                (value, p) = _number(p, end, i, 1);
+                uint256 word = Der.load(p);
+                if (word >> 120 == COMPONENT | i << 16) {
+                    value = word >> 112 & 0xff;
+                    if (value > 0x7f) revert Pck_BadField(0x0200 + i);
+                    p += 18;
+                } else {
+                    if (word >> 112 != HIGH_COMPONENT | i << 24) revert Pck_BadField(0x0200 + i);
+                    value = word >> 104 & 0xff;
+                    if (value < 0x80) revert Pck_BadField(0x0200 + i);
+                    p += 19;
+                }
                 components = components << 8 | value;
             }
             (value, p) = _number(p, end, 17, 2);

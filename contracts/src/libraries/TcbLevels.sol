@@ -28,12 +28,18 @@ library TcbLevels {
         pure
         returns (uint8 status)
     {
-        _checkPlatform(v, proof);
+        IDcapCollateral.TcbInfo calldata tcb = proof.tcb;
+        IDcapCollateral.QeIdentity calldata identity = proof.qe;
+        if (tcb.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(tcb.tee, v.tee);
+        if (identity.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(identity.tee, v.tee);
+        if (tcb.fmspc != v.fmspc) revert IDcapVerifier.DcapVerifier_WrongFmspc(tcb.fmspc, v.fmspc);
+        if (tcb.pceId != v.pceId) revert IDcapVerifier.DcapVerifier_WrongPceId(tcb.pceId, v.pceId);
+
         IDcapCollateral.TcbLevel[] calldata levels = proof.levels;
-        if (levels.length == 0 || _hash(levels, proof.rest) != proof.tcb.levels) {
+        if (levels.length == 0 || _hash(levels, proof.rest) != tcb.levels) {
             revert IDcapVerifier.DcapVerifier_WrongLevels();
         }
-        uint8 qe = _qeStatus(v.qeSvn, proof.qe.levels);
+        uint8 qe = _qeStatus(v.qeSvn, identity.levels);
         uint256 last = levels.length - 1;
         uint256 met = _firstMet(v, v.teeTcbSvn, levels);
         if (met > last) revert IDcapVerifier.DcapVerifier_LevelNotMet(last);
@@ -44,7 +50,7 @@ library TcbLevels {
             return converge(status, qe);
         }
 
-        if (keccak256(abi.encodePacked(proof.modules)) != proof.tcb.modules) {
+        if (_hash(proof.modules) != tcb.modules) {
             revert IDcapVerifier.DcapVerifier_WrongModules();
         }
         bool relaunchable = v.teeTcbSvn2 != 0 && v.teeTcbSvn2 != v.teeTcbSvn;
@@ -86,18 +92,45 @@ library TcbLevels {
         return configuration ? TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED : TcbStatus.TD_RELAUNCH_ADVISED;
     }
 
-    function _checkPlatform(IDcapVerifier.Versions memory v, IDcapVerifier.Proof calldata proof) private pure {
-        uint8 tee = v.tee;
-        if (proof.tcb.tee != tee) revert IDcapVerifier.DcapVerifier_WrongTee(proof.tcb.tee, tee);
-        if (proof.qe.tee != tee) revert IDcapVerifier.DcapVerifier_WrongTee(proof.qe.tee, tee);
-        if (proof.tcb.fmspc != v.fmspc) revert IDcapVerifier.DcapVerifier_WrongFmspc(proof.tcb.fmspc, v.fmspc);
-        if (proof.tcb.pceId != v.pceId) revert IDcapVerifier.DcapVerifier_WrongPceId(proof.tcb.pceId, v.pceId);
-    }
-
+    /// @dev Words are hashed as they stand: one with bits beyond its type gives the hash of nothing that was posted.
     function _hash(IDcapCollateral.TcbLevel[] calldata levels, bytes32 rest) private pure returns (bytes32 hash) {
         hash = rest;
-        for (uint256 i = levels.length; i != 0; --i) {
-            hash = keccak256(abi.encode(levels[i - 1], hash));
+        assembly ("memory-safe") {
+            let input := mload(0x40)
+            for { let level := add(levels.offset, shl(7, levels.length)) } gt(level, levels.offset) {} {
+                level := sub(level, 0x80)
+                calldatacopy(input, level, 0x80)
+                mstore(add(input, 0x80), hash)
+                hash := keccak256(input, 0xa0)
+            }
+        }
+    }
+
+    function _hash(bytes32[] calldata digests) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let input := mload(0x40)
+            calldatacopy(input, digests.offset, shl(5, digests.length))
+            hash := keccak256(input, shl(5, digests.length))
+        }
+    }
+
+    /// @dev keccak256(abi.encode(module)), for an MRSIGNER of 48 bytes.
+    function _digest(IDcapCollateral.TdxModule calldata module) private pure returns (bytes32 digest) {
+        bytes calldata mrSigner = module.mrSigner;
+        uint256[] calldata levels = module.levels;
+        if (mrSigner.length != 48) revert IDcapVerifier.DcapVerifier_BadModule("mrSigner");
+        assembly ("memory-safe") {
+            let input := mload(0x40)
+            mstore(input, 0x20)
+            calldatacopy(add(input, 0x20), module, 0xa0)
+            mstore(add(input, 0x40), 0xa0) // where mrSigner is
+            mstore(add(input, 0xa0), 0x100) // where levels are
+            mstore(add(input, 0xc0), 48)
+            mstore(add(input, 0x100), 0) // its padding, before the bytes before it
+            calldatacopy(add(input, 0xe0), mrSigner.offset, 48)
+            mstore(add(input, 0x120), levels.length)
+            calldatacopy(add(input, 0x140), levels.offset, shl(5, levels.length))
+            digest := keccak256(input, add(0x140, shl(5, levels.length)))
         }
     }
 
@@ -138,7 +171,7 @@ library TcbLevels {
     {
         uint8 version = uint8(teeTcbSvn[1]);
         if (module.version != version) revert IDcapVerifier.DcapVerifier_WrongModule(module.version, version);
-        bytes32 digest = keccak256(abi.encode(module));
+        bytes32 digest = _digest(module);
         uint256 i;
         while (i < modules.length && modules[i] != digest) ++i;
         if (i == modules.length) revert IDcapVerifier.DcapVerifier_WrongModules();

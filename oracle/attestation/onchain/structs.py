@@ -261,8 +261,8 @@ class QeIdentity:
 
 
 def certificate_digest(certificate: x509.Certificate) -> bytes:
-    """SHA-256 of the DER, under which the store keeps an issuer."""
-    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
+    """SHA-256 of the TBSCertificate, under which the store keeps an issuer: of its signature, everyone can make another."""
+    return hashlib.sha256(certificate.tbs_certificate_bytes).digest()
 
 
 def _tcb_level(value: dict[str, Any], tee: Tee) -> TcbLevel:
