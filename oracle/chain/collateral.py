@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from enclave_app.protocol.structs import Confirmation
 from oracle.attestation import Collateral
@@ -35,6 +37,11 @@ def store_of(deployment: Deployment) -> str:
     if deployment.collateral is None:
         raise Permanent("config.deployment", "the deployment has no collateral store, so it takes no DCAP evidence")
     return deployment.collateral
+
+
+def anchor_of(collateral: Collateral) -> bytes:
+    """SHA-256 of the root certificate that the collateral says it is under."""
+    return hashlib.sha256(pem_chain(collateral.pck_crl_issuer_chain)[-1].public_bytes(Encoding.DER)).digest()
 
 
 async def missing(source: Source, store: str, posts: Sequence[Post], at: Block) -> tuple[Post, ...]:
@@ -71,14 +78,15 @@ async def post_missing(
 async def on_chain(source: Source, store: str, collateral: Collateral) -> dict[str, str]:
     """Of each piece, by the names of `oracle.collateral.pieces`: `yes`, `older` or `newer` for another issue of it, `no`."""
     tcb, qe = TcbInfo.of(collateral), QeIdentity.of(collateral)
-    ca, root = pem_chain(collateral.pck_crl_issuer_chain)[:2]
+    ca = pem_chain(collateral.pck_crl_issuer_chain)[0]
     signers = [pem_chain(each)[0] for each in (collateral.tcb_info_issuer_chain, collateral.qe_identity_issuer_chain)]
     issuers = {"PCK CA": ca, "TCB signing certificate": signers[0], "QE identity's signing certificate": signers[1]}
-    lists = {"PCK CRL": (collateral.pck_crl, ca), "root CRL": (collateral.root_ca_crl, root)}
+    lists = {"PCK CRL": collateral.pck_crl, "root CRL": collateral.root_ca_crl}
     asked: dict[str, tuple[Any, ...]] = {
         "TCB info": ("tcbInfo", tcb.tee, tcb.fmspc, tcb.evaluation),
         "QE identity": ("qeIdentity", qe.tee, qe.evaluation),
-        **{name: ("crl", certificate_digest(issuer)) for name, (_, issuer) in lists.items()},
+        "PCK CRL": ("crl", certificate_digest(ca)),
+        "root CRL": ("crl", anchor_of(collateral)),
         **{name: ("issuer", certificate_digest(each)) for name, each in issuers.items()},
         "root": ("anchor",),
     }
@@ -88,9 +96,9 @@ async def on_chain(source: Source, store: str, collateral: Collateral) -> dict[s
     found = {
         "TCB info": _compared(kept["TCB info"][1], tcb.issued_at),
         "QE identity": _compared(kept["QE identity"][1], qe.issued_at),
-        "root": "yes" if kept["root"] == certificate_digest(root) else "no",
+        "root": "yes" if kept["root"] == anchor_of(collateral) else "no",
     }
-    found |= {name: _compared(kept[name]["issuedAt"], _issued(crl)) for name, (crl, _) in lists.items()}
+    found |= {name: _compared(kept[name]["issuedAt"], _issued(crl)) for name, crl in lists.items()}
     return found | {name: "yes" if kept[name]["serial"] else "no" for name in issuers}
 
 

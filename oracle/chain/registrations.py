@@ -6,10 +6,9 @@ A node is not believed: what it says counts where it makes the digest that the r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from enclave_app.protocol.abi import AbiType, decode_strict
-from enclave_app.protocol.structs import Tee
 from oracle.attestation import AttestationError, parse_evidence
 from oracle.attestation.onchain.evidence import Versions, versions
 from oracle.attestation.onchain.structs import PCK, QE_IDENTITY, TCB_INFO, TCB_LEVEL, TDX_MODULE, Pck
@@ -64,27 +63,40 @@ async def shown_evidence(
         return None
     if said["verifier"].lower() != deployment.verifiers.get("dcap", "").lower():
         return None
-    quote, pck, current, _ = decode_strict(_EVIDENCE, said["evidence"])
-    found = _versions(enclave.record.identity.tee, quote, Pck(*pck))
-    if found.digest != enclave.record.identity.svn_digest:
+    evidence = read_evidence(enclave.record.identity.tee, said["evidence"])
+    if evidence.versions.digest != enclave.record.identity.svn_digest:
         raise Refused("registration.versions", "an RPC endpoint shows another registration than the registry keeps")
+    ends = evidence.ends | await _issuers(source, deployment, evidence.issuers, at)
+    return Shown(evidence.versions, evidence.evaluation, dict(sorted(ends.items(), key=lambda each: each[1])))
+
+
+class Evidence(NamedTuple):
+    """Of IDcapVerifier.Evidence, what says how long it holds. `issuers` are certificates' digests by name."""
+
+    versions: Versions
+    evaluation: int
+    ends: dict[str, int]
+    issuers: dict[str, bytes]
+
+
+def read_evidence(tee: int, data: bytes) -> Evidence:
+    """From its ABI. Raises Refused `abi.decode`, `registration.quote`."""
+    quote, pck, current, _ = decode_strict(_EVIDENCE, data)
     tcb, qe = current[0], current[5]
-    ends = {"PCK certificate": pck[10], "TCB info": tcb[5], "QE identity": qe[3]}
-    ends |= await _issuers(source, deployment, pck[3], tcb[9], qe[11], at)
-    return Shown(found, min(tcb[3], qe[1]), dict(sorted(ends.items(), key=lambda each: each[1])))
+    return Evidence(
+        _versions(tee, quote, Pck(*pck)),
+        min(tcb[3], qe[1]),
+        {"PCK certificate": pck[10], "TCB info": tcb[5], "QE identity": qe[3]},
+        {"PCK CA": pck[3], "TCB signing certificate": tcb[9], "QE identity's signing certificate": qe[11]},
+    )
 
 
 async def _issuers(
-    source: SingleSource, deployment: Deployment, pck_ca: bytes, tcb_signer: bytes, qe_signer: bytes, at: Block
+    source: SingleSource, deployment: Deployment, issuers: dict[str, bytes], at: Block
 ) -> dict[str, int]:
-    anchor = await _ask(source, deployment, [("anchor",)], at)
-    asked: dict[str, tuple[Any, ...]] = {
-        "PCK CA": ("issuer", pck_ca),
-        "TCB signing certificate": ("issuer", tcb_signer),
-        "QE identity's signing certificate": ("issuer", qe_signer),
-        "PCK CRL": ("crl", pck_ca),
-        "root CRL": ("crl", anchor[0]),
-    }
+    (anchor,) = await _ask(source, deployment, [("anchor",)], at)
+    asked: dict[str, tuple[Any, ...]] = {name: ("issuer", digest) for name, digest in issuers.items()}
+    asked |= {"PCK CRL": ("crl", issuers["PCK CA"]), "root CRL": ("crl", anchor)}
     answers = await _ask(source, deployment, list(asked.values()), at)
     return {
         name: kept["nextUpdate" if call[0] == "crl" else "notAfter"]
@@ -104,6 +116,6 @@ def _versions(tee: int, quote: bytes, pck: Pck) -> Versions:
     if size > MAX_QUOTE_BYTES:
         raise Refused("registration.quote", "an RPC endpoint shows a quote that is none")
     try:
-        return versions(parse_evidence(Tee(tee), quote + bytes(size)), pck)
+        return versions(parse_evidence(tee, quote + bytes(size)), pck)
     except AttestationError as error:
         raise Refused("registration.quote", "an RPC endpoint shows a quote that is none", found=str(error)) from None

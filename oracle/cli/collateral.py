@@ -181,19 +181,18 @@ def post(
     screen = Screen(as_json)
 
     async def send() -> list[dict[str, Any]]:
-        from oracle.attestation.collateral import pem_chain
         from oracle.attestation.onchain.collateral import posts
-        from oracle.attestation.onchain.structs import certificate_digest
-        from oracle.chain.collateral import NAMES, post_missing, store_of
+        from oracle.chain.collateral import NAMES, anchor_of, post_missing, store_of
         from oracle.collateral.platform import quoted_chain
 
         chain = () if parsed is None else tuple(quoted_chain(parsed))
         done = []
         async with make_client(settings, wallet=wallet) as client:
             for path, collateral in found:
-                anchor = certificate_digest(pem_chain(collateral.pck_crl_issuer_chain)[-1])
                 store = store_of(settings.deployment)
-                sent = await post_missing(client.sender, client.source, store, posts(collateral, chain), anchor)
+                sent = await post_missing(
+                    client.sender, client.source, store, posts(collateral, chain), anchor_of(collateral)
+                )
                 done.append({"file": str(path), "posted": [NAMES[each.function] for each in sent]})
         return done
 

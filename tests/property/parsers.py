@@ -50,10 +50,12 @@ from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
 from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, Tee, parse_evidence, verify
 from oracle.attestation.collateral import pem_chain
+from oracle.attestation.onchain.evidence import dcap_evidence
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
 from oracle.chain.deploy import Deployment
+from oracle.chain.registrations import read_evidence
 from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
@@ -516,6 +518,10 @@ PARSERS: list[Parser] = [
                    "oracle.collateral.platform:platform_named",
                    "oracle.chain.collateral:_issued",
                    "oracle.receipt.document:ReceiptCollateral.of")),
+    Parser("a registration's evidence", lambda d: read_evidence(1, d),
+           dcap_evidence(parse_evidence(1, _QUOTE), _COLLATERAL), "bytes",
+           ("oracle.chain.registrations:read_evidence", "oracle.chain.registrations:_versions",
+            "oracle.attestation.onchain.evidence:versions")),
     Parser("fetched collateral",
            lambda d: check_collateral(Collateral.from_json(d), None, authority().root_der, story().time),
            _COLLATERAL.to_json().encode(),
