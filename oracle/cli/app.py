@@ -15,10 +15,12 @@ from enclave_app.protocol.errors import Bug, OracleError, Refused
 from oracle.cli import (
     agreement,
     agreement_chain,
+    collateral,
     dataset,
     devnet,
     doctor,
     enclave,
+    enclave_chain,
     function,
     keybroker,
     keys,
@@ -40,6 +42,7 @@ ORDER = (
     "receipt",
     "withdraw",
     "enclave",
+    "collateral",
     "keybroker",
     "worker",
 )
@@ -83,8 +86,8 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
-for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
+_MORE = (agreement_chain, enclave_chain, task_facts)  # add their commands to a group of another module
+for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, collateral, keybroker, worker):
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

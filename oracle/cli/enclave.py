@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enclave_app.protocol.errors import Permanent, Refused
-from oracle.cli.common import ConfigFile, Json, make_client, read_config, run
+from oracle.cli.common import (
+    ConfigFile,
+    Json,
+    make_client,
+    read_config,
+    run,
+)
 from oracle.cli.screen import Screen, fields, when
 
 if TYPE_CHECKING:
@@ -16,7 +22,10 @@ if TYPE_CHECKING:
     from oracle.worker.config import WorkerConfig
     from oracle.worker.register import Enrolled
 
-app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
+app = typer.Typer(name="enclave", help="Enclaves: measure, register, list, watch, challenge.", no_args_is_help=True)
+
+PATIENCE = 60.0
+"""Seconds for collateral that has to be fetched first."""
 
 WorkerConfigFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
@@ -77,7 +86,7 @@ def list_enclaves(
     found = [enclave for enclave in run(read()) if every or enclave.valid]
     shown = [item for enclave in found for item in (fields(_readable(enclave)), "")]
     none = "No enclave is registered." if every else "No enclave is registered and valid."
-    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, *(shown or [none]))
+    Screen(as_json).answer({"enclaves": [entry(enclave) for enclave in found]}, *(shown or [none]))
 
 
 async def _measure(config: Path) -> bytes:
@@ -107,6 +116,7 @@ async def _register(settings: WorkerConfig) -> Enrolled:
     from oracle.chain.deploy import Deployment
     from oracle.chain.sender import Sender
     from oracle.chain.source import SingleSource
+    from oracle.worker.collateral import fetching, open_appraisal
     from oracle.worker.enclave import Enclave
     from oracle.worker.keys import account, signing_key
     from oracle.worker.register import register_enclave
@@ -119,19 +129,21 @@ async def _register(settings: WorkerConfig) -> Enrolled:
     try:
         async with Enclave(settings.enclave.socket) as enclave:
             sender, source = Sender(rpc, account(settings.wallet)), SingleSource(rpc)
-            registrar = make_registrar(settings.attestation, deployment, sender, source)
-            if registrar is None:
+            appraisal = open_appraisal(settings.attestation, deployment.chain_id)
+            registrar = make_registrar(appraisal, deployment, sender, source)
+            if appraisal is None or registrar is None:
                 raise Refused(
                     "register.attestation",
                     "the configuration has no collateral to show the contract what the evidence rests on",
                     hint="Set `attestation`",
                 )
-            return await register_enclave(enclave, sender, source, deployment, registrar, operator)
+            async with fetching(appraisal, PATIENCE) as fetched:
+                return await fetched(lambda: register_enclave(enclave, sender, source, deployment, registrar, operator))
     finally:
         await rpc.close()
 
 
-def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
+def entry(enclave: RegisteredEnclave) -> dict[str, Any]:
     from enclave_app.protocol.structs import TcbStatus, Tee
 
     identity, standing = enclave.record.identity, enclave.record.standing
@@ -158,7 +170,7 @@ def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
 
 def _readable(enclave: RegisteredEnclave) -> dict[str, Any]:
     """The same for a person: whose root it is, and dates."""
-    value = _entry(enclave)
+    value = entry(enclave)
     maker, verifier = value.pop("maker"), value["verifier"]
     whose = maker or ("DEVELOPMENT or private" if verifier is None else "vouched for by an attested verifier")
     anchor = f"0x{enclave.anchor.hex()} ({whose})"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
-
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from enclave_app.protocol.digests import sha256
 from oracle.attestation import (
@@ -22,9 +19,8 @@ from oracle.attestation import (
     verify,
 )
 from oracle.attestation.anchors import MAX_ROOT
-from oracle.attestation.collateral import MAX_COLLATERAL_BYTES, pem_chain
-from oracle.attestation.qvl import QvlRefused, pck_values
-from oracle.errors import Refused, Retryable
+from oracle.collateral import CollateralSource
+from oracle.errors import Refused
 from oracle.files import read_file
 from oracle.keybroker.config import Anchors
 
@@ -51,36 +47,10 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
     return roots
 
 
-class CollateralFiles:
-    """Collateral that the broker's operator put there: one file, or a directory with one for each TEE and FMSPC.
-
-    A file that changes is read again, so fresh collateral needs no restart.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: dict[Path, tuple[int, Collateral]] = {}
-
-    def for_quote(self, parsed: ParsedQuote) -> Collateral:
-        path = self._path / _file_name(parsed) if self._path.is_dir() else self._path
-        try:
-            changed = path.stat().st_mtime_ns
-            known = self._read.get(path)
-            if known is None or known[0] != changed:
-                known = self._read[path] = changed, Collateral.from_json(read_file(path, MAX_COLLATERAL_BYTES))
-        except AttestationError as error:
-            raise Retryable(f"collateral.{error.code}", "the broker's collateral cannot be read") from None
-        except (OSError, Refused):
-            raise Retryable(
-                "collateral.missing", "the broker has no collateral for this platform", expected=path.name
-            ) from None
-        return known[1]
-
-
 class Trust:
     """Verifies quotes under the broker's roots. `clock` gives unix seconds."""
 
-    def __init__(self, roots: Mapping[bytes, bytes], collateral: CollateralFiles, clock: Callable[[], float]) -> None:
+    def __init__(self, roots: Mapping[bytes, bytes], collateral: CollateralSource, clock: Callable[[], float]) -> None:
         self._roots, self._collateral, self._clock = dict(roots), collateral, clock
         self._kept: OrderedDict[tuple[int, bytes, bytes], Verified] = OrderedDict()
 
@@ -114,12 +84,3 @@ class Trust:
             except AttestationError as error:
                 refusal = error
         raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")
-
-
-def _file_name(parsed: ParsedQuote) -> str:
-    leaf = pem_chain(parsed.section.certification.decode("latin-1"))[0]
-    try:
-        fmspc = pck_values(leaf.public_bytes(Encoding.PEM)).fmspc
-    except QvlRefused as error:
-        raise Refused("evidence.pck_chain", f"the platform's certificate cannot be read: {error}") from None
-    return f"{parsed.tee.name.lower()}-{fmspc.hex()}.json"

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, model_validator
 from enclave_app.protocol.fields import Address, Bytes32
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
+from oracle.collateral.config import PcsConfig
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -74,19 +75,20 @@ class StorageConfig(YamlModel):
 
 class AttestationConfig(YamlModel):
     """What this worker appraises and registers its own enclave with, and shows it with in receipts: a root certificate (DER;
-    Intel's when left out) and collateral (QuoteCollateralV3 JSON), read anew each time. Without it others have to register
-    the enclave, and there are no receipts."""
+    Intel's when left out) and collateral: where it is fetched from, or a file of QuoteCollateralV3 JSON, or a folder of
+    `sgx-<fmspc>.json` and `tdx-<fmspc>.json`, read again when they change. Without it others have to register the enclave,
+    and there are no receipts."""
 
     root: Path | None = None
-    collateral: Path
+    collateral: PcsConfig | Path
 
 
 class WorkerConfig(YamlModel):
     """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
-    parked. `releaseGrace` is how long to wait for more brokers once enough have
-    answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay the
-    payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the
-    wallet from agreements of strangers."""
+    parked. `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop waits for
+    what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most
+    that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
+    written each minute, for Prometheus' node exporter."""
 
     rpc: tuple[str, ...] = Field(min_length=1)
     deployment: Path
@@ -98,6 +100,7 @@ class WorkerConfig(YamlModel):
     payee: Address
     operator: KeySource | None = None
     attestation: AttestationConfig | None = None
+    gauges: Path | None = None
     concurrency: int = Field(default=4, ge=1, le=256)
     max_runs: int = Field(default=4, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

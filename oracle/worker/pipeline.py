@@ -21,6 +21,7 @@ from oracle.receipt import Papers
 from oracle.storage import Storage
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
+from oracle.worker.collateral import Appraisal
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave
 from oracle.worker.enrolment import Enrolment
@@ -51,12 +52,13 @@ class Parts:
     storage: Storage
     settler: Settler
     now: Callable[[], int]
+    appraisal: Appraisal | None
 
 
 class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self._p, self._db, self._journal = parts, parts.db, parts.db.journal
-        self._papers = PaperFile(parts.blobs, parts.config.attestation)
+        self._papers = PaperFile(parts.blobs, parts.appraisal)
         self._rounds: dict[bytes, Round] = {}
 
     async def work(self, task_id: bytes) -> None:

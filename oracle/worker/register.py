@@ -31,7 +31,7 @@ from oracle.attestation import (
 )
 from oracle.chain.abi import load
 from oracle.chain.deploy import Deployment
-from oracle.chain.reader import EnclaveReader, EnclaveRecord, IdentityRecord
+from oracle.chain.reader import EnclaveReader, EnclaveRecord, IdentityRecord, Standing
 from oracle.chain.sender import Sender
 from oracle.chain.source import Block, SingleSource
 from oracle.errors import Retryable, Reverted
@@ -74,8 +74,8 @@ class Registrar(Protocol):
         """What will be registered. Raises Refused `evidence.*`, Retryable where only the collateral is out of date."""
         ...
 
-    async def proof(self, evidence: Evidence, now: int) -> bytes:
-        """The verifier's evidence bytes, once everything that they rest on is on chain."""
+    async def proof(self, evidence: Evidence, registered: Standing | None, now: int) -> bytes:
+        """The verifier's evidence bytes, once everything that they rest on is on chain. `registered` is what is renewed."""
         ...
 
 
@@ -213,6 +213,7 @@ async def register(
 ) -> Enrolled:
     """As `register_enclave`, with evidence that is made."""
     evidence, signer = prepared.evidence, prepared.claimed.signer
+    standing = None if prepared.record is None else prepared.record.standing
     registration = (
         signer,
         prepared.identity.sealing_key,
@@ -222,7 +223,7 @@ async def register(
         prepared.possession,
         evidence.operator_signature,
         registrar.verifier,
-        await registrar.proof(evidence, _now(prepared.head)),
+        await registrar.proof(evidence, standing, _now(prepared.head)),
     )
     call = load("EnclaveRegistry").call("register", registration)
     try:

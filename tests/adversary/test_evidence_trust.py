@@ -20,9 +20,10 @@ from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Agreement
 from oracle.agreement.enclave import check_policy
 from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_evidence
+from oracle.collateral import CollateralFiles
 from oracle.keybroker import KeyBroker, open_broker
 from oracle.keybroker.keys import LOG_FILE
-from oracle.keybroker.trust import CollateralFiles, Trust
+from oracle.keybroker.trust import Trust
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Scene, collateral_with

@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from eth_abi.abi import encode
+from multidict import CIMultiDict
 
 from enclave_app.attesters.base import PlatformError
+from enclave_app.attesters.dcap_format import sign_raw
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform
 from enclave_app.config import EnclaveConfig, read_config
 from enclave_app.fetch import Storage
@@ -45,16 +48,21 @@ from oracle import addresses, arrow, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
-from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, parse_evidence, verify
+from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, Tee, parse_evidence, verify
 from oracle.attestation.collateral import pem_chain
+from oracle.attestation.onchain.evidence import dcap_evidence
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
 from oracle.chain.deploy import Deployment
+from oracle.chain.registrations import read_evidence
 from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
 from oracle.cli.keys import _format
+from oracle.collateral.check import check_collateral, check_evaluations
+from oracle.collateral.pcs import Evaluations, Signed, _der, issuer_chain, signed_document
+from oracle.collateral.platform import platform_named
 from oracle.dataset import keyfile, seal, sources, types
 from oracle.errors import RpcFault
 from oracle.function.spec import pack_directory, read_spec
@@ -303,7 +311,24 @@ def _collateral(data: bytes) -> object:
     with contextlib.suppress(OracleError):
         assert found.tcb_evaluation + found.qe_evaluation >= 0
         found.window()
+    with contextlib.suppress(OracleError):
+        platform_named(found)
     return _verified(collateral=found)
+
+
+def _evaluation_list() -> bytes:
+    tcb = json.loads(_COLLATERAL.tcb_info)
+    row = {"tcbEvaluationDataNumber": 17, "tcbRecoveryEventDate": tcb["issueDate"]}
+    value = {"id": "SGX", "version": 1, "tcbEvalNumbers": [row]}
+    return json.dumps({**value, "issueDate": tcb["issueDate"], "nextUpdate": tcb["nextUpdate"]}).encode()
+
+
+def _evaluations(data: bytes) -> object:
+    """Whatever it says, signed by who should."""
+    text = data.decode("utf-8", "surrogateescape")
+    signature = sign_raw(authority()._tcb.key, text.encode("utf-8", "surrogatepass")).hex()
+    listed = Evaluations(Tee.SGX, Signed(text, signature, _COLLATERAL.tcb_info_issuer_chain))
+    return check_evaluations(listed, authority().root_der, story().time)
 
 
 def _checks_receipt(data: bytes) -> object:
@@ -330,7 +355,7 @@ def _platform_json() -> bytes:
 
 _AGREEMENT = document.AgreementDocument(chain=story().record.chain, agreement=story().record.agreement)
 _BROKER_YAML = {
-    "directory": "broker", "passwordFile": "password", "collateral": "collateral.json",
+    "directory": "broker", "passwordFile": "password", "collateral": {"pcs": "https://c.example", "cache": "c"},
     "chains": [
         {"chainId": 1, "agreementRegistries": ["0x" + "11" * 20], "rpc": ["https://a.example", "https://b.example"]}
     ],
@@ -488,10 +513,27 @@ PARSERS: list[Parser] = [
     Parser("a quote", lambda d: _verified(quote=d), _QUOTE, "bytes",
            ("oracle.attestation.quote:_Reader.number", "oracle.attestation.qvl:verify_quote")),
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
-           covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:_crl_window",
-                   "oracle.attestation.collateral:_document_window", "oracle.keybroker.trust:CollateralFiles.for_quote",
-                   "oracle.worker.registrars:DcapRegistrar._read", "oracle.worker.receipts:PaperFile.gather",
+           covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
+                   "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
+                   "oracle.collateral.platform:platform_named",
+                   "oracle.chain.collateral:_issued",
                    "oracle.receipt.document:ReceiptCollateral.of")),
+    Parser("a registration's evidence", lambda d: read_evidence(1, d),
+           dcap_evidence(parse_evidence(1, _QUOTE), _COLLATERAL), "bytes",
+           ("oracle.chain.registrations:read_evidence", "oracle.chain.registrations:_versions",
+            "oracle.attestation.onchain.evidence:versions")),
+    Parser("fetched collateral",
+           lambda d: check_collateral(Collateral.from_json(d), None, authority().root_der, story().time),
+           _COLLATERAL.to_json().encode(),
+           covers=("oracle.collateral.check:_check_crl", "oracle.collateral.check:_check_signed",
+                   "oracle.collateral.check:_object")),
+    Parser("a list of evaluations", _evaluations, _evaluation_list(), covers=("oracle.collateral.check:_evaluation",)),
+    Parser("a signed document", lambda d: signed_document(d, "tcbInfo"),
+           f'{{"tcbInfo":{_COLLATERAL.tcb_info},"signature":"{_COLLATERAL.tcb_info_signature}"}}'.encode()),
+    Parser("a header's chain", text(lambda t: issuer_chain(CIMultiDict({"Chain": t}), "Chain")),
+           quote(_COLLATERAL.tcb_info_issuer_chain).encode(), "bytes"),
+    Parser("a service's revocation list", _der, bytes.fromhex(_COLLATERAL.pck_crl), "bytes",
+           ("oracle.collateral.pcs:_der",)),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),
@@ -534,7 +576,7 @@ PARSERS: list[Parser] = [
            ("oracle.yamlfile:parse_yaml", "oracle.yamlfile:read_yaml")),
     Parser("a broker's configuration", in_file("broker.yaml", read_broker_config), json.dumps(_BROKER_YAML).encode(),
            "yaml", ("oracle.keybroker.config:read_config", "oracle.keybroker.config:_endpoint",
-                    "oracle.yamlfile:validate_yaml", "oracle.yamlfile:read_yaml")),
+                    "oracle.collateral.config:PcsConfig._address", "oracle.yamlfile:validate_yaml", "oracle.yamlfile:read_yaml")),
     Parser("a worker's configuration", in_file("worker.yaml", WorkerConfig.read), json.dumps(_WORKER_YAML).encode(),
            "yaml", ("oracle.worker.config:WorkerConfig.read",)),
     Parser("a client's configuration", in_file("oracle.yaml", lambda p: _client(p)), json.dumps(_CLIENT_YAML).encode(),
