@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from oracle.attestation import Collateral, intel_root, parse_evidence, verify
+from oracle.attestation import Collateral, intel_root, parse_dcap, verify
 from oracle.attestation.errors import AttestationError
 from oracle.attestation.onchain.evidence import EVIDENCE, dcap_evidence
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
@@ -200,7 +200,7 @@ def ask_wrapper(base: Base, material: Material) -> str | None:
         return None
     try:
         collateral = Collateral.from_json(json.dumps(material.pieces))
-        verify(parse_evidence(base.tee, material.quote), collateral, material.root, material.now)
+        verify(parse_dcap(base.tee, material.quote), collateral, material.root, material.now)
     except AttestationError as error:
         return str(error.code)
     return None
