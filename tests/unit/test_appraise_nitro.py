@@ -105,6 +105,17 @@ def test_each_register_but_the_parent_s_changes_the_measurement() -> None:
         assert (changed == check().measurement) == (index in (3, 4)), index
 
 
+def test_digests_have_the_documented_layout() -> None:
+    registers = kit.content(CHAIN)["pcrs"]
+    tag = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
+    hashed = b"".join(bytes([index, 48]) + registers[index] for index in (0, 1, 2, *range(5, 16)))
+    assert check().measurement == hashlib.sha256(tag + b"\x04" + hashed).digest()
+
+    assert check().svn_digest == hashlib.sha256(hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x04").digest()
+    behind = b"".join(len(der).to_bytes(4, "big") + der for der in CHAIN)
+    assert check().collateral == hashlib.sha256(behind).digest()
+
+
 def test_another_instance_is_another_platform() -> None:
     pcrs = {**kit.content(CHAIN)["pcrs"], 4: kit.pcr("another")}
     assert check(said(pcrs=pcrs)).platform != check().platform

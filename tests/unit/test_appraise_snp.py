@@ -147,6 +147,21 @@ def test_each_register_changes_the_measurement(name: str, offset: int, size: int
     assert parse_report(flipped(REPORT, at)).measurement != parse_report(REPORT).measurement
 
 
+def test_digests_have_the_documented_layout() -> None:
+    report = parse_report(REPORT)
+    tag = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
+    parts = (REPORT[0x4:0x8], REPORT[0x8:0x10], REPORT[0x10:0x20], REPORT[0x20:0x30], REPORT[0x30:0x34])
+    parts += (report.launch_measurement, report.host_data, report.id_key_digest, report.author_key_digest)
+    assert report.measurement == hashlib.sha256(tag + b"\x03" + b"".join(parts)).digest()
+
+    svn = hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x03Milan" + 4 * raw_tcb("Milan")
+    assert check().svn_digest == hashlib.sha256(svn).digest()
+
+    used = CHIP.endorsements
+    behind = b"".join(len(der).to_bytes(4, "big") + der for der in (used.ek, used.ask, used.ark))
+    assert check().collateral == hashlib.sha256(behind).digest()
+
+
 @pytest.mark.parametrize("offset", [0x38, 0x40, 0x50, 0x140, 0x180, 0x1A0, 0x1E0, 0x1F0])
 def test_what_is_no_register_leaves_the_measurement(offset: int) -> None:
     assert parse_report(flipped(REPORT, offset)).measurement == parse_report(REPORT).measurement
