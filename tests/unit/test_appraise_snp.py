@@ -150,9 +150,9 @@ def test_each_register_changes_the_measurement(name: str, offset: int, size: int
 def test_digests_have_the_documented_layout() -> None:
     report = parse_report(REPORT)
     tag = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
-    parts = (REPORT[0x4:0x8], REPORT[0x8:0x10], REPORT[0x10:0x20], REPORT[0x20:0x30], REPORT[0x30:0x34])
-    parts += (report.launch_measurement, report.host_data, report.id_key_digest, report.author_key_digest)
-    assert report.measurement == hashlib.sha256(tag + b"\x03" + b"".join(parts)).digest()
+    launched = REPORT[0x4:0x34]  # guest SVN, policy, family id, image id, VMPL
+    launched += report.launch_measurement + report.host_data + report.id_key_digest + report.author_key_digest
+    assert report.measurement == hashlib.sha256(tag + b"\x03" + launched).digest()
 
     svn = hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x03Milan" + 4 * raw_tcb("Milan")
     assert check().svn_digest == hashlib.sha256(svn).digest()
@@ -256,6 +256,13 @@ def test_an_unreadable_certificate_is_refused(part: str) -> None:
     refused(Code.CERTIFICATE_FORMAT, lambda: check(endorsements=changed, root=root))
     trailing = replace(CHIP.endorsements, **{part: der + b"\0"})
     refused(Code.CERTIFICATE_FORMAT, lambda: check(endorsements=trailing, root=hashlib.sha256(trailing.ark).digest()))
+
+
+def test_a_certificate_has_at_most_8_kib() -> None:
+    long = CHIP.but(extensions={"100": bytes(9000)})
+    with pytest.raises(EvidenceRefused, match="at most 8192") as caught:
+        of(long)
+    assert caught.value.code is Code.CERTIFICATE_FORMAT
 
 
 @pytest.mark.parametrize("part", ["ek", "ask", "ark"])
