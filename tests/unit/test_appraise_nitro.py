@@ -253,6 +253,9 @@ def test_a_document_has_to_be_of_its_certificate_s_time() -> None:
     [
         *((index, {"ca": False}) for index in range(4)),
         *((index, {"usage": False}) for index in range(5)),
+        *((index, {"constraints": False}) for index in range(4)),
+        *((index, {"ca": False, "cert_sign": True}) for index in range(4)),
+        *((index, {"cert_sign": False}) for index in range(4)),
         (4, {"ca": True}),
         (1, {"path": 1}),
         (2, {"path": 0}),

@@ -283,6 +283,16 @@ def test_no_byte_of_an_endorsement_is_anyone_s_to_choose(part: str) -> None:
             check(endorsements=changed)
 
 
+def test_a_signature_is_of_whole_bytes() -> None:
+    """A BIT STRING tells how many of its last bits are unused, and some readers let it say one too many."""
+    even = next(ek for ek in (CHIP.but(validity=Validity(end=NOW + DAY + i)).ek for i in range(64)) if not ek[-1] & 1)
+    check(endorsements=replace(CHIP.endorsements, ek=even))
+    refused(
+        Code.CERTIFICATE_FORMAT,
+        lambda: check(endorsements=replace(CHIP.endorsements, ek=flipped(even, len(even) - 257))),
+    )
+
+
 def test_too_few_certificates_are_refused() -> None:
     ek, ask, ark = CHIP.endorsements.ek, CHIP.endorsements.ask, CHIP.endorsements.ark
     assert SnpEndorsements.of((ek, ask, ark)) == CHIP.endorsements
