@@ -279,6 +279,12 @@ def test_a_chain_with_a_missing_swapped_or_foreign_certificate_is_refused() -> N
         refused(Code.CERTIFICATE_CHAIN, lambda: check(said(cabundle=bundle)))  # noqa: B023
 
 
+def test_a_root_issues_itself() -> None:
+    issued = [kit.certificate(LINKS[0], LINKS[0].but(name="another")), *CHAIN[1:]]
+    document = kit.sign(cbor2.dumps(kit.content(issued)), LINKS[-1].key)
+    refused(Code.CERTIFICATE_CHAIN, lambda: check(document, kit.root_of(issued)))
+
+
 def test_an_unreadable_certificate_is_refused() -> None:
     refused(Code.CERTIFICATE_FORMAT, lambda: check(said(certificate=CHAIN[-1][:-1])))
     refused(Code.CERTIFICATE_FORMAT, lambda: check(said(cabundle=[*CHAIN[:3], CHAIN[3] + b"\0"])))

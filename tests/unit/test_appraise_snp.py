@@ -304,6 +304,7 @@ def test_too_few_certificates_are_refused() -> None:
     [
         (Code.PRODUCT_MISMATCH, {"ark_name": "ARK-Rome"}),
         (Code.PRODUCT_MISMATCH, {"ark_name": "Milan"}),
+        (Code.CERTIFICATE_CHAIN, {"ark_issuer": "ARK-Genoa"}),
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-Genoa"}),
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-VLEK-Milan"}),
         (Code.CERTIFICATE_CHAIN, {"ask_ca": False}),
