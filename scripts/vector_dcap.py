@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from enclave_app.protocol.measurement import SGX_BODY_BYTES, TDX_BODY_BYTES, sgx_measurement, tdx_measurement
-from oracle.attestation import Collateral, Tee, intel_root, parse_evidence, verify
+from oracle.attestation import Collateral, Tee, intel_root, parse_dcap, verify
 from oracle.attestation.onchain.evidence import dcap_challenge, dcap_evidence, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 
@@ -44,9 +44,10 @@ def _measurement(tee: Tee) -> dict[str, Any]:
 
 
 def _case(case: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    parsed = parse_evidence(Tee[case["tee"].upper()], (RECORDED / case["quote"]).read_bytes())
+    parsed = parse_dcap(Tee[case["tee"].upper()], (RECORDED / case["quote"]).read_bytes())
     collateral = Collateral.from_json((RECORDED / "collateral" / f"{run['collateral']}.json").read_text("utf-8"))
     claims = verify(parsed, collateral, intel_root(), run["now"])
+    assert claims.tcb_status is not None, "a DCAP quote has a status"
     return {
         "name": f"{case['name']} {run['collateral']}",
         "now": run["now"],

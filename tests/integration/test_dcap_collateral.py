@@ -101,9 +101,7 @@ def test_no_changed_byte_is_taken(intel: Store, name: str) -> None:
     collateral = recorded(name)
     chance = random.Random(4)
     quote = "sgx/phala-sgx-v3" if name.startswith("sgx") else "tdx/phala-tdx-v4"
-    chain = quote_chain(
-        parse_dcap(1 if name.startswith("sgx") else 2, (RECORDED / quote / "quote.bin").read_bytes())
-    )
+    chain = quote_chain(parse_dcap(1 if name.startswith("sgx") else 2, (RECORDED / quote / "quote.bin").read_bytes()))
     for each in posts(collateral, chain):
         for _ in range(12):
             arguments = list(each.arguments)

@@ -52,10 +52,19 @@ from oracle import addresses, arrow, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
-from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, NitroDocument, Tee, parse_dcap, parse_evidence, verify
+from oracle.attestation import (
+    AppraisalPolicy,
+    Collateral,
+    DevelopmentRoot,
+    NitroDocument,
+    Tee,
+    parse_dcap,
+    parse_evidence,
+    verify,
+)
 from oracle.attestation.collateral import pem_chain
-from oracle.attestation.onchain.evidence import dcap_evidence
 from oracle.attestation.dstack import bare_document
+from oracle.attestation.onchain.evidence import dcap_evidence
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert

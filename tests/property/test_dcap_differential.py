@@ -106,7 +106,7 @@ async def bases(rpc: Rpc) -> list[Base]:
     intel = await Contracts.deploy(rpc, intel_root())
     for each in recorded():
         # Evidence that binds something in its second half is refused whatever else it is, and would show nothing.
-        if each.status is not None and not any(parse_evidence(each.tee, each.quote).report_data[32:]):
+        if each.status is not None and not any(parse_dcap(each.tee, each.quote).report_data[32:]):
             found.append(Base(each.name, each.tee, each.material, intel))
     return found
 
@@ -259,7 +259,7 @@ async def test_no_byte_of_the_evidence_can_be_changed_into_other_claims(rpc: Rpc
     for base in await bases(rpc):
         contracts, material = base.contracts, base.material
         posts = list(contracts.posts(material).values())
-        evidence = dcap_evidence(parse_evidence(base.tee, material.quote), base.collateral)
+        evidence = dcap_evidence(parse_dcap(base.tee, material.quote), base.collateral)
         rng = random.Random(f"{SEED}/{base.name.split('@')[0]}")
         calls = [contracts.verify(mutations.flipped(rng, evidence)[0]) for _ in range(60)]
         whole, *found = (await contracts.simulate([*posts, contracts.verify(evidence), *calls], material.now))[
