@@ -106,7 +106,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
             (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) = (0, 0, 0);
         } else if (standing.earlierStatus == 0 && judgement.evaluation > standing.evaluation) {
             (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) =
-            (standing.tcbStatus, standing.evaluation, judgement.changedAt);
+                (standing.tcbStatus, standing.evaluation, judgement.changedAt);
         }
         standing.tcbStatus = judgement.tcbStatus;
         standing.evaluation = judgement.evaluation;
