@@ -37,6 +37,7 @@ contract DcapVerifier is IDcapVerifier {
         // The proof's offset follows the versions.
         Proof calldata p = _proof(proof, 320);
         judgement = _judgement(p, collateral.checkCollateral(p.tcb, p.qe));
+        TcbLevels.checkPlatform(v, p);
         judgement.tcbStatus =
             collateral.isRevoked(v.pckIssuer, v.pckSerial) ? TcbStatus.REVOKED : TcbLevels.statusOf(v, p);
         return (_anchor, _digest(v), judgement);
@@ -115,6 +116,7 @@ contract DcapVerifier is IDcapVerifier {
         pure
         returns (uint8 status)
     {
+        TcbLevels.checkPlatform(v, proof);
         DcapQuote.checkQe(quote, q, proof.qe);
         status = TcbLevels.statusOf(v, proof);
         if (q.tee == TeeKind.TDX) DcapQuote.checkModule(quote, q, proof.module[0]);
