@@ -10,7 +10,7 @@ from enclave_app.protocol import output, release, shares, signing
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.release import OutputBody, SignedShares
-from enclave_app.protocol.structs import Agreement, Confirmation, Outcome, TaskRequest, TaskState
+from enclave_app.protocol.structs import Agreement, Confirmation, Outcome, RegisteredIdentity, TaskRequest, TaskState
 from oracle.arrow import read_table
 from oracle.chain.events import TaskSettled, read_event
 from oracle.chain.reader import TaskOnChain
@@ -115,14 +115,14 @@ class Task:
                 signed = next((s for s in record.outputs if s.output == index), None)
                 if signed is None:
                     raise Retryable("task.record", "storage holds no shares for this output yet")
-                return await self._open(settled, index, signed)
+                return await self._open(settled, index, signed, record.enclave)
             except Retryable:
                 if time.monotonic() + pause > limit:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, 5.0)
 
-    async def _open(self, settled: TaskSettled, index: int, signed: SignedShares) -> bytes:
+    async def _open(self, settled: TaskSettled, index: int, signed: SignedShares, enclave: RegisteredIdentity) -> bytes:
         key_pair = self.client.result_key
         if key_pair is None:
             raise Permanent("client.result_key", "no key to open the result with")
@@ -141,6 +141,7 @@ class Task:
             share_list=signed.share_list,
             shares=signed.shares,
             shares_signature=signed.signature,
+            enclave=enclave,
             recipient=key_pair.public.wire,
         ).canonical()
         good = await self._gather_shares(listed, signed, body, key_pair)

@@ -172,7 +172,7 @@ async def agree(devnet: Devnet, home: Path, sealed: dict[str, Sealed], story: St
             ],
             "enclaves": {
                 "measurements": ["0x" + devnet.measurement.hex()],
-                "anchors": ["0x" + anchor.hex() for anchor in devnet.anchors],
+                "anchors": ["0x" + devnet.anchor.hex()],
                 "statuses": ["UP_TO_DATE"],
                 "evaluationFloor": 1,
                 "maxEvidenceAge": "24 h",

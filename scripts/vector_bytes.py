@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TAGS = (
     "evidence",
     "measurement",
-    "development-anchor",
+    "attested-anchor",
     "key-commitment",
     "share",
     "share-digest",
@@ -52,7 +52,7 @@ def stream_bytes(seed: str, length: int) -> bytes:
 
 def digests() -> dict[str, Any]:
     signer, key, block = vs.signing_key().address, word("sealing key"), word("block")
-    registry, appraiser = address("enclave registry"), address("appraiser")
+    registry = address("enclave registry")
     pairs = [(0, 0), (0, 2), (1, 0), (1, 300)]
     recipients, result_key = (bytes(32), word("recipient")), word("result key")
     return {
@@ -67,10 +67,16 @@ def digests() -> dict[str, Any]:
             "blockHash": hexed(block),
             "reportData": hexed(ev.report_data(CHAIN.chain_id, registry, signer, key, block)),
         },
-        "developmentAnchor": {
-            "chainId": CHAIN.chain_id,
-            "appraiser": appraiser,
-            "anchor": hexed(ev.development_anchor(CHAIN.chain_id, appraiser)),
+        "attestedAnchor": {
+            "verifierAnchor": hexed(word("anchor")),
+            "verifierMeasurement": hexed(word("measurement 2")),
+            "root": hexed(word("root")),
+            "anchor": hexed(ev.attested_anchor(word("anchor"), word("measurement 2"), word("root"))),
+        },
+        "identity": {
+            **vs.IDENTITY.model_dump(mode="json", by_alias=True),
+            "abi": hexed(vs.IDENTITY.abi_encode()),
+            "digest": hexed(vs.IDENTITY.digest),
         },
         "commitment": {"key": hexed(word("data key")), "commitment": hexed(commitment(word("data key")))},
         "shareDigest": {

@@ -165,6 +165,15 @@ ENROLMENT = s.Enrolment(
     block_hash=word("block"),
     operator=address("operator 1"),
 )
+IDENTITY = s.RegisteredIdentity(
+    measurement=word("measurement 1"),
+    platform=word("platform"),
+    sealing_key=word("sealing key"),
+    svn_digest=word("svn digest"),
+    verifier=word("measurement 2"),
+    operator=address("operator 1"),
+    tee=s.Tee.SNP,
+)
 RELEASE_REQUEST = s.ReleaseRequest(
     agreement_id=AGREEMENT_ID,
     task_id=TASK_ID,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -31,6 +33,7 @@ from oracle.chain.abi import Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Reverted, RpcFault
+from tests.broker_kit import anvil
 from tests.dcap_kit import NOW, Case, ask_qvl, der
 
 GENESIS: Final = 1_600_000_000
@@ -375,6 +378,21 @@ class Boot:
 
     def record(self, contracts: Contracts) -> Call:
         return Call(contracts.registry, load("EnclaveRegistry").call("record", contracts.anchor, self.signer.address))
+
+
+@contextmanager
+def chain_at(now: int) -> Iterator[str]:
+    """The URL of a chain whose clock stands at `now` (unix seconds) and goes on from there."""
+
+    async def start(url: str) -> None:
+        rpc = Rpc(url)
+        await rpc.call("anvil_setNextBlockTimestamp", now)
+        await rpc.call("anvil_mine", "0x2")
+        await rpc.close()
+
+    with anvil("--timestamp", str(GENESIS)) as url:
+        asyncio.run(start(url))
+        yield url
 
 
 async def funded(rpc: Rpc) -> Sender:

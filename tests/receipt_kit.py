@@ -18,9 +18,9 @@ from enclave_app.attesters.platform import DevelopmentAuthority, Platform
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.bundle import Bundle, BundleFile, BundleHeader, InputColumn, InputTable, pack
 from enclave_app.protocol.digests import commitment, sha256
-from enclave_app.protocol.evidence import Evidence, development_anchor, report_data
+from enclave_app.protocol.evidence import Evidence, report_data
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
-from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest
 from enclave_app.protocol.output import TaskSecret, seal_output
 from enclave_app.protocol.params import IntegerParam, ParamDomain
@@ -44,11 +44,13 @@ from enclave_app.protocol.structs import (
     Output,
     OutputShares,
     Price,
+    RegisteredIdentity,
     ReleaseStatement,
     Result,
     TaskRequest,
 )
-from oracle.attestation import Collateral
+from oracle.agreement.enclave import identity_of
+from oracle.attestation import Collateral, parse_evidence, verify
 from oracle.receipt import Papers, make_receipt
 
 Bend = Callable[[Any], Any]
@@ -103,6 +105,12 @@ PROGRAM = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=b"a receipt'
 COLUMNS = {"clinic": ("patient", "radius"), "pathology": ("patient", "diagnosis")}
 
 
+def identity(evidence: Evidence, made: DevelopmentAuthority) -> RegisteredIdentity:
+    """What the registry holds of the enclave that this evidence is of."""
+    verified = verify(parse_evidence(1, evidence.quote), collateral(made), made.root_der, int(time.time()))
+    return identity_of(evidence, PublicKey(evidence.sealing_key).digest, verified)
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -138,7 +146,7 @@ def make_story(
     manifests = tuple(_manifest(released) for released in columns.values())
     packed: Bundle = bundle(_bundle(columns))
     domain = packed.header.params
-    anchor = development_anchor(chain_id, NOBODY)
+    anchor = sha256(made.root_der)
     agreed: Agreement = agreement(
         Agreement(
             oracle="0x" + "22" * 20,
@@ -156,7 +164,7 @@ def make_story(
                 for name, owner, manifest in zip(columns, keys.owners, manifests, strict=True)
             ),
             tee=Enclaves(
-                measurements=(PROGRAM.measurement,), anchors=anchors((anchor, sha256(made.root_der))),
+                measurements=(PROGRAM.measurement,), anchors=anchors((anchor,)),
                 status_mask=1 << 1, eval_floor=17, grace_days=0, max_evidence_age=3600, any_host=False,
                 operators=(keys.operator.address,), platforms=(),
             ),
@@ -228,7 +236,7 @@ def make_story(
         signature=keys.enclave.sign(signed.typed_digest(oracle)), signer=proof.signer,
         outputs=(output,) if succeeded else (), releases=tuple(answers), evidence=proof,
         consents=consents(tuple(signers[party].sign(agreement_id) for party in agreed.parties() if party in signers)),
-        measurement=PROGRAM.measurement,
+        enclave=identity(proof, made),
     )  # fmt: skip
     papers = Papers(
         function=packed.raw, param_domain=domain.canonical(), manifests=tuple(m.canonical() for m in manifests),

@@ -27,7 +27,6 @@ from enclave_app.protocol.bundle import BundleFile, BundleHeader, InputColumn, I
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import commitment, sha256
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
-from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest

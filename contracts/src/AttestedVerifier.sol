@@ -20,7 +20,7 @@ contract AttestedVerifier is IAttestedVerifier {
     function verify(bytes calldata evidence) external view returns (Claims memory claims) {
         Attested memory attested = abi.decode(evidence, (Attested));
         VerifierStatement memory s = attested.statement;
-        claims.judgement = _judge(attested);
+        (claims.judgement,) = _judge(attested);
         claims.anchor = anchorOf(attested.anchor, attested.identity.measurement, s.root);
         claims.tee = s.tee;
         claims.measurement = s.measurement;
@@ -37,7 +37,13 @@ contract AttestedVerifier is IAttestedVerifier {
         returns (bytes32 anchor, bytes32 svnDigest, Judgement memory judgement)
     {
         Attested memory attested = abi.decode(proof, (Attested));
-        judgement = _judge(attested);
+        uint8 own;
+        (judgement, own) = _judge(attested);
+        // A verifier whose platform is out of date may not lower others: it would be a lever for whoever owns a broken one.
+        if (TcbRank.rank(own) > TcbRank.rank(TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED)) {
+            revert AttestedVerifier_VerifierOutOfDate(own);
+        }
+        judgement.tcbStatus = attested.statement.tcbStatus;
         anchor = anchorOf(attested.anchor, attested.identity.measurement, attested.statement.root);
         svnDigest = attested.statement.svnDigest;
     }
@@ -46,8 +52,8 @@ contract AttestedVerifier is IAttestedVerifier {
         return sha256(abi.encode(ATTESTED_ANCHOR_TAG, verifierAnchor, verifierMeasurement, root));
     }
 
-    /// @dev R4: the lowest assurance along the path.
-    function _judge(Attested memory attested) private view returns (Judgement memory judgement) {
+    /// @dev R4: the lowest assurance along the path; `own` is the verifier's own status.
+    function _judge(Attested memory attested) private view returns (Judgement memory judgement, uint8 own) {
         VerifierStatement memory s = attested.statement;
         IEnclaveRegistry.Standing memory standing = _verifier(attested);
         if (s.tee != TeeKind.SNP && s.tee != TeeKind.NITRO) revert AttestedVerifier_BadTeeKind(s.tee);
@@ -57,7 +63,8 @@ contract AttestedVerifier is IAttestedVerifier {
         ) {
             revert AttestedVerifier_StaleAppraisal(s.appraisedAt, block.timestamp, APPRAISAL_TOLERANCE);
         }
-        judgement.tcbStatus = TcbRank.worse(standing.tcbStatus, s.tcbStatus);
+        own = standing.tcbStatus;
+        judgement.tcbStatus = TcbRank.worse(own, s.tcbStatus);
         judgement.evaluation = standing.evaluation;
         judgement.validUntil = s.validUntil < standing.validUntil ? uint40(s.validUntil) : standing.validUntil;
     }

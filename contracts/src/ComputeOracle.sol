@@ -199,8 +199,7 @@ contract ComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         (address registry, bytes32 expected) = agreements.settlementOf(agreementId);
         bytes32 got = Hashing.settlementHash(tee, price);
         if (got != expected) revert ComputeOracle_WrongSettlement(got, expected);
-        IEnclaveRegistry.Standing memory standing =
-            IEnclaveRegistry(registry).standingOf(anchor, signer, enclave);
+        IEnclaveRegistry.Standing memory standing = IEnclaveRegistry(registry).standingOf(anchor, signer, enclave);
         EnclavePolicy.check(tee, enclave, standing, anchor, signer);
     }
 

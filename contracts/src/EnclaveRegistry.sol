@@ -70,6 +70,7 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         bytes32 digest = _digest(identity);
         if (registered.identity == 0) registered.identity = digest;
         else _checkRenewal(registered, anchor, r.signer, digest, standing);
+        _carryGrace(registered.standing, standing);
         registered.standing = standing;
         emit EnclaveRegistered(anchor, r.signer, identity.measurement, identity, standing, r.verifier);
     }
@@ -101,15 +102,11 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         if (TcbRank.rank(judgement.tcbStatus) <= TcbRank.rank(standing.tcbStatus)) {
             revert EnclaveRegistry_NotLower(judgement.tcbStatus, standing.tcbStatus);
         }
-        if (judgement.tcbStatus == TcbStatus.REVOKED) {
-            // What is revoked was never fine: no grace.
-            (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) = (0, 0, 0);
-        } else if (standing.earlierStatus == 0 && judgement.evaluation > standing.evaluation) {
-            (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) =
-                (standing.tcbStatus, standing.evaluation, judgement.changedAt);
-        }
         standing.tcbStatus = judgement.tcbStatus;
         standing.evaluation = judgement.evaluation;
+        (standing.earlierStatus, standing.earlierEvaluation, standing.changedAt) = (0, 0, judgement.changedAt);
+        // What is revoked was never fine: no grace.
+        if (judgement.tcbStatus != TcbStatus.REVOKED) _carryGrace(registered.standing, standing);
         registered.standing = standing;
         emit EnclaveChallenged(anchor, signer, standing, msg.sender);
     }
@@ -235,6 +232,22 @@ contract EnclaveRegistry is IEnclaveRegistry, EIP712 {
         if (fresh.evaluation < standing.evaluation) {
             revert EnclaveRegistry_OlderEvaluation(fresh.evaluation, standing.evaluation);
         }
+    }
+
+    /// @dev R4: a new evaluation does not strand a platform that stood well under the one before, whoever sends the news and
+    /// leaves out what it was: the record itself knows. Kept is the last evaluation under which it stood best.
+    function _carryGrace(Standing memory old, Standing memory fresh) private pure {
+        (uint8 status, uint32 evaluation, uint40 changedAt) = (old.earlierStatus, old.earlierEvaluation, old.changedAt);
+        if (
+            fresh.evaluation > old.evaluation && old.tcbStatus != TcbStatus.REVOKED
+                && (status == 0 || TcbRank.rank(old.tcbStatus) <= TcbRank.rank(status))
+        ) {
+            (status, evaluation, changedAt) = (old.tcbStatus, old.evaluation, fresh.changedAt);
+        }
+        if (status == 0) return;
+        // What the evidence itself shows, unless that is worse.
+        if (fresh.earlierStatus != 0 && TcbRank.rank(fresh.earlierStatus) <= TcbRank.rank(status)) return;
+        (fresh.earlierStatus, fresh.earlierEvaluation, fresh.changedAt) = (status, evaluation, changedAt);
     }
 
     /// @dev R2

@@ -521,9 +521,6 @@ contract ActivateTest is Fixture {
         a.data[1].budget = 1;
         _refusesNotYet(a, "data.budget");
         a = _agreement();
-        a.tee.graceDays = 1;
-        _refusesNotYet(a, "tee.graceDays");
-        a = _agreement();
         a.outputs[0].kind = 2;
         _refusesNotYet(a, "outputs.kind");
         a = _agreement();

@@ -37,9 +37,7 @@ contract AttestedVerifierTest is Fixture {
         I.Registration memory r = _guest(_vouched());
         bytes32 anchor = enclaves.register(r);
         assertEq(anchor, attested.anchorOf(ANCHOR, MEASUREMENT, AMD));
-        assertEq(
-            anchor, sha256(abi.encode(sha256("enclave-oracle/attested-anchor/1"), ANCHOR, MEASUREMENT, AMD))
-        );
+        assertEq(anchor, sha256(abi.encode(sha256("enclave-oracle/attested-anchor/1"), ANCHOR, MEASUREMENT, AMD)));
         I.Standing memory standing = enclaves.standingOf(anchor, guest, _guestIdentity());
         assertEq(standing.tcbStatus, TcbStatus.UP_TO_DATE);
         assertEq(standing.evaluation, 17);
@@ -69,9 +67,7 @@ contract AttestedVerifierTest is Fixture {
     function test_endsWithTheVerifiersRegistration() public {
         _renewVerifier(TcbStatus.UP_TO_DATE, 1 hours);
         bytes32 anchor = enclaves.register(_guest(_vouched()));
-        assertEq(
-            enclaves.standingOf(anchor, guest, _guestIdentity()).validUntil, vm.getBlockTimestamp() + 1 hours
-        );
+        assertEq(enclaves.standingOf(anchor, guest, _guestIdentity()).validUntil, vm.getBlockTimestamp() + 1 hours);
     }
 
     function test_endsWithWhatTheVerifierSays() public {
@@ -93,6 +89,28 @@ contract AttestedVerifierTest is Fixture {
         s.tcbStatus = TcbStatus.OUT_OF_DATE;
         enclaves.challenge(anchor, guest, _guestIdentity(), address(attested), _attested(s));
         assertEq(enclaves.standingOf(anchor, guest, _guestIdentity()).tcbStatus, TcbStatus.OUT_OF_DATE);
+    }
+
+    /// @dev Otherwise whoever owns such a platform could lower everyone.
+    function testFuzz_aVerifiersOwnStatusLowersNobody(uint8 own) public {
+        own = uint8(bound(own, TcbStatus.SW_HARDENING_NEEDED, TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED));
+        bytes32 anchor = enclaves.register(_guest(_vouched()));
+        _renewVerifier(own, 30 days);
+        bytes memory proof = _attested(_vouched());
+        vm.expectRevert(
+            abi.encodeWithSelector(I.EnclaveRegistry_NotLower.selector, TcbStatus.UP_TO_DATE, TcbStatus.UP_TO_DATE)
+        );
+        enclaves.challenge(anchor, guest, _guestIdentity(), address(attested), proof);
+    }
+
+    function test_aVerifierThatIsOutOfDateChallengesNobody() public {
+        bytes32 anchor = enclaves.register(_guest(_vouched()));
+        _renewVerifier(TcbStatus.OUT_OF_DATE, 30 days);
+        VerifierStatement memory s = _vouched();
+        s.tcbStatus = TcbStatus.REVOKED;
+        bytes memory proof = _attested(s);
+        vm.expectRevert(abi.encodeWithSelector(A.AttestedVerifier_VerifierOutOfDate.selector, TcbStatus.OUT_OF_DATE));
+        enclaves.challenge(anchor, guest, _guestIdentity(), address(attested), proof);
     }
 
     // What it does not vouch for

@@ -120,7 +120,7 @@ contract CallbackTest is Fixture {
         bytes[5] memory entries = [
             abi.encodeCall(I.request, (another, _noProof(), "")),
             abi.encodeCall(I.cancel, (another)),
-            abi.encodeCall(I.fulfil, (another, a.tee, a.price, _result(another), _sign(_result(another)))),
+            abi.encodeCall(I.fulfil, (another, a.tee, a.price, _result(another), _identity(), _sign(_result(another)))),
             abi.encodeCall(I.expire, (another)),
             abi.encodeCall(I.withdraw, (payable(address(caller))))
         ];
@@ -143,7 +143,7 @@ contract CallbackTest is Fixture {
     function testFuzz_relayerCannotStarveTheCallback(uint256 gas) public {
         gas = bound(gas, 100_000, 800_000);
         Result memory result = _result(r);
-        bytes memory data = abi.encodeCall(I.fulfil, (r, a.tee, a.price, result, _sign(result)));
+        bytes memory data = abi.encodeCall(I.fulfil, (r, a.tee, a.price, result, _identity(), _sign(result)));
         (bool sent, bytes memory err) = address(oracle).call{gas: gas}(data);
         if (sent) {
             assertEq(caller.calls(), 1);
@@ -159,7 +159,7 @@ contract CallbackTest is Fixture {
     /// @dev The least gas with which the settlement goes through: the callback still gets everything.
     function test_theLeastGasThatSettlesIsEnough() public {
         Result memory result = _result(r);
-        bytes memory data = abi.encodeCall(I.fulfil, (r, a.tee, a.price, result, _sign(result)));
+        bytes memory data = abi.encodeCall(I.fulfil, (r, a.tee, a.price, result, _identity(), _sign(result)));
         (uint256 low, uint256 high) = (100_000, 800_000);
         while (high - low > 1) {
             uint256 middle = (low + high) / 2;

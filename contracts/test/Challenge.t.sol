@@ -56,7 +56,6 @@ contract ChallengeTest is Fixture {
         j.tcbStatus = TcbStatus.REVOKED;
         _challenge(j);
         assertEq(_standing().earlierStatus, 0);
-        assertEq(_standing().changedAt, 0);
         assertFalse(enclaves.isValid(ANCHOR, enclave));
     }
 
@@ -120,11 +119,7 @@ contract ChallengeTest is Fixture {
         bytes memory proof = abi.encode(other, _identity().svnDigest, _outOfDate());
         vm.expectRevert(
             abi.encodeWithSelector(
-                I.EnclaveRegistry_WrongChallenge.selector,
-                other,
-                _identity().svnDigest,
-                ANCHOR,
-                _identity().svnDigest
+                I.EnclaveRegistry_WrongChallenge.selector, other, _identity().svnDigest, ANCHOR, _identity().svnDigest
             )
         );
         enclaves.challenge(ANCHOR, enclave, _identity(), address(verifier), proof);

@@ -191,7 +191,9 @@ contract FulfilTest is Fixture {
         (uint8 v, bytes32 x, bytes32 s) = vm.sign(enclaveKey, digest);
         uint256 n = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
         vm.expectRevert(bad);
-        oracle.fulfil(r, a.tee, a.price, result, _identity(), abi.encodePacked(x, n - uint256(s), v == 27 ? uint8(28) : uint8(27)));
+        oracle.fulfil(
+            r, a.tee, a.price, result, _identity(), abi.encodePacked(x, n - uint256(s), v == 27 ? uint8(28) : uint8(27))
+        );
     }
 
     // What the caller supplies again
@@ -337,7 +339,7 @@ contract FulfilTest is Fixture {
         a.tee.graceDays = 10;
         (TaskRequest memory r,) = _requested();
         IEvidenceVerifier.Judgement memory j = _outOfDate();
-        j.earlierStatus = TcbStatus.CONFIGURATION_NEEDED;
+        (j.evaluation, j.earlierStatus, j.earlierEvaluation) = (17, TcbStatus.CONFIGURATION_NEEDED, 16);
         _renew(j);
         _refusesStatus(r);
     }
@@ -346,7 +348,7 @@ contract FulfilTest is Fixture {
         a.tee.graceDays = 10;
         (TaskRequest memory r,) = _requested();
         IEvidenceVerifier.Judgement memory j = _outOfDate();
-        j.earlierStatus = 0;
+        (j.evaluation, j.earlierStatus) = (17, 0);
         _renew(j);
         _refusesStatus(r);
     }
@@ -484,9 +486,7 @@ contract FulfilTest is Fixture {
     function _refusesStatus(TaskRequest memory r) private {
         _refuses(
             r,
-            abi.encodeWithSelector(
-                I.ComputeOracle_TcbStatusNotAgreed.selector, _standing().tcbStatus, a.tee.statusMask
-            )
+            abi.encodeWithSelector(I.ComputeOracle_TcbStatusNotAgreed.selector, _standing().tcbStatus, a.tee.statusMask)
         );
     }
 

@@ -181,7 +181,12 @@ contract RegisterTest is Fixture {
         IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
         c.judgement.validUntil = uint40(vm.getBlockTimestamp());
         r.evidence = abi.encode(c);
-        _refuses(r, abi.encodeWithSelector(I.EnclaveRegistry_EvidenceExpired.selector, c.judgement.validUntil, c.judgement.validUntil));
+        _refuses(
+            r,
+            abi.encodeWithSelector(
+                I.EnclaveRegistry_EvidenceExpired.selector, c.judgement.validUntil, c.judgement.validUntil
+            )
+        );
     }
 
     function test_refusesZeroMeasurement() public {
@@ -301,6 +306,33 @@ contract RegisterTest is Fixture {
         assertEq(_standing().evaluation, 18);
     }
 
+    /// @dev A relayer who leaves the earlier collateral out strands nobody: the record knows how it stood.
+    function test_aRenewalUnderANewerEvaluationKeepsHowItStood() public {
+        _register();
+        _renewUnder(18, TcbStatus.OUT_OF_DATE, 1000, 0);
+        _standsEarlier(TcbStatus.UP_TO_DATE, 17, 1000);
+        // The same evaluation again, and one more, under which it stands no better.
+        _renewUnder(18, TcbStatus.OUT_OF_DATE, 1000, 0);
+        _standsEarlier(TcbStatus.UP_TO_DATE, 17, 1000);
+        _renewUnder(19, TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED, 2000, 0);
+        _standsEarlier(TcbStatus.UP_TO_DATE, 17, 1000);
+    }
+
+    function test_theLastEvaluationUnderWhichItStoodBestCounts() public {
+        _register();
+        _renewUnder(18, TcbStatus.UP_TO_DATE, 1000, 0);
+        _renewUnder(19, TcbStatus.OUT_OF_DATE, 2000, 0);
+        _standsEarlier(TcbStatus.UP_TO_DATE, 18, 2000);
+    }
+
+    function test_evidenceCannotTellAWorseEarlierStatusThanTheRecord() public {
+        _register();
+        _renewUnder(18, TcbStatus.OUT_OF_DATE, 1000, TcbStatus.OUT_OF_DATE);
+        _standsEarlier(TcbStatus.UP_TO_DATE, 17, 1000);
+        _renewUnder(19, TcbStatus.OUT_OF_DATE, 2000, TcbStatus.UP_TO_DATE);
+        _standsEarlier(TcbStatus.UP_TO_DATE, 18, 2000);
+    }
+
     function test_refusesToFallBackToAnOlderEvaluation() public {
         _register();
         _nextBlock();
@@ -418,6 +450,23 @@ contract RegisterTest is Fixture {
         IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
         c.judgement.evaluation = evaluation;
         r.evidence = abi.encode(c);
+    }
+
+    /// @param earlier what the evidence shows of the evaluation before, zero for nothing
+    function _renewUnder(uint32 evaluation, uint8 status, uint40 changedAt, uint8 earlier) private {
+        _nextBlock();
+        I.Registration memory r = _registration();
+        IEvidenceVerifier.Claims memory c = _claims(r.blockHash);
+        (c.judgement.evaluation, c.judgement.tcbStatus, c.judgement.changedAt) = (evaluation, status, changedAt);
+        if (earlier != 0) (c.judgement.earlierStatus, c.judgement.earlierEvaluation) = (earlier, evaluation - 1);
+        r.evidence = abi.encode(c);
+        enclaves.register(r);
+    }
+
+    function _standsEarlier(uint8 status, uint32 evaluation, uint40 changedAt) private view {
+        assertEq(_standing().earlierStatus, status);
+        assertEq(_standing().earlierEvaluation, evaluation);
+        assertEq(_standing().changedAt, changedAt);
     }
 
     function _registersHostedBy(I.Registration memory r) private {

@@ -12,11 +12,20 @@ from .canonical import Document
 from .digests import hash_abi, sha256
 from .errors import Refused
 from .evidence import Evidence
-from .fields import Address, Bytes, Bytes32, Flag
+from .fields import Address, Bytes, Flag
 from .hpke import SUITE_IDS, PublicKey, SealingKey
 from .shamir import KEY_BYTES
 from .shares import key_ids_digest
-from .structs import Agreement, Chain, OutputShares, ReleaseRequest, ReleaseStatement, Result, TaskRequest
+from .structs import (
+    Agreement,
+    Chain,
+    OutputShares,
+    RegisteredIdentity,
+    ReleaseRequest,
+    ReleaseStatement,
+    Result,
+    TaskRequest,
+)
 
 ANSWER_VERSION = 1
 MAX_BODY = 32 << 20
@@ -53,7 +62,10 @@ class ReleaseAnswer(Document):
 
 
 class OutputBody(Document):
-    """POST /v1/output, anyone to broker (R17): re-seal my share of a settled output's key to the agreed recipient."""
+    """POST /v1/output, anyone to broker (R17): re-seal my share of a settled output's key to the agreed recipient.
+
+    `enclave` is what the enclave that signed the share list is registered as: the registry keeps its digest only.
+    """
 
     v: Literal[1] = 1
     chain: Chain
@@ -65,6 +77,7 @@ class OutputBody(Document):
     share_list: Bytes
     shares: OutputShares
     shares_signature: Bytes
+    enclave: RegisteredIdentity
     recipient: Bytes
 
 
@@ -227,7 +240,10 @@ class SignedShares(Document):
 
 
 class TaskRecord(Document):
-    """What a worker leaves in storage under `storage.record_name`: all that recipients need, each part checked by them."""
+    """What a worker leaves in storage under `storage.record_name`: all that recipients need, each part checked by them.
+
+    `enclave` is what `signer` is registered as: settlements and brokers want the parts.
+    """
 
     v: Literal[1] = 1
     chain: Chain
@@ -240,4 +256,4 @@ class TaskRecord(Document):
     releases: tuple[ReleaseAnswer, ...] = Field(max_length=16)
     evidence: Evidence
     consents: tuple[Bytes, ...] = Field(max_length=32)
-    measurement: Bytes32
+    enclave: RegisteredIdentity

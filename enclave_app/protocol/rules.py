@@ -47,7 +47,6 @@ AGREEMENT_OFF: Mapping[str, object] = {
     "data.policy": DatasetPolicy.FIXED,
     "data.minVersion": 0,
     "data.budget": 0,
-    "tee.graceDays": 0,
     "outputs.kind": OutputKind.ARROW_TABLE,
     "price.token": ZERO_ADDRESS,
     "price.minFee": 0,

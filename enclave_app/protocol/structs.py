@@ -251,6 +251,25 @@ class Retire(Struct):
     signer: Address
 
 
+class RegisteredIdentity(Struct):
+    """IEnclaveRegistry.Identity: what a registration says for good. The registry keeps its digest, and whoever needs the parts
+    brings them. `verifier` is the measurement of the enclave that vouched for it, zero where a contract checked the evidence.
+    """
+
+    measurement: Bytes32
+    platform: Bytes32
+    sealing_key: Bytes32
+    svn_digest: Bytes32
+    verifier: Bytes32
+    operator: Address
+    tee: Uint8
+
+    @property
+    def digest(self) -> bytes:
+        """keccak256(abi.encode(identity)), as the registry keeps it."""
+        return keccak(self.abi_encode())
+
+
 class ReleaseRequest(Struct):
     """What an enclave asks one broker (R12, R13), signed by `signer` in the ComputeOracle's domain."""
 

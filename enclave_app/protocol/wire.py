@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from .canonical import Document
+from .evidence import MAX_ENDORSEMENTS
 from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
 from .release import ReleaseAnswer, SignedRelease, SignedShares
 from .structs import Agreement, Chain, Result, TaskRequest
@@ -41,8 +42,11 @@ class EvidenceBody(Document):
 
 
 class EvidenceAnswer(Document):
+    """`endorsements` are those of `Evidence`."""
+
     quote: Bytes
     proof_of_possession: Bytes
+    endorsements: tuple[Bytes, ...] = Field(default=(), max_length=MAX_ENDORSEMENTS)
 
 
 class TaskBody(Document):

@@ -230,7 +230,7 @@ def _enclaves(part: EnclavesPart, refer: References) -> Enclaves:
         anchors=tuple(dict.fromkeys(anchors)),
         status_mask=mask,
         eval_floor=part.evaluation_floor,
-        grace_days=0,
+        grace_days=part.grace_days,
         max_evidence_age=part.max_evidence_age,
         any_host=part.any_host,
         operators=tuple(refer.party(h, f"enclaves.hosts[{i}]") for i, h in enumerate(part.hosts)),

@@ -86,11 +86,14 @@ class DataPart(YamlModel):
 
 
 class EnclavesPart(YamlModel):
+    """`graceDays`: how long a platform stays welcome whose status was one of `statuses` before Intel published newer findings."""
+
     measurements: Texts
     anchors: Texts
     statuses: Texts
     evaluation_floor: int = Field(ge=1)
     max_evidence_age: Duration
+    grace_days: int = Field(default=0, ge=0, lt=1 << 32)
     hosts: tuple[Text, ...] = ()
     platforms: tuple[Text, ...] = ()
     any_host: StrictBool = False

@@ -1,20 +1,24 @@
-"""Whether an enclave is one that an agreement takes: where its evidence is for, what it proves, who hosts it (R2 to R5)."""
+"""Whether an enclave is one that an agreement takes: where its evidence is for, what it proves and is registered as, who hosts
+it (R2 to R5)."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from enclave_app.protocol import signing
-from enclave_app.protocol.evidence import Evidence
-from enclave_app.protocol.fields import ZERO_ADDRESS
-from enclave_app.protocol.structs import Enclaves, Host, TcbStatus
+from enclave_app.protocol.evidence import Evidence, Voucher
+from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from enclave_app.protocol.structs import Enclaves, Host, RegisteredIdentity, TcbStatus
 from oracle.agreement.terms import Terms
 from oracle.attestation import AppraisalPolicy, AttestationError, Verified, appraise, evidence_refusal
+from oracle.chain.reader import Standing
 from oracle.errors import Refused
+
+DAY = 86_400
 
 
 class Hosted(Protocol):
-    """What names an enclave's host: evidence, as it travels or as a receipt keeps it."""
+    """What names an enclave and its host: evidence, as it travels or as a receipt keeps it."""
 
     @property
     def signer(self) -> str: ...
@@ -22,6 +26,8 @@ class Hosted(Protocol):
     def operator(self) -> str: ...
     @property
     def operator_signature(self) -> bytes: ...
+    @property
+    def voucher(self) -> Voucher | None: ...
 
 
 def check_evidence_place(terms: Terms, evidence: Evidence) -> None:
@@ -39,15 +45,46 @@ def check_evidence_place(terms: Terms, evidence: Evidence) -> None:
         )
 
 
-def check_policy(verified: Verified, tee: Enclaves, report_data: bytes) -> None:
+def identity_of(evidence: Hosted, sealing_key: bytes, verified: Verified) -> RegisteredIdentity:
+    """What a registry must hold of the enclave whose evidence this is, once it was verified (R2). `sealing_key` is a digest."""
+    return RegisteredIdentity(
+        measurement=verified.measurement,
+        platform=verified.platform,
+        sealing_key=sealing_key,
+        svn_digest=verified.svn_digest,
+        verifier=ZERO32 if evidence.voucher is None else evidence.voucher.measurement,
+        operator=evidence.operator,
+        tee=verified.tee,
+    )
+
+
+def takes_status(tee: Enclaves, standing: Standing, now: int) -> bool:
+    """R4: the agreement takes the status, or took it under an earlier evaluation that is still in the grace (EnclavePolicy)."""
+    return bool(tee.status_mask >> standing.tcb_status & 1) or in_grace(tee, standing, now)
+
+
+def in_grace(tee: Enclaves, standing: Standing, now: int) -> bool:
+    """Whether the platform was fine under an evaluation that the agreement takes, and the better level is not older than its
+    grace, at `now` in unix seconds. What is revoked has none: the registry keeps no earlier status for it."""
+    return (
+        standing.earlier_status != 0
+        and bool(tee.status_mask >> standing.earlier_status & 1)
+        and standing.earlier_evaluation >= tee.eval_floor
+        and now <= standing.changed_at + tee.grace_days * DAY
+    )
+
+
+def check_policy(verified: Verified, tee: Enclaves, report_data: bytes, *, graced: bool = False) -> None:
     """Hold verified claims against the agreement's own terms (R3, R4) and the keys they must bind (R2).
 
-    Advisories and platforms are skipped by name: agreements list no advisories, and hosts have a rule of their own (R5).
+    With `graced` every TCB status but REVOKED passes: the caller judges it by what is registered. Advisories and platforms are
+    skipped by name: agreements list no advisories, and hosts have a rule of their own (R5).
     """
+    taken = [status for status in TcbStatus if tee.status_mask >> status & 1]
     policy = AppraisalPolicy(
         measurements=tee.measurements,
         anchors=tee.anchors,
-        statuses=tuple(status for status in TcbStatus if tee.status_mask >> status & 1),
+        statuses=tuple(s for s in TcbStatus if s is not TcbStatus.REVOKED) if graced else tuple(taken),
         evaluation_floor=tee.eval_floor,
         report_data=report_data,
         advisories="skip",

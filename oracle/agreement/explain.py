@@ -10,13 +10,26 @@ from enclave_app.protocol.bundle import Bundle
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.params import BooleanParam, ChoiceParam, Param
-from enclave_app.protocol.structs import ANYONE, Agreement, Confirmation, Dataset, FunctionKind, Output, TcbStatus
+from enclave_app.protocol.structs import (
+    ANYONE,
+    Agreement,
+    Confirmation,
+    Dataset,
+    Enclaves,
+    FunctionKind,
+    Output,
+    TcbStatus,
+)
 from oracle.agreement.anchors import LABELS, development_anchors, maker_of
 from oracle.agreement.document import AgreementDocument
 from oracle.agreement.draft import Deployment
 from oracle.agreement.fit import unneeded_columns
 from oracle.agreement.units import show_duration, show_moment, show_size, show_wei
 from oracle.attestation.anchors import PUBLIC_CHAINS
+
+
+LONG_GRACE = 90
+"""Days after which a machine without a fix is no longer only waiting for its next maintenance."""
 
 
 class Severity(StrEnum):
@@ -244,7 +257,7 @@ class _Explanation:
                 "with test data only.",
                 Severity.DANGER,
             )
-        self._statuses(tee.status_mask, tee.eval_floor, tee.max_evidence_age)
+        self._statuses(tee)
         if tee.any_host:
             self._say(
                 "enclaves",
@@ -259,8 +272,9 @@ class _Explanation:
             if tee.platforms:
                 self._say("enclaves", f"Only these machines: {', '.join('0x' + p.hex() for p in tee.platforms)}.")
 
-    def _statuses(self, mask: int, floor: int, age: int) -> None:
-        taken = [status for status in TcbStatus if mask & 1 << status]
+    def _statuses(self, tee: Enclaves) -> None:
+        floor, age = tee.eval_floor, tee.max_evidence_age
+        taken = [status for status in TcbStatus if tee.status_mask & 1 << status]
         lax = [status.name for status in taken if status is not TcbStatus.UP_TO_DATE]
         self._say(
             "enclaves",
@@ -272,6 +286,13 @@ class _Explanation:
                 "enclaves",
                 f"Also taken is firmware or settings with known weaknesses: {', '.join(lax)}.",
                 Severity.WARNING,
+            )
+        if tee.grace_days:
+            self._say(
+                "enclaves",
+                f"When the maker publishes newer weaknesses, machines that were fine until then go on for {tee.grace_days} "
+                "day(s) without the fix.",
+                Severity.NOTICE if tee.grace_days <= LONG_GRACE else Severity.WARNING,
             )
 
     def _brokers(self, agreement: Agreement) -> None:

@@ -102,7 +102,7 @@ def load(name: str) -> Contract:
     return Contract(name, json.loads(text))
 
 
-CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "DevelopmentVerifier")
+CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "AttestedVerifier", "IDcapVerifier", "IDcapCollateral")
 
 
 def explain_revert(fault: RpcFault) -> OracleError:

@@ -20,13 +20,15 @@ MAX_DEPLOYMENT = 1 << 20
 
 
 class Deployment(Document):
-    """Where the contracts are on one chain, and the block from which their logs begin."""
+    """Where the contracts are on one chain, and the block from which their logs begin. `verifiers` are the enclave registry's,
+    by name: `dcap`, which reads `collateral`, and `attested`."""
 
     chain_id: Uint256
     agreement_registry: Address
     enclave_registry: Address
     oracle: Address
     verifiers: dict[str, Address]
+    collateral: Address
     first_block: Annotated[int, Field(strict=True, ge=0)]
 
     @classmethod
@@ -35,11 +37,13 @@ class Deployment(Document):
         return validate(cls, load(read_file(path, MAX_DEPLOYMENT), canonical=False))
 
 
-async def deploy_development(sender: Sender, appraiser: str) -> Deployment:
-    """All contracts, with the development verifier that trusts `appraiser`. It refuses any but a development chain (R4)."""
+async def deploy(sender: Sender, root: bytes) -> Deployment:
+    """All contracts, under one root certificate in DER for ever. Another than Intel's is refused off development chains (R4)."""
     first = as_int(await sender.rpc.call("eth_blockNumber"))
-    verifier = await _create(sender, "DevelopmentVerifier", appraiser)
-    enclaves = await _create(sender, "EnclaveRegistry", [verifier])
+    collateral = await _create(sender, "DcapCollateral", root)
+    dcap = await _create(sender, "DcapVerifier", collateral)
+    attested = await _create(sender, "AttestedVerifier")
+    enclaves = await _create(sender, "EnclaveRegistry", [dcap, attested])
     agreements = await _create(sender, "AgreementRegistry")
     oracle = await _create(sender, "ComputeOracle", agreements)
     return Deployment(
@@ -47,7 +51,8 @@ async def deploy_development(sender: Sender, appraiser: str) -> Deployment:
         agreement_registry=agreements,
         enclave_registry=enclaves,
         oracle=oracle,
-        verifiers={"development": verifier},
+        verifiers={"dcap": dcap, "attested": attested},
+        collateral=collateral,
         first_block=first,
     )
 

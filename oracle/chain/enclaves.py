@@ -1,4 +1,4 @@
-"""Which enclaves a registry knows, from its logs and its state."""
+"""Which enclaves a registry knows, from its logs and its state: the registry keeps digests, its events say the parts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from eth_utils.address import to_checksum_address
 
+from enclave_app.protocol.structs import RegisteredIdentity, TcbStatus
 from oracle.chain.abi import load
 from oracle.chain.deploy import Deployment
 from oracle.chain.events import get_logs, topic
@@ -23,17 +24,32 @@ class RegisteredEnclave:
     valid: bool
 
 
-async def registered_enclaves(source: SingleSource, deployment: Deployment, at: Block) -> tuple[RegisteredEnclave, ...]:
-    """Every identity that was registered up to `at`, in the order of first registration."""
+async def registered_enclaves(
+    source: SingleSource, deployment: Deployment, at: Block, signer: str | None = None
+) -> tuple[RegisteredEnclave, ...]:
+    """Every identity that was registered up to `at`, or those of one signer, in the order of first registration.
+
+    Parts come from events, and count only where they make the digest that the registry keeps.
+    """
     registry = deployment.enclave_registry
-    logs = await get_logs(source.rpc, [registry], deployment.first_block, at.number, [[topic("EnclaveRegistered")]])
+    topics = [
+        [topic("EnclaveRegistered")],
+        None,
+        None if signer is None else [bytes.fromhex(signer[2:]).rjust(32, b"\0")],
+    ]
+    logs = await get_logs(source.rpc, [registry], deployment.first_block, at.number, topics)
     events = [event for log in logs if (event := load("EnclaveRegistry").event(log)) is not None]
-    identities = dict.fromkeys((fields["anchor"], str(to_checksum_address(fields["signer"]))) for _, fields in events)
+    parts = {
+        (fields["anchor"], str(to_checksum_address(fields["signer"]))): RegisteredIdentity.from_abi(fields["identity"])
+        for _, fields in events
+    }
     reader = EnclaveReader(source, registry)
     found = []
-    for anchor, signer in identities:
-        record = await reader.identity(anchor, signer, at)
-        if record is not None:
-            valid = not record.retired and record.valid_until >= at.timestamp
-            found.append(RegisteredEnclave(anchor, signer, record, valid))
+    for (anchor, key), identity in parts.items():
+        record = await reader.record(anchor, key, at)
+        if record is not None and record.digest == identity.digest:
+            standing = record.standing
+            revoked = standing.tcb_status == TcbStatus.REVOKED
+            valid = not standing.retired and not revoked and standing.valid_until >= at.timestamp
+            found.append(RegisteredEnclave(anchor, key, IdentityRecord(identity, standing), valid))
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.fields import ZERO32
-from enclave_app.protocol.structs import TaskState
+from enclave_app.protocol.structs import RegisteredIdentity, TaskState
 from oracle.chain.abi import load
 from oracle.chain.source import Block, Call, Source
 from oracle.errors import Refused
@@ -55,21 +55,48 @@ class AgreementRecord:
 
 
 @dataclass(frozen=True)
-class IdentityRecord:
-    """An enclave's registration (IEnclaveRegistry.Identity). Times in unix seconds."""
+class Standing:
+    """How a registered enclave stands (IEnclaveRegistry.Standing). Times in unix seconds, `valid_until` included."""
 
-    measurement: bytes
-    platform: bytes
-    operator: str
-    tee: int
     tcb_status: int
     retired: bool
+    earlier_status: int
     evaluation: int
+    earlier_evaluation: int
+    changed_at: int
     evidence_at: int
     valid_until: int
     block_number: int
-    sealing_key: bytes
-    svn_digest: bytes
+
+    @classmethod
+    def from_abi(cls, raw: Mapping[str, Any]) -> Standing:
+        return cls(
+            tcb_status=raw["tcbStatus"],
+            retired=raw["retired"],
+            earlier_status=raw["earlierStatus"],
+            evaluation=raw["evaluation"],
+            earlier_evaluation=raw["earlierEvaluation"],
+            changed_at=raw["changedAt"],
+            evidence_at=raw["evidenceAt"],
+            valid_until=raw["validUntil"],
+            block_number=raw["blockNumber"],
+        )
+
+
+@dataclass(frozen=True)
+class EnclaveRecord:
+    """What the registry keeps of an enclave: the digest of what it is (RegisteredIdentity), and its standing."""
+
+    digest: bytes
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class IdentityRecord:
+    """A registration whole: put together by whoever knows the parts behind the digest."""
+
+    identity: RegisteredIdentity
+    standing: Standing
 
 
 @dataclass(frozen=True)
@@ -130,24 +157,10 @@ class EnclaveReader:
     def __init__(self, source: Source, address: str) -> None:
         self.source, self.address = source, address
 
-    async def identity(self, anchor: bytes, signer: str, at: Block) -> IdentityRecord | None:
-        (raw,) = await _read(self.source, "EnclaveRegistry", self.address, [("identity", anchor, signer)], at)
-        if raw["measurement"] == ZERO32:
-            return None
-        return IdentityRecord(
-            measurement=raw["measurement"],
-            platform=raw["platform"],
-            operator=_address(raw["operator"]),
-            tee=raw["tee"],
-            tcb_status=raw["tcbStatus"],
-            retired=raw["retired"],
-            evaluation=raw["evaluation"],
-            evidence_at=raw["evidenceAt"],
-            valid_until=raw["validUntil"],
-            block_number=raw["blockNumber"],
-            sealing_key=raw["sealingKey"],
-            svn_digest=raw["svnDigest"],
-        )
+    async def record(self, anchor: bytes, signer: str, at: Block) -> EnclaveRecord | None:
+        (raw,) = await _read(self.source, "EnclaveRegistry", self.address, [("record", anchor, signer)], at)
+        digest, standing = raw
+        return None if digest == ZERO32 else EnclaveRecord(digest, Standing.from_abi(standing))
 
 
 class OracleReader:

@@ -37,6 +37,7 @@ def measure(
 @app.command("register")
 def register(config: WorkerConfigFile, as_json: Json = False) -> None:
     """Register a running enclave on chain, or renew its registration, as its worker would."""
+    from enclave_app.protocol.structs import TcbStatus
     from oracle.worker.config import WorkerConfig
 
     settings = WorkerConfig.read(config)
@@ -45,17 +46,19 @@ def register(config: WorkerConfigFile, as_json: Json = False) -> None:
         enrolled = run(_register(settings))
     if enrolled.identity.simulated:
         screen.warn("SIMULATED enclave: its root of trust is a development root. It protects nothing from its host.")
-    record = enrolled.record
+    identity, standing = enrolled.record.identity, enrolled.record.standing
     value = {
         "signer": enrolled.signer,
         "anchor": enrolled.anchor,
-        "measurement": record.measurement,
-        "operator": record.operator,
-        "platform": record.platform,
+        "measurement": identity.measurement,
+        "operator": identity.operator,
+        "platform": identity.platform,
+        "tcb_status": TcbStatus(standing.tcb_status),
+        "evaluation": standing.evaluation,
         "simulated": enrolled.identity.simulated,
-        "valid_until": record.valid_until,
+        "valid_until": standing.valid_until,
     }
-    screen.answer(value, fields({**value, "valid_until": when(record.valid_until)}))
+    screen.answer(value, fields({**value, "valid_until": when(standing.valid_until)}))
 
 
 @app.command("list")
@@ -104,26 +107,26 @@ async def _register(settings: WorkerConfig) -> Enrolled:
     from oracle.chain.deploy import Deployment
     from oracle.chain.sender import Sender
     from oracle.chain.source import SingleSource
-    from oracle.worker.appraisers import make_appraiser
     from oracle.worker.enclave import Enclave
     from oracle.worker.keys import account, signing_key
     from oracle.worker.register import register_enclave
+    from oracle.worker.registrars import make_registrar
     from oracle.worker.rpc import FailoverRpc
 
     deployment = Deployment.read(settings.deployment)
-    appraiser = make_appraiser(settings, deployment)
-    if appraiser is None:
-        raise Refused(
-            "register.appraiser",
-            "the configuration names nobody who appraises the evidence for the contract",
-            hint="Set `attestation` and `development`",
-        )
     operator = None if settings.operator is None else signing_key(settings.operator)
     rpc = FailoverRpc(settings.rpc)
     try:
         async with Enclave(settings.enclave.socket) as enclave:
-            sender = Sender(rpc, account(settings.wallet))
-            return await register_enclave(enclave, sender, SingleSource(rpc), deployment, appraiser, operator)
+            sender, source = Sender(rpc, account(settings.wallet)), SingleSource(rpc)
+            registrar = make_registrar(settings, deployment, sender, source)
+            if registrar is None:
+                raise Refused(
+                    "register.attestation",
+                    "the configuration has no collateral to show the contract what the evidence rests on",
+                    hint="Set `attestation`",
+                )
+            return await register_enclave(enclave, sender, source, deployment, registrar, operator)
     finally:
         await rpc.close()
 
@@ -131,35 +134,49 @@ async def _register(settings: WorkerConfig) -> Enrolled:
 def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
     from enclave_app.protocol.structs import TcbStatus, Tee
 
-    record = enclave.record
+    identity, standing = enclave.record.identity, enclave.record.standing
+    earlier = standing.earlier_status
     return {
         "signer": enclave.signer,
         "anchor": enclave.anchor,
         "maker": _maker(enclave.anchor),
-        "measurement": record.measurement,
-        "tee": Tee(record.tee),
-        "tcb_status": TcbStatus(record.tcb_status),
-        "evaluation": record.evaluation,
-        "operator": record.operator,
-        "platform": record.platform,
+        "verifier": identity.verifier if any(identity.verifier) else None,
+        "measurement": identity.measurement,
+        "tee": Tee(identity.tee),
+        "tcb_status": TcbStatus(standing.tcb_status),
+        "evaluation": standing.evaluation,
+        "earlier_tcb_status": TcbStatus(earlier) if earlier else None,
+        "earlier_evaluation": standing.earlier_evaluation if earlier else None,
+        "changed_at": standing.changed_at if earlier else None,
+        "operator": identity.operator,
+        "platform": identity.platform,
         "state": _state(enclave),
-        "evidence_at": record.evidence_at,
-        "valid_until": record.valid_until,
+        "evidence_at": standing.evidence_at,
+        "valid_until": standing.valid_until,
     }
 
 
 def _readable(enclave: RegisteredEnclave) -> dict[str, Any]:
     """The same for a person: whose root it is, and dates."""
     value = _entry(enclave)
-    maker = value.pop("maker") or "DEVELOPMENT or private"
-    anchor = f"0x{enclave.anchor.hex()} ({maker})"
-    dates = {name: when(value[name]) for name in ("evidence_at", "valid_until")}
-    return {**value, "anchor": anchor, **dates}
+    maker, verifier = value.pop("maker"), value["verifier"]
+    whose = maker or ("DEVELOPMENT or private" if verifier is None else "vouched for by an attested verifier")
+    anchor = f"0x{enclave.anchor.hex()} ({whose})"
+    dates = {
+        name: when(value[name]) for name in ("changed_at", "evidence_at", "valid_until") if value[name] is not None
+    }
+    known = {name: each for name, each in value.items() if each is not None}
+    return {**known, "anchor": anchor, **dates}
 
 
 def _state(enclave: RegisteredEnclave) -> str:
-    if enclave.record.retired:
+    from enclave_app.protocol.structs import TcbStatus
+
+    standing = enclave.record.standing
+    if standing.retired:
         return "retired"
+    if standing.tcb_status == TcbStatus.REVOKED:
+        return "revoked"
     return "valid" if enclave.valid else "expired"
 
 

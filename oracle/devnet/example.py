@@ -49,7 +49,7 @@ def write_example(
     directory: Path,
     parties: Mapping[str, str],
     measurement: bytes,
-    anchors: Sequence[bytes],
+    anchor: bytes,
     brokers: Sequence[Mapping[str, str]],
 ) -> None:
     """`parties` are addresses by name; `brokers` have `key` (a card's path), `signer` and `url`."""
@@ -70,7 +70,7 @@ def write_example(
         ],
         "enclaves": {
             "measurements": ["0x" + measurement.hex()],
-            "anchors": ["0x" + anchor.hex() for anchor in anchors],
+            "anchors": ["0x" + anchor.hex()],
             "statuses": ["UP_TO_DATE"],
             "evaluationFloor": 1,
             "maxEvidenceAge": "24 h",

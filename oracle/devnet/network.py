@@ -23,11 +23,10 @@ import yaml
 
 from enclave_app.protocol.canonical import dump
 from enclave_app.protocol.digests import sha256
-from enclave_app.protocol.evidence import development_anchor
 from enclave_app.protocol.structs import Chain, Confirmation
 from oracle.card import BrokerCard
 from oracle.chain.abi import load as load_contract
-from oracle.chain.deploy import Deployment, deploy_development
+from oracle.chain.deploy import Deployment, deploy
 from oracle.chain.events import get_logs, topic
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
@@ -56,7 +55,7 @@ ENCLAVE_CONFIG = {
     "fetchSeconds": 120,
 }
 EXAMPLE_PEOPLE = ("hospital-a", "hospital-b", "institute", "requester")
-SERVICE_ACCOUNTS = ("deployer", "appraiser", "operator")
+SERVICE_ACCOUNTS = ("deployer", "operator")
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,14 @@ class Devnet:
         return (self.directory / "storage").as_uri()
 
     @property
-    def anchors(self) -> tuple[bytes, bytes]:
-        """The appraiser's anchor, under which the contract knows enclaves, and the root's, which brokers check (R4)."""
-        appraiser = self.accounts["appraiser"].wallet.address
-        root = (self.directory / "platform" / "root.der").read_bytes()
-        return development_anchor(self.deployment.chain_id, appraiser), sha256(root)
+    def root(self) -> bytes:
+        """The development root's certificate, in DER."""
+        return (self.directory / "platform" / "root.der").read_bytes()
+
+    @property
+    def anchor(self) -> bytes:
+        """The development root's digest: what drafts list, and contract and brokers check (R4)."""
+        return sha256(self.root)
 
     def client_config(self, account: str | None = None) -> ClientConfig:
         person = self.accounts[account] if account else None
@@ -186,7 +188,6 @@ class Devnet:
         await self._enclave_registered()
         # What drafts name, under names for people.
         (self.directory / "enclave.measurement").write_text(f"0x{self.measurement.hex()}\n")
-        (self.directory / "appraiser.anchor").write_text(f"0x{self.anchors[0].hex()}\n")
         for name in self.accounts:
             self._write_client_yaml(name)
         if set(EXAMPLE_PEOPLE) <= self.accounts.keys():
@@ -243,7 +244,7 @@ class Devnet:
             addresses = [account.wallet.address for account in self.accounts.values()]
             await rpc.batch([("anvil_setBalance", [address, hex(FUNDS)]) for address in addresses])
             sender = Sender(rpc, account_of(self.accounts["deployer"].wallet))
-            self.deployment = await deploy_development(sender, self.accounts["appraiser"].wallet.address)
+            self.deployment = await deploy(sender, self.root)
         finally:
             await rpc.close()
         self.chain = Chain(chain_id=self.deployment.chain_id, agreement_registry=self.deployment.agreement_registry)
@@ -295,7 +296,6 @@ class Devnet:
 
     async def _start_worker(self) -> None:
         home, operator = self.directory / "worker", self.accounts["operator"]
-        appraiser = self.accounts["appraiser"]
         config = {
             "rpc": [self.rpc_url],
             "deployment": str(self.directory / "deployment.json"),
@@ -310,7 +310,6 @@ class Devnet:
                 "root": str(self.directory / "platform" / "root.der"),
                 "collateral": str(self.directory / "platform" / "collateral.json"),
             },
-            "development": {"appraiser": _key(appraiser)},
             **self.options.worker,
         }
         _write_yaml(home / "worker.yaml", config)
@@ -361,7 +360,7 @@ class Devnet:
             for number, broker in enumerate(self.brokers, start=1)
         ]
         parties = {name: account.wallet.address for name, account in self.accounts.items()}
-        write_example(self.directory / "example", parties, self.measurement, self.anchors, cards)
+        write_example(self.directory / "example", parties, self.measurement, self.anchor, cards)
 
     def _python(self, module: str, *arguments: str) -> list[str]:
         return [sys.executable, "-m", module, *arguments]

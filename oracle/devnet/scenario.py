@@ -100,7 +100,7 @@ async def prepare(
             "data": data,
             "enclaves": {
                 "measurements": ["0x" + devnet.measurement.hex()],
-                "anchors": ["0x" + anchor.hex() for anchor in devnet.anchors],
+                "anchors": ["0x" + devnet.anchor.hex()],
                 "statuses": ["UP_TO_DATE"],
                 "evaluationFloor": 1,
                 "maxEvidenceAge": "24 h",

@@ -6,14 +6,16 @@ A Refused stands for ever; a Retryable may pass once the chain has moved on.
 from __future__ import annotations
 
 from enclave_app.protocol import signing
-from enclave_app.protocol.evidence import Evidence
+from enclave_app.protocol.evidence import Evidence, registered_under
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.release import SignedRelease
-from enclave_app.protocol.structs import Enclaves, KeyRelease, TaskState
+from enclave_app.protocol.structs import Enclaves, KeyRelease, RegisteredIdentity, TaskState
 from oracle.agreement.consent import check_activated
+from oracle.agreement.enclave import in_grace, takes_status
 from oracle.agreement.terms import Terms
 from oracle.attestation import Verified
-from oracle.chain.reader import AgreementRecord, AgreementStatus, IdentityRecord, TaskOnChain
+from oracle.attestation.types import intel_name
+from oracle.chain.reader import AgreementRecord, AgreementStatus, EnclaveRecord, Standing, TaskOnChain
 from oracle.chain.source import Block
 from oracle.errors import Refused, Retryable
 
@@ -82,64 +84,71 @@ def check_task(task: TaskOnChain, keys: KeyRelease, block: Block) -> None:
         )
 
 
-def check_identity(
-    identity: IdentityRecord | None, anchor: bytes, sealing_key: bytes, tee: Enclaves, block: Block
-) -> IdentityRecord:
-    """R2 to R4: (anchor, signer) is registered with this sealing key, valid now, and good enough for the agreement."""
+def check_anchor(evidence: Evidence, verified: Verified, anchor: bytes, tee: Enclaves) -> None:
+    """R4: the enclave asks under the anchor that its evidence leads to, directly or through the verifier enclave that vouched
+    for it, and the agreement takes it. The evidence's own root is held against the agreement as well, by its appraisal."""
+    expected = registered_under(verified.root, evidence.voucher)
+    if anchor != expected:
+        raise Refused(
+            "enclave.path",
+            "the evidence does not lead to the anchor under which the enclave asks (R4)",
+            found=anchor.hex(),
+            expected=expected.hex(),
+        )
     if anchor not in tee.anchors:
         raise Refused("enclave.anchor", "the agreement does not take this trust anchor (R4)", found=anchor.hex())
-    if identity is None:
+
+
+def check_registered(
+    record: EnclaveRecord | None, identity: RegisteredIdentity, tee: Enclaves, block: Block
+) -> Standing:
+    """R2 to R4: (anchor, signer) is registered as exactly what the evidence in hand says (R13), valid now, and good enough for
+    the agreement."""
+    if record is None:
         raise Retryable("enclave.unknown", "the enclave is not registered at the confirmed block")
-    if identity.retired:
+    if record.digest != identity.digest:
+        raise Refused(
+            "enclave.identity",
+            "the enclave is registered as something else than its evidence says (R13)",
+            found=record.digest.hex(),
+            expected=identity.digest.hex(),
+        )
+    standing = record.standing
+    if standing.retired:
         raise Refused("enclave.retired", "the enclave's identity was retired")
-    if block.timestamp > identity.valid_until:
+    if block.timestamp > standing.valid_until:
         raise Retryable(
             "enclave.expired",
             "the enclave's registration has expired",
             found=block.timestamp,
-            expected=identity.valid_until,
+            expected=standing.valid_until,
         )
-    if identity.sealing_key != sealing_key:
-        raise Refused("enclave.sealing_key", "the enclave is registered with another sealing key")
-    if identity.measurement not in tee.measurements:
+    if not takes_status(tee, standing, block.timestamp):
         raise Refused(
-            "enclave.measurement",
-            "the agreement does not take the registered measurement (R3)",
-            found=identity.measurement.hex(),
+            "enclave.status", "the agreement does not take the registered TCB status", found=standing.tcb_status
         )
-    if not tee.status_mask >> identity.tcb_status & 1:
-        raise Refused(
-            "enclave.status", "the agreement does not take the registered TCB status", found=identity.tcb_status
-        )
-    if identity.evaluation < tee.eval_floor:
+    if standing.evaluation < tee.eval_floor:
         raise Refused(
             "enclave.evaluation",
             "the registered TCB evaluation is too old",
-            found=identity.evaluation,
+            found=standing.evaluation,
             expected=f"at least {tee.eval_floor}",
         )
-    _check_age("enclave.evidence_age", "the registration", identity.evidence_at, tee, block)
-    return identity
+    _check_age("enclave.evidence_age", "the registration", standing.evidence_at, tee, block)
+    return standing
 
 
-def check_same_enclave(identity: IdentityRecord, evidence: Evidence, verified: Verified) -> None:
-    """R13: the evidence in hand is about the enclave that the registry holds."""
-    if identity.measurement != verified.measurement:
-        raise Refused(
-            "enclave.differs",
-            "the evidence has another measurement than the registration",
-            found=verified.measurement.hex(),
-            expected=identity.measurement.hex(),
-        )
-    if identity.platform != verified.platform or identity.tee != evidence.tee:
-        raise Refused("enclave.platform", "the evidence is of another platform than the registration")
-    if identity.operator != evidence.operator:
-        raise Refused(
-            "enclave.operator",
-            "the registration names another operator",
-            found=evidence.operator,
-            expected=identity.operator,
-        )
+def check_status(verified: Verified, standing: Standing, tee: Enclaves, block: Block) -> None:
+    """R4, R13: the agreement takes the status that this broker finds, or the enclave is registered as in its grace."""
+    if tee.status_mask >> verified.tcb_status & 1 or in_grace(tee, standing, block.timestamp):
+        return
+    # A registration under the newer collateral may show what the platform was before.
+    kind = Retryable if standing.evaluation < verified.evaluation else Refused
+    raise kind(
+        "evidence.status_not_allowed",
+        "the agreement does not take the TCB status of this platform, nor is it in the agreement's grace",
+        found=intel_name(verified.tcb_status),
+    )
 
 
 def check_freshness(evidence: Evidence, evidence_block: Block | None, tee: Enclaves, block: Block) -> None:

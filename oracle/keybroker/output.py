@@ -20,11 +20,11 @@ from enclave_app.protocol.release import (
     seal_output_share,
 )
 from enclave_app.protocol.shares import OutputBinding, open_shares, read_share_list
-from enclave_app.protocol.structs import Enclaves, Outcome, TaskState
+from enclave_app.protocol.structs import Enclaves, Outcome, RegisteredIdentity, TaskState
 from oracle.agreement.consent import check_activated
 from oracle.agreement.outputs import check_output, check_recipients, check_result
 from oracle.agreement.terms import Identify, Terms
-from oracle.chain.reader import IdentityRecord, TaskOnChain
+from oracle.chain.reader import EnclaveRecord, TaskOnChain
 from oracle.errors import Refused, Retryable
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.keys import BrokerKeys
@@ -53,7 +53,7 @@ class OutputReleaser:
         view = await read_output(access, terms, signer)
         check_activated(terms, view.agreement)
         check_settled(terms, body, view.task)
-        check_registered(view.identities, terms.agreement.tee)
+        check_registered(view.enclaves, body.enclave, terms.agreement.tee)
         # The same question gets the same answer without another entry: callers are anyone, and the log is a disk.
         question = sha256(terms.task_id + manifest.id + recipient.digest + body.shares.shares)
         answer = self._answered.get(question)
@@ -146,7 +146,10 @@ def check_settled(terms: Terms, body: OutputBody, task: TaskOnChain) -> None:
         raise Refused("output.result", "the chain settled another result", found=digest.hex()[:62])
 
 
-def check_registered(identities: tuple[IdentityRecord, ...], tee: Enclaves) -> None:
-    """R17: whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors."""
-    if not any(identity.measurement in tee.measurements for identity in identities):
+def check_registered(enclaves: tuple[EnclaveRecord, ...], identity: RegisteredIdentity, tee: Enclaves) -> None:
+    """R17: whoever signed the share list is, or was, a registered enclave of the agreement's measurements under its anchors.
+
+    The registry has the digest only, so the caller says what is behind it."""
+    registered = any(enclave.digest == identity.digest for enclave in enclaves)
+    if not registered or identity.measurement not in tee.measurements:
         raise Refused("output.signer", "the share list is not signed by an enclave that the agreement takes")

@@ -16,7 +16,7 @@ from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, answer_info
 from enclave_app.protocol.shares import DatasetBinding, key_ids_digest, open_shares, read_share_list
 from enclave_app.protocol.structs import ReleaseStatement
 from oracle.agreement.consent import check_consent
-from oracle.agreement.enclave import check_evidence_place, check_host, check_policy
+from oracle.agreement.enclave import check_evidence_place, check_host, check_policy, identity_of
 from oracle.agreement.terms import Identify, Terms
 from oracle.attestation import Verified
 from oracle.errors import Refused
@@ -106,7 +106,9 @@ class Releaser:
             sealing.digest,
             body.evidence.block_hash,
         )
-        check_policy(verified, terms.agreement.tee, expected)
+        # Where there is a grace, the status is judged beside what is registered.
+        check_policy(verified, terms.agreement.tee, expected, graced=terms.agreement.tee.grace_days > 0)
+        checks.check_anchor(body.evidence, verified, body.release.request.anchor, terms.agreement.tee)
         check_host(terms, body.evidence, verified)
         return Asked(terms, sealing, verified, signed)
 
@@ -182,6 +184,7 @@ def check_view(asked: Asked, body: ReleaseBody, view: ReleaseView) -> None:
     check_consent(terms.agreement.parties(), asked.signed, view.consents)
     checks.check_standing(terms, view.agreement, view.dropped)
     checks.check_task(view.task, terms.agreement.keys, view.block)
-    identity = checks.check_identity(view.identity, body.release.request.anchor, asked.sealing.digest, tee, view.block)
-    checks.check_same_enclave(identity, body.evidence, asked.verified)
+    identity = identity_of(body.evidence, asked.sealing.digest, asked.verified)
+    standing = checks.check_registered(view.enclave, identity, tee, view.block)
+    checks.check_status(asked.verified, standing, tee, view.block)
     checks.check_freshness(body.evidence, view.evidence_block, tee, view.block)

@@ -17,7 +17,7 @@ from oracle.chain.reader import (
     AgreementRecord,
     Consent,
     EnclaveReader,
-    IdentityRecord,
+    EnclaveRecord,
     OracleReader,
     TaskOnChain,
     host_id,
@@ -37,19 +37,19 @@ class ReleaseView:
     agreement: AgreementRecord
     consents: dict[str, Consent]
     dropped: bool
-    identity: IdentityRecord | None
+    enclave: EnclaveRecord | None
     task: TaskOnChain
     evidence_block: Block | None
 
 
 @dataclass(frozen=True)
 class OutputView:
-    """`identities` are the registrations of one signer, anchor by anchor of the agreement, where there is one."""
+    """`enclaves` are the registrations of one signer, anchor by anchor of the agreement, where there is one."""
 
     block: Block
     agreement: AgreementRecord
     task: TaskOnChain
-    identities: tuple[IdentityRecord, ...]
+    enclaves: tuple[EnclaveRecord, ...]
 
 
 async def read_release(
@@ -63,15 +63,15 @@ async def read_release(
     batch = OneBatch(access.source, block)
     registry = AgreementReader(batch, terms.chain.agreement_registry)
     hosts = [] if evidence.operator == ZERO_ADDRESS else [host_id(evidence.operator)]
-    record, consents, dropped, identity, task = await asyncio.gather(
+    record, consents, dropped, enclave, task = await asyncio.gather(
         registry.record(terms.agreement_id, block),
         registry.consents(terms.agreement_id, ask, block),
         registry.dropped(terms.agreement_id, [verified.measurement, verified.platform, *hosts], block),
-        EnclaveReader(batch, agreement.enclave_registry).identity(anchor, evidence.signer, block),
+        EnclaveReader(batch, agreement.enclave_registry).record(anchor, evidence.signer, block),
         OracleReader(batch, agreement.oracle).task(terms.task_id, block),
     )
     return ReleaseView(
-        block, record, dict(zip(ask, consents, strict=True)), any(dropped), identity, task, evidence_block
+        block, record, dict(zip(ask, consents, strict=True)), any(dropped), enclave, task, evidence_block
     )
 
 
@@ -91,10 +91,10 @@ async def read_output(access: ChainAccess, terms: Terms, signer: str) -> OutputV
     agreement = terms.agreement
     block = await access.confirmed(agreement.keys)
     batch = OneBatch(access.source, block)
-    enclaves = EnclaveReader(batch, agreement.enclave_registry)
-    record, task, identities = await asyncio.gather(
+    reader = EnclaveReader(batch, agreement.enclave_registry)
+    record, task, enclaves = await asyncio.gather(
         AgreementReader(batch, terms.chain.agreement_registry).record(terms.agreement_id, block),
         OracleReader(batch, agreement.oracle).task(terms.task_id, block),
-        asyncio.gather(*(enclaves.identity(anchor, signer, block) for anchor in agreement.tee.anchors)),
+        asyncio.gather(*(reader.record(anchor, signer, block) for anchor in agreement.tee.anchors)),
     )
-    return OutputView(block, record, task, tuple(i for i in identities if i is not None))
+    return OutputView(block, record, task, tuple(e for e in enclaves if e is not None))

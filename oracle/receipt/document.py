@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
 from enclave_app.protocol.canonical import Document, load, validate
+from enclave_app.protocol.evidence import MAX_ENDORSEMENTS, Voucher
 from enclave_app.protocol.fields import Address, Bytes, Bytes32, Uint8
 from enclave_app.protocol.structs import Agreement, Chain, ReleaseStatement, Result, TaskRequest
+from oracle.agreement.anchors import maker_of
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral
 from oracle.attestation.collateral import MAX_COLLATERAL_BYTES, pem_chain
 from oracle.files import read_file
@@ -40,6 +42,8 @@ class ReceiptEvidence(Document):
     block_hash: Bytes32
     operator: Address
     operator_signature: Bytes
+    endorsements: tuple[Bytes, ...] = Field(max_length=MAX_ENDORSEMENTS)
+    voucher: Voucher | None
 
 
 class ReceiptCollateral(Document):
@@ -120,11 +124,12 @@ class Receipt(Document):
     outputs: tuple[Bytes, ...] = Field(max_length=16)
 
 
-def assurance(root: bytes, anchor: bytes) -> Assurance:
-    """R4: ATTESTED where one pinned hardware root stands behind the evidence and behind the result's registration alike.
-
-    `root` is the digest of the root certificate, `anchor` the one under which the enclave is registered."""
-    return ATTESTED if root == INTEL_ROOT_DIGEST == anchor else SIMULATED
+def assurance(root: bytes, voucher: Voucher | None) -> Assurance:
+    """R4: ATTESTED where a maker's pinned root stands behind the evidence, and behind the verifier that vouched for it, if one
+    did. `root` is the digest of the root certificate."""
+    if voucher is None:
+        return ATTESTED if root == INTEL_ROOT_DIGEST else SIMULATED
+    return ATTESTED if voucher.anchor == INTEL_ROOT_DIGEST and maker_of(root) is not None else SIMULATED
 
 
 def read_receipt(data: bytes) -> Receipt:

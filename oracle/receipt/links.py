@@ -18,17 +18,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from enclave_app.protocol import signing
 from enclave_app.protocol.bundle import Bundle, read_bundle
 from enclave_app.protocol.digests import sha256
-from enclave_app.protocol.evidence import report_data
+from enclave_app.protocol.evidence import registered_under, report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.manifest import Manifest, read_manifest
 from enclave_app.protocol.params import read_domain
 from enclave_app.protocol.rules import AS_OF_WINDOW
 from enclave_app.protocol.shares import key_ids_digest
 from enclave_app.protocol.streaming import encrypted_length
-from enclave_app.protocol.structs import FunctionKind, Outcome, Tee
+from enclave_app.protocol.structs import FunctionKind, Outcome, RegisteredIdentity, Tee
 from oracle.agreement.anchors import check_anchors
 from oracle.agreement.consent import check_consent, signed_by
-from oracle.agreement.enclave import check_host, check_operator, check_policy
+from oracle.agreement.enclave import check_host, check_operator, check_policy, identity_of, in_grace
 from oracle.agreement.fit import check_function
 from oracle.agreement.outputs import check_output, check_recipients, check_result
 from oracle.agreement.terms import Terms, check_request_terms, identify_agreement
@@ -44,7 +44,7 @@ from oracle.attestation import (
 )
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.types import intel_name
-from oracle.chain.reader import Consent
+from oracle.chain.reader import Consent, EnclaveRecord
 from oracle.errors import Refused
 from oracle.receipt.document import SIMULATED, Assurance, Receipt, SignedStatement, assurance, one_form
 
@@ -71,8 +71,9 @@ class Expected:
 
 @dataclass
 class Case:
-    """A receipt under examination. `now` in unix seconds; `recorded` are consents as the chain has them; `function` is a
-    bundle given beside a receipt that holds none. `verified` is filled by the link `evidence`."""
+    """A receipt under examination. `now` in unix seconds; `recorded` are consents as the chain has them, and `registered` what
+    its enclave registry held when the last broker released; `function` is a bundle given beside a receipt that holds none.
+    `verified` is filled by the link `evidence`."""
 
     receipt: Receipt
     expected: Expected
@@ -80,12 +81,20 @@ class Case:
     allow_simulated: bool = False
     recorded: Mapping[str, Consent] = field(default_factory=dict)
     function: bytes | None = None
+    registered: EnclaveRecord | None = None
     verified: tuple[Verified, ...] = ()
 
     @property
     def assurance(self) -> Assurance:
         root = INTEL_ROOT_DIGEST if self.receipt.root is None else sha256(self.receipt.root)
-        return assurance(root, self.receipt.result.anchor)
+        return assurance(root, self.receipt.evidence.voucher)
+
+    @property
+    def identity(self) -> RegisteredIdentity | None:
+        """What the registry must hold of the enclave, once the link `evidence` held."""
+        if not self.verified:
+            return None
+        return identity_of(self.receipt.evidence, self.receipt.evidence.sealing_key, self.verified[-1])
 
     @cached_property
     def terms(self) -> Terms:
@@ -246,6 +255,8 @@ def evidence_link(case: Case) -> str:
         if parsed.trailing:
             raise Refused("evidence.form", "there are bytes behind the quote's end")
         quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
+        if receipt.evidence.endorsements:
+            raise Refused("evidence.form", "there are certificates beside a quote that holds its own")
         _check_chains(root, (quoted, *receipt.collateral.chains()))
         collateral = receipt.collateral.collateral()
         case.verified = tuple(verify(parsed, collateral, root, time) for time in sorted({min(times), max(times)}))
@@ -280,10 +291,35 @@ def binding_link(case: Case) -> str:
 def measurement_link(case: Case) -> str:
     """R3: the enclave runs agreed code, on a platform whose TCB the agreement takes."""
     receipt = case.receipt
+    tee, graced = receipt.agreement.tee, False
     for verified in case.verified:
-        check_policy(verified, receipt.agreement.tee, verified.report_data)
+        wanting = not tee.status_mask >> verified.tcb_status & 1
+        graced = graced or (wanting and tee.grace_days > 0)
+        check_policy(verified, tee, verified.report_data, graced=wanting and tee.grace_days > 0)
     last = case.verified[-1]
-    return f"0x{last.measurement.hex()}, {intel_name(last.tcb_status)}, evaluation {last.evaluation}"
+    if graced:
+        _check_grace(case)
+    shown = f"0x{last.measurement.hex()}, {intel_name(last.tcb_status)}, evaluation {last.evaluation}"
+    return shown + (", in the agreement's grace" if graced else "")
+
+
+GRACE_ON_CHAIN = "measurement.on_chain"
+"""The code of a TCB status that the agreement takes in its grace only, so that the chain has to be asked about it."""
+
+
+def _check_grace(case: Case) -> None:
+    """R4: what the platform was before is on chain, as the registration showed it to the contract."""
+    if case.registered is None or case.identity is None or case.registered.digest != case.identity.digest:
+        raise Refused(
+            GRACE_ON_CHAIN,
+            "only the chain knows whether the platform was in the agreement's grace",
+            hint="Give --rpc, to read what was registered then",
+        )
+    latest = max((release.statement.time for release in case.signed_statements), default=case.receipt.request.as_of)
+    if not in_grace(case.receipt.agreement.tee, case.registered.standing, latest):
+        raise Refused(
+            "evidence.status_not_allowed", "the platform was not in the agreement's grace when it got its keys"
+        )
 
 
 def host_link(case: Case) -> str:
@@ -345,7 +381,15 @@ def result_link(case: Case) -> str:
     check_result(terms, result)
     if result.anchor not in terms.agreement.tee.anchors:
         raise Refused("result.anchor", "the agreement does not take this anchor (R4)", found=result.anchor.hex())
-    check_anchors((result.anchor,), receipt.chain.chain_id)
+    root, voucher = case.verified[-1].root, receipt.evidence.voucher
+    if result.anchor != registered_under(root, voucher):
+        raise Refused(
+            "result.path",
+            "the evidence does not lead to the result's anchor (R4)",
+            found=result.anchor.hex(),
+            expected=registered_under(root, voucher).hex(),
+        )
+    check_anchors((root,) if voucher is None else (root, voucher.anchor), receipt.chain.chain_id)
     if result.payee == ZERO_ADDRESS:
         raise Refused("result.payee", "the result names no payee (R20)")
     if result.outcome not in set(Outcome):

@@ -47,7 +47,7 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
     receipt = Receipt(
         format="enclave-oracle/receipt",
         v=1,
-        assurance=assurance(root, record.result.anchor),
+        assurance=assurance(root, evidence.voucher),
         chain=record.chain,
         agreement_id=agreement_id,
         task_id=record.request.typed_digest(record.chain.oracle_domain(agreement)),
@@ -66,6 +66,8 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
             block_hash=evidence.block_hash,
             operator=evidence.operator,
             operator_signature=evidence.operator_signature,
+            endorsements=evidence.endorsements,
+            voucher=evidence.voucher,
         ),
         collateral=ReceiptCollateral.of(papers.collateral),
         root=None if root == INTEL_ROOT_DIGEST else papers.root,

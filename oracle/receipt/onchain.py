@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from enclave_app.protocol.structs import Confirmation, Outcome, TaskState
+from enclave_app.protocol.structs import Confirmation, Outcome, RegisteredIdentity, TaskState
 from oracle.agreement.consent import check_activated
 from oracle.agreement.terms import Terms, check_request_terms
 from oracle.chain.reader import (
@@ -18,25 +18,26 @@ from oracle.chain.reader import (
     AgreementRecord,
     Consent,
     EnclaveReader,
-    IdentityRecord,
+    EnclaveRecord,
     OracleReader,
     TaskOnChain,
 )
 from oracle.chain.source import Block, Source
 from oracle.errors import Permanent, Refused
 from oracle.receipt.document import Receipt
-from oracle.receipt.links import ON_CHAIN, Expected
+from oracle.receipt.links import GRACE_ON_CHAIN, ON_CHAIN, Expected
 from oracle.receipt.verify import LinkReport, Report, Verdict, verify_receipt, walk
 
 
 @dataclass(frozen=True)
 class ChainView:
-    """`evidence_block` is the block that the evidence binds, and `release_blocks` those at which the brokers read, where the
-    chain has them."""
+    """`enclave` is what the registry holds, `identity` what it must hold, by the evidence; `evidence_block` is the block that the
+    evidence binds, and `release_blocks` those at which the brokers read, where the chain has them."""
 
     agreement: AgreementRecord
     task: TaskOnChain
-    identity: IdentityRecord | None
+    enclave: EnclaveRecord | None
+    identity: RegisteredIdentity
     evidence_block: Block | None
     release_blocks: tuple[Block | None, ...]
 
@@ -52,7 +53,7 @@ async def verify_with_chain(
 ) -> Report:
     """`verify_receipt`, and then what the chain says. Raises Retryable where an RPC endpoint does not answer."""
 
-    async def offline(recorded: Mapping[str, Consent] | None = None) -> Report:
+    async def offline(recorded: Mapping[str, Consent] | None = None, registered: EnclaveRecord | None = None) -> Report:
         return await asyncio.to_thread(
             verify_receipt,
             data,
@@ -60,6 +61,7 @@ async def verify_with_chain(
             now,
             allow_simulated=allow_simulated,
             recorded=recorded,
+            registered=registered,
             function=function,
         )
 
@@ -68,22 +70,22 @@ async def verify_with_chain(
     if receipt is None:
         return _and_then(found, (), None)
     chain_id = await source.chain_id()
-    if found.reason == ON_CHAIN and chain_id == receipt.chain.chain_id:
+    if found.reason in (ON_CHAIN, GRACE_ON_CHAIN) and chain_id == receipt.chain.chain_id:
         try:
-            found = await offline(await _recorded(source, receipt))
+            found = await offline(await _recorded(source, receipt), await _registered(source, receipt))
         except Permanent as error:
             links = tuple(
                 replace(link, detail=_no_contracts(error)) if link.ok is False else link for link in found.links
             )
             found = replace(found, links=links, reason="chain.contracts")
-    if found.failed is not None:
+    if found.failed is not None or found.enclave is None:
         return _and_then(found, (), None)
     right, reason = walk([(CHAIN, partial(_chain_link, receipt, chain_id))])
     if reason is not None:
         return _and_then(found, right, reason)
     terms = check_request_terms(receipt.chain, receipt.agreement, receipt.agreement_id, receipt.request)
     try:
-        view = await _read(source, receipt)
+        view = await _read(source, receipt, found.enclave)
     except Permanent as error:
         return _and_then(found, (LinkReport(CHAIN, False, _no_contracts(error)),), "chain.contracts")
     links, reason = walk((name, partial(link, receipt, terms, view)) for name, link in CHAIN_LINKS.items())
@@ -129,15 +131,17 @@ def settlement_link(receipt: Receipt, terms: Terms, view: ChainView) -> str:
 
 
 def registration_link(receipt: Receipt, terms: Terms, view: ChainView) -> str:
-    """R2, R3: the signing enclave was registered under the result's anchor, as the evidence has it."""
-    identity, evidence = view.identity, receipt.evidence
-    if identity is None:
+    """R2, R3: the signing enclave was registered under the result's anchor as exactly what the evidence says. A record never
+    becomes another identity's, so whenever it is read it tells."""
+    if view.enclave is None:
         raise Refused("registered.unknown", "the enclave was never registered under the result's anchor")
-    if identity.measurement not in receipt.agreement.tee.measurements:
-        raise Refused("registered.measurement", "the enclave is registered with a measurement that is not agreed")
-    registered = (identity.sealing_key, identity.tee, identity.operator)
-    if registered != (evidence.sealing_key, evidence.tee, evidence.operator):
-        raise Refused("registered.differs", "the enclave is registered with another key, TEE kind or operator")
+    if view.enclave.digest != view.identity.digest:
+        raise Refused(
+            "registered.identity",
+            "the enclave is registered as something else than its evidence says",
+            found=view.enclave.digest.hex(),
+            expected=view.identity.digest.hex(),
+        )
     return f"under anchor 0x{receipt.result.anchor.hex()[:16]}…"
 
 
@@ -184,18 +188,28 @@ async def _recorded(source: Source, receipt: Receipt) -> dict[str, Consent]:
     return dict(zip(asked, consents, strict=True))
 
 
-async def _read(source: Source, receipt: Receipt) -> ChainView:
+async def _registered(source: Source, receipt: Receipt) -> EnclaveRecord | None:
+    """What the registry held at the last block at which a broker read it: a later challenge takes no receipt back."""
+    if not receipt.agreement.tee.grace_days:
+        return None
+    last = max(receipt.releases, key=lambda release: release.statement.block_number).statement
+    block = await source.block(last.block_number)
+    if block is None or block.hash != last.block_hash:
+        return None
+    reader = EnclaveReader(source, receipt.agreement.enclave_registry)
+    return await reader.record(receipt.result.anchor, receipt.evidence.signer, block)
+
+
+async def _read(source: Source, receipt: Receipt, identity: RegisteredIdentity) -> ChainView:
     block, agreement = await _confirmed(source, receipt), receipt.agreement
-    record, task, identity, bound, released = await asyncio.gather(
+    record, task, enclave, bound, released = await asyncio.gather(
         AgreementReader(source, receipt.chain.agreement_registry).record(receipt.agreement_id, block),
         OracleReader(source, agreement.oracle).task(receipt.task_id, block),
-        EnclaveReader(source, agreement.enclave_registry).identity(
-            receipt.result.anchor, receipt.evidence.signer, block
-        ),
+        EnclaveReader(source, agreement.enclave_registry).record(receipt.result.anchor, receipt.evidence.signer, block),
         _canonical(source, receipt.evidence.block_hash),
         asyncio.gather(*(source.block(release.statement.block_number) for release in receipt.releases)),
     )
-    return ChainView(record, task, identity, bound, tuple(released))
+    return ChainView(record, task, enclave, identity, bound, tuple(released))
 
 
 async def _confirmed(source: Source, receipt: Receipt) -> Block:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from enclave_app.protocol.structs import Outcome
-from oracle.chain.reader import Consent
+from enclave_app.protocol.structs import Outcome, RegisteredIdentity
+from oracle.chain.reader import Consent, EnclaveRecord
 from oracle.errors import OracleError
 from oracle.receipt.document import SIMULATED, Receipt, read_receipt
 from oracle.receipt.links import LINKS, Case, Expected
@@ -33,7 +33,8 @@ class LinkReport:
 
 @dataclass(frozen=True)
 class Report:
-    """`failed` and `reason` name the first link that failed, and the code of why; both None where none did."""
+    """`failed` and `reason` name the first link that failed, and the code of why; both None where none did. `enclave` is what
+    the evidence says that the registry holds, where it was reached."""
 
     verdict: Verdict
     simulated: bool
@@ -41,6 +42,7 @@ class Report:
     failed: str | None
     reason: str | None
     receipt: Receipt | None
+    enclave: RegisteredIdentity | None = None
 
     @property
     def outcome(self) -> str | None:
@@ -57,19 +59,21 @@ def verify_receipt(
     *,
     allow_simulated: bool = False,
     recorded: Mapping[str, Consent] | None = None,
+    registered: EnclaveRecord | None = None,
     function: bytes | None = None,
 ) -> Report:
     """What holds about a receipt's bytes. Never raises for what is in them.
 
     `now` is the verifier's clock in unix seconds, and only bounds the future; `recorded` are consents that the chain
-    recorded (`oracle.receipt.onchain`); `function` is the bundle of a receipt that was made without one.
+    recorded, and `registered` what it held of the enclave (`oracle.receipt.onchain`); `function` is the bundle of a receipt
+    that was made without one.
     """
     try:
         receipt = read_receipt(data)
     except OracleError as error:
         links = (LinkReport(FORMAT, False, error.message), *(LinkReport(name, None, "") for name in LINKS))
         return Report(Verdict.REFUSED, True, links, FORMAT, error.code, None)
-    case = Case(receipt, expected, now, allow_simulated, recorded or {}, function)
+    case = Case(receipt, expected, now, allow_simulated, recorded or {}, function, registered)
     links, reason = walk((name, partial(link, case)) for name, link in LINKS.items())
     return _report(case, (LinkReport(FORMAT, True, f"a receipt, {len(data)} bytes"), *links), reason)
 
@@ -84,6 +88,7 @@ def _report(case: Case, links: tuple[LinkReport, ...], reason: str | None) -> Re
         failed=failed,
         reason=reason,
         receipt=case.receipt,
+        enclave=case.identity,
     )
 
 

@@ -9,7 +9,6 @@ brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker
 wallet: {keystore: wallet.json, passwordFile: wallet.password}
 payee: "0x…20 bytes"
 attestation: {root: root.der, collateral: collateral.json}
-development: {appraiser: {keyFile: appraiser.key}}        # development chains only (R4)
 """
 
 from __future__ import annotations
@@ -74,23 +73,17 @@ class StorageConfig(YamlModel):
 
 
 class AttestationConfig(YamlModel):
-    """What this worker appraises its own enclave's evidence with, and shows it with in receipts: a root certificate (DER;
-    Intel's when left out) and collateral (QuoteCollateralV3 JSON), read anew for each task. Without it there are no receipts."""
+    """What this worker appraises and registers its own enclave with, and shows it with in receipts: a root certificate (DER;
+    Intel's when left out) and collateral (QuoteCollateralV3 JSON), read anew each time. Without it others have to register
+    the enclave, and there are no receipts."""
 
     root: Path | None = None
     collateral: Path
 
 
-class DevelopmentConfig(YamlModel):
-    """The key of a DevelopmentVerifier's appraiser. Whoever holds it can register anything there (R4)."""
-
-    appraiser: KeySource
-
-
 class WorkerConfig(YamlModel):
     """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
-    parked. Without `development` the enclave has to be registered by others; `verifier` names the deployment's
-    verifier under whose anchor it is. `releaseGrace` is how long to wait for more brokers once enough have
+    parked. `releaseGrace` is how long to wait for more brokers once enough have
     answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay the
     payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the
     wallet from agreements of strangers."""
@@ -105,8 +98,6 @@ class WorkerConfig(YamlModel):
     payee: Address
     operator: KeySource | None = None
     attestation: AttestationConfig | None = None
-    development: DevelopmentConfig | None = None
-    verifier: str = "development"
     concurrency: int = Field(default=4, ge=1, le=256)
     max_runs: int = Field(default=4, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -119,12 +110,6 @@ class WorkerConfig(YamlModel):
     receipt_patience: float = Field(default=120.0, gt=0)
     min_fee: int = Field(default=0, ge=0, lt=1 << 128)
     max_callback_gas: int = Field(default=MAX_CALLBACK_GAS, ge=0, le=MAX_CALLBACK_GAS)
-
-    @model_validator(mode="after")
-    def _appraisable(self) -> Self:
-        if self.development is not None and self.attestation is None:
-            raise ValueError("`development` needs `attestation`, with which the evidence is appraised")
-        return self
 
     @classmethod
     def read(cls, path: Path) -> WorkerConfig:

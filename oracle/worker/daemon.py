@@ -19,7 +19,6 @@ from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Retryable
 from oracle.logs import Log, describe
 from oracle.storage import open_storage
-from oracle.worker.appraisers import make_appraiser
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient
 from oracle.worker.config import WorkerConfig
@@ -30,7 +29,7 @@ from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.keys import account, signing_key
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.plan import DeadlinePassed, NotOurs
-from oracle.worker.register import Appraiser, anchor_of
+from oracle.worker.registrars import make_registrar
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.settle import Settler
 from oracle.worker.states import OPEN, State
@@ -97,7 +96,6 @@ class Worker:
         enclave = Enclave(config.enclave.socket)
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
-        appraiser = make_appraiser(config, deployment)
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
@@ -116,8 +114,7 @@ class Worker:
             sender,
             source,
             deployment,
-            await _anchor(source, deployment, appraiser, config.verifier),
-            appraiser,
+            make_registrar(config, deployment, sender, source),
             None if config.operator is None else signing_key(config.operator),
             self._on_enclave_change,
             self._now,
@@ -325,15 +322,3 @@ async def _check_chain(source: SingleSource, deployment: Deployment) -> None:
                 found=address,
                 hint="Is it the file of this chain?",
             )
-
-
-async def _anchor(source: SingleSource, deployment: Deployment, appraiser: Appraiser | None, verifier: str) -> bytes:
-    address = deployment.verifiers.get(verifier)
-    if address is None:
-        raise Permanent("config.verifier", "the deployment has no verifier of that name", found=verifier)
-    found = await anchor_of(source, address)
-    if appraiser is not None and appraiser.anchor != found:
-        raise Permanent(
-            "config.appraiser", "the configured appraiser is not the one that the verifier takes", found=verifier
-        )
-    return found

@@ -13,14 +13,15 @@ from dataclasses import replace
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Confirmation
 from oracle.chain.deploy import Deployment
-from oracle.chain.reader import IdentityRecord
+from oracle.chain.enclaves import registered_enclaves
+from oracle.chain.reader import IdentityRecord, Standing
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Retryable
 from oracle.logs import Log
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.plan import MIN_MAX_AGE
-from oracle.worker.register import Appraiser, Enrolled, make_evidence, read_record, register_enclave
+from oracle.worker.register import Enrolled, IdentityChanged, Registrar, make_evidence, prepare, register
 
 RENEW_BEFORE = 24 * 3600
 """A registration is renewed when it has less than this many seconds to live, or less than half of a shorter life."""
@@ -29,7 +30,7 @@ LONGEST_PAUSE = 30.0
 
 
 class Enrolment:
-    """`appraiser` is None where others register the enclave. `on_change` is called when the enclave is another one."""
+    """`registrar` is None where others register the enclave. `on_change` is called when the enclave is another one."""
 
     def __init__(
         self,
@@ -38,15 +39,14 @@ class Enrolment:
         sender: Sender,
         source: SingleSource,
         deployment: Deployment,
-        anchor: bytes,
-        appraiser: Appraiser | None,
+        registrar: Registrar | None,
         operator: SigningKey | None,
         on_change: Callable[[], None],
         chain_time: Callable[[], int],
     ) -> None:
         self.enclave, self._process = enclave, process
         self._sender, self._source, self._deployment = sender, source, deployment
-        self._anchor, self._appraiser, self._operator = anchor, appraiser, operator
+        self._registrar, self._operator = registrar, operator
         self._on_change, self._chain_time = on_change, chain_time
         self._lock = asyncio.Lock()
         self._enrolled: Enrolled | None = None
@@ -119,41 +119,64 @@ class Enrolment:
         self._doubted = False
 
     async def _renew(self, max_age: int) -> Enrolled:
-        identity = await self.enclave.identity()
-        record = await read_record(self._source, self._deployment, self._anchor, identity.signer)
-        head = await self._source.confirmed(Confirmation.LATEST)
-        if record is not None and not record.retired and self._is_record_young(record, max_age, head.timestamp):
+        if self._registrar is None:
+            return await self._found(max_age)
+        try:
+            return await self._registered(self._registrar, max_age)
+        except IdentityChanged as error:
+            if self._process is None:
+                raise
+            self._log.warning("the enclave has to start again with new keys", code=error.code, message=error.message)
+            await self._process.stop()
+            await self._process.start()
+            self._enrolled = None
+            self._on_change()
+            return await self._registered(self._registrar, max_age)
+
+    async def _registered(self, registrar: Registrar, max_age: int) -> Enrolled:
+        prepared = await prepare(self.enclave, self._source, self._deployment, registrar, self._operator)
+        standing, now = None if prepared.record is None else prepared.record.standing, prepared.head.timestamp
+        if standing is not None and not standing.retired and self._is_standing_young(standing, max_age, now):
             # Brokers want younger evidence than this one, or it is from before this start; that costs no transaction.
-            evidence, _ = await make_evidence(self.enclave, identity, self._deployment, head, self._operator)
-            enrolled = Enrolled(identity, self._anchor, evidence, record)
-        elif self._appraiser is None:
-            raise Retryable(
-                "enclave.unregistered",
-                "the enclave is not registered, or not for much longer, and this worker has no key to register it",
-                found=identity.signer,
-                hint="Run `oracle enclave register`",
-            )
+            record = IdentityRecord(prepared.identity, standing)
+            enrolled = Enrolled(prepared.claimed, registrar.anchor, prepared.evidence, record)
         else:
-            enrolled = await register_enclave(
-                self.enclave, self._sender, self._source, self._deployment, self._appraiser, self._operator
-            )
+            enrolled = await register(prepared, self._sender, self._source, self._deployment, registrar)
             self._log.info(
                 "enclave registered",
                 signer=enrolled.signer,
-                measurement=enrolled.record.measurement.hex(),
-                anchor=self._anchor.hex(),
-                valid_until=enrolled.record.valid_until,
-                simulated=identity.simulated,
+                measurement=enrolled.record.identity.measurement.hex(),
+                anchor=enrolled.anchor.hex(),
+                valid_until=enrolled.record.standing.valid_until,
+                simulated=enrolled.identity.simulated,
             )
-        self._made_at = head.timestamp
+        self._made_at = now
         return enrolled
+
+    async def _found(self, max_age: int) -> Enrolled:
+        """Somebody else registers the enclave: its registration is looked for, and the newest that is valid counts."""
+        identity = await self.enclave.identity()
+        head = await self._source.confirmed(Confirmation.LATEST)
+        found = await registered_enclaves(self._source, self._deployment, head, identity.signer)
+        young = [e for e in found if e.valid and self._is_standing_young(e.record.standing, max_age, head.timestamp)]
+        if not young:
+            raise Retryable(
+                "enclave.unregistered",
+                "the enclave is not registered, or not for much longer, and this worker has nothing to register it with",
+                found=identity.signer,
+                hint="Run `oracle enclave register`",
+            )
+        enclave = young[-1]
+        evidence, _ = await make_evidence(self.enclave, identity, self._deployment, head, self._operator)
+        self._made_at = head.timestamp
+        return Enrolled(identity, enclave.anchor, evidence, enclave.record)
 
     def _is_young(self, enrolled: Enrolled, max_age: int) -> bool:
         now = self._chain_time()
-        return now - self._made_at <= max_age // 2 and self._is_record_young(enrolled.record, max_age, now)
+        return now - self._made_at <= max_age // 2 and self._is_standing_young(enrolled.record.standing, max_age, now)
 
-    def _is_record_young(self, record: IdentityRecord, max_age: int, chain_time: int) -> bool:
+    def _is_standing_young(self, standing: Standing, max_age: int, chain_time: int) -> bool:
         # Age goes by the chain's time, which stands still on an idle devnet; the next block may be as late as our clock.
-        left = record.valid_until - max(chain_time, int(time.time()))
-        life = record.valid_until - record.evidence_at
-        return chain_time - record.evidence_at <= max_age // 2 and left > min(RENEW_BEFORE, life // 2)
+        left = standing.valid_until - max(chain_time, int(time.time()))
+        life = standing.valid_until - standing.evidence_at
+        return chain_time - standing.evidence_at <= max_age // 2 and left > min(RENEW_BEFORE, life // 2)

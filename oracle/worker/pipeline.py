@@ -89,6 +89,7 @@ class Pipeline:
             await p.enrolment.current(),
             p.deployment,
             p.brokers.endpoints,
+            p.now(),
             min_fee=p.config.min_fee,
             max_callback_gas=p.config.max_callback_gas,
         )
@@ -150,7 +151,7 @@ class Pipeline:
             releases=tuple(round_.answers[broker] for broker in done.used if broker in round_.answers),
             evidence=plan.enrolled.evidence,
             consents=plan.signatures,
-            measurement=plan.enrolled.record.measurement,
+            enclave=plan.enrolled.record.identity,
         )
         task = await self._db(self._journal.ran, plan.task, record, receipt_of(record, papers, log))
         self._forget_round(plan.task.id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS, check_agreement, check_request
 from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, Price, TaskRequest
+from oracle.agreement.enclave import takes_status
 from oracle.chain.deploy import Deployment
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.worker.register import Enrolled
@@ -51,6 +52,7 @@ def make_plan(
     enrolled: Enrolled,
     deployment: Deployment,
     endpoints: Collection[bytes],
+    now: int,
     *,
     min_fee: int = 0,
     max_callback_gas: int = MAX_CALLBACK_GAS,
@@ -67,7 +69,7 @@ def make_plan(
         raise NotOurs(error.code, error.message) from None
     if agreement.fn.kind not in KINDS:
         raise NotOurs("plan.kind", "no runtime for this kind of function", found=agreement.fn.kind)
-    check_enclave(agreement.tee, enrolled)
+    check_enclave(agreement.tee, enrolled, now)
     if agreement.tee.max_evidence_age < MIN_MAX_AGE:
         raise NotOurs(
             "plan.evidence_age",
@@ -87,22 +89,22 @@ def check_deadline(request: TaskRequest, now: int) -> None:
         raise DeadlinePassed("task.deadline", "the deadline has passed", found=now, expected=request.deadline)
 
 
-def check_enclave(tee: Enclaves, enrolled: Enrolled) -> None:
-    """The contract's EnclavePolicy, without ages, which a renewal mends (R3, R4, R5)."""
-    record = enrolled.record
+def check_enclave(tee: Enclaves, enrolled: Enrolled, now: int) -> None:
+    """The contract's EnclavePolicy at `now` (unix seconds), without ages, which a renewal mends (R3, R4, R5)."""
+    identity, standing = enrolled.record.identity, enrolled.record.standing
     if enrolled.anchor not in tee.anchors:
         raise NotOurs("plan.anchor", "the agreement does not take our trust anchor (R4)", found=enrolled.anchor.hex())
-    if record.measurement not in tee.measurements:
-        found = record.measurement.hex()
+    if identity.measurement not in tee.measurements:
+        found = identity.measurement.hex()
         raise NotOurs("plan.measurement", "the agreement does not take our enclave's measurement (R3)", found=found)
-    if not tee.status_mask >> record.tcb_status & 1:
-        raise NotOurs("plan.status", "the agreement does not take our TCB status", found=record.tcb_status)
-    if record.evaluation < tee.eval_floor:
+    if not takes_status(tee, standing, now):
+        raise NotOurs("plan.status", "the agreement does not take our TCB status", found=standing.tcb_status)
+    if standing.evaluation < tee.eval_floor:
         raise NotOurs(
-            "plan.evaluation", "our TCB evaluation is too old", found=record.evaluation, expected=tee.eval_floor
+            "plan.evaluation", "our TCB evaluation is too old", found=standing.evaluation, expected=tee.eval_floor
         )
-    if not tee.any_host and record.operator not in tee.operators and record.platform not in tee.platforms:
-        found = f"operator {record.operator}, platform {record.platform.hex()}"
+    if not tee.any_host and identity.operator not in tee.operators and identity.platform not in tee.platforms:
+        found = f"operator {identity.operator}, platform {identity.platform.hex()}"
         raise NotOurs("plan.host", "the agreement does not take this host (R5)", found=found)
 
 

@@ -1,7 +1,7 @@
 """Registering an enclave on chain: evidence over a recent block, its appraisal, the proofs of possession and of host.
 
-`register_enclave` is the whole of it, for the worker and for `oracle enclave register`. Which verifier takes the evidence is
-the deployment's matter; `DevelopmentAppraiser` serves the development verifier, whose anchor is a key of ours (R4).
+`register_enclave` is the whole of it, for the worker and for `oracle enclave register`. How a verifier contract takes the
+evidence is its `Registrar`'s matter (registrars.py).
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from eth_abi.abi import encode
-
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
-from enclave_app.protocol.evidence import Evidence, development_anchor, report_data
+from enclave_app.protocol.evidence import Evidence, Voucher, report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Confirmation, Host, VerifierStatement
+from enclave_app.protocol.structs import Confirmation, Host, RegisteredIdentity
 from enclave_app.protocol.wire import EvidenceBody, Identity
 from oracle.attestation import (
     AppraisalPolicy,
     AttestationError,
     Collateral,
-    DevelopmentRoot,
     TcbStatus,
     Verified,
     appraise,
@@ -34,15 +31,29 @@ from oracle.attestation import (
 )
 from oracle.chain.abi import load
 from oracle.chain.deploy import Deployment
-from oracle.chain.reader import EnclaveReader, IdentityRecord
+from oracle.chain.reader import EnclaveReader, EnclaveRecord, IdentityRecord
 from oracle.chain.sender import Sender
-from oracle.chain.source import Block, Call, SingleSource
-from oracle.errors import Permanent, Refused, Retryable, Reverted
+from oracle.chain.source import Block, SingleSource
+from oracle.errors import Retryable, Reverted
 from oracle.worker.enclave import Enclave
 
 
-class Appraiser(Protocol):
-    """Turns evidence into what an on-chain verifier takes."""
+class IdentityChanged(Retryable):
+    """The enclave is registered as something that its evidence no longer says: its platform was patched, or it has another
+    operator. It has to start again with new keys (R1)."""
+
+    def __init__(self, found: object, registered: object) -> None:
+        super().__init__(
+            "register.changed",
+            "the enclave is registered as another platform's or operator's than it is now",
+            found=found,
+            expected=registered,
+            hint="Start the enclave again",
+        )
+
+
+class Registrar(Protocol):
+    """Brings evidence into the form that one verifier contract takes."""
 
     @property
     def verifier(self) -> str:
@@ -54,49 +65,18 @@ class Appraiser(Protocol):
         """The trust anchor under which it registers."""
         ...
 
-    def proof(self, evidence: Evidence, identity: Identity, now: int) -> bytes:
-        """The verifier's evidence bytes. Raises Refused `evidence.*`, Retryable where only the collateral is out of date."""
+    @property
+    def voucher(self) -> Voucher | None:
+        """The enclave that vouches for the evidence, where no contract can check it."""
         ...
 
+    def identify(self, evidence: Evidence, claimed: Identity, now: int) -> RegisteredIdentity:
+        """What will be registered. Raises Refused `evidence.*`, Retryable where only the collateral is out of date."""
+        ...
 
-@dataclass(frozen=True)
-class DevelopmentAppraiser:
-    """Appraises evidence under a development root and signs for it, in the DevelopmentVerifier's domain."""
-
-    key: SigningKey
-    verifier: str
-    chain_id: int
-    root: DevelopmentRoot
-    collateral: Collateral
-
-    def __post_init__(self) -> None:
-        try:
-            self.root.refuse_on_public_chain(self.chain_id)
-        except AttestationError as error:
-            raise Refused(f"anchors.{error.code}", str(error)) from None
-
-    @property
-    def anchor(self) -> bytes:
-        return development_anchor(self.chain_id, self.key.address)
-
-    def proof(self, evidence: Evidence, identity: Identity, now: int) -> bytes:
-        verified = check_evidence(evidence, identity, self.collateral, self.root.der, now)
-        statement = VerifierStatement(
-            tee=verified.tee,
-            measurement=verified.measurement,
-            report_data=verified.report_data[:32],
-            root=verified.root,
-            tcb_status=verified.tcb_status,
-            evaluation=verified.evaluation,
-            platform=verified.platform,
-            svn_digest=verified.svn_digest,
-            collateral=verified.collateral,
-            appraised_at=now,
-            valid_until=verified.valid_until,
-        )
-        domain = Domain(chain_id=self.chain_id, verifying_contract=self.verifier)
-        signature = self.key.sign(statement.typed_digest(domain))
-        return encode([VerifierStatement.abi_type(), "bytes"], [statement.to_abi(), signature])
+    async def proof(self, evidence: Evidence, now: int) -> bytes:
+        """The verifier's evidence bytes, once everything that they rest on is on chain."""
+        ...
 
 
 def check_evidence(
@@ -147,7 +127,12 @@ class Enrolled:
 
 
 async def make_evidence(
-    enclave: Enclave, identity: Identity, deployment: Deployment, block: Block, operator: SigningKey | None
+    enclave: Enclave,
+    identity: Identity,
+    deployment: Deployment,
+    block: Block,
+    operator: SigningKey | None,
+    voucher: Voucher | None = None,
 ) -> tuple[Evidence, bytes]:
     """Evidence that binds `block` (R2), with the operator's word for the host (R5), and the proof of possession."""
     body = EvidenceBody(
@@ -170,8 +155,40 @@ async def make_evidence(
         block_hash=block.hash,
         operator=body.operator,
         operator_signature=operator.sign(host) if operator is not None else b"",
+        endorsements=answer.endorsements,
+        voucher=voucher,
     )
     return evidence, answer.proof_of_possession
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Evidence over the newest block, what it says the enclave is, and what the registry has of it at that block."""
+
+    claimed: Identity
+    evidence: Evidence
+    possession: bytes
+    identity: RegisteredIdentity
+    record: EnclaveRecord | None
+    head: Block
+
+
+async def prepare(
+    enclave: Enclave,
+    source: SingleSource,
+    deployment: Deployment,
+    registrar: Registrar,
+    operator: SigningKey | None,
+) -> Prepared:
+    """Raises IdentityChanged, and what evidence is refused for."""
+    claimed = await enclave.identity()
+    head = await source.confirmed(Confirmation.LATEST)
+    evidence, possession = await make_evidence(enclave, claimed, deployment, head, operator, registrar.voucher)
+    identity = registrar.identify(evidence, claimed, _now(head))
+    record = await EnclaveReader(source, deployment.enclave_registry).record(registrar.anchor, claimed.signer, head)
+    if record is not None and record.digest != identity.digest:
+        raise IdentityChanged(identity.digest.hex(), record.digest.hex())
+    return Prepared(claimed, evidence, possession, identity, record, head)
 
 
 async def register_enclave(
@@ -179,60 +196,71 @@ async def register_enclave(
     sender: Sender,
     source: SingleSource,
     deployment: Deployment,
-    appraiser: Appraiser,
+    registrar: Registrar,
     operator: SigningKey | None = None,
 ) -> Enrolled:
     """Register the enclave, or renew its registration over the newest block.
 
-    Raises Retryable where the chain moved on or collateral has to be fetched first, `Reverted` for another refusal of the
-    registry, and what the enclave says.
+    Raises Retryable where the chain moved on or collateral has to be fetched first, IdentityChanged, `Reverted` for another
+    refusal of the contracts, and what the enclave says.
     """
-    identity = await enclave.identity()
-    head = await source.confirmed(Confirmation.LATEST)
-    evidence, possession = await make_evidence(enclave, identity, deployment, head, operator)
-    # A chain that was moved forward (a devnet) goes by its own clock, and an idle one by ours.
-    now = max(head.timestamp, int(time.time()))
+    prepared = await prepare(enclave, source, deployment, registrar, operator)
+    return await register(prepared, sender, source, deployment, registrar)
+
+
+async def register(
+    prepared: Prepared, sender: Sender, source: SingleSource, deployment: Deployment, registrar: Registrar
+) -> Enrolled:
+    """As `register_enclave`, with evidence that is made."""
+    evidence, signer = prepared.evidence, prepared.claimed.signer
     registration = (
-        identity.signer,
-        PublicKey(identity.sealing_key).digest,
+        signer,
+        prepared.identity.sealing_key,
         evidence.block_number,
         evidence.block_hash,
         evidence.operator,
-        possession,
+        prepared.possession,
         evidence.operator_signature,
-        appraiser.verifier,
-        appraiser.proof(evidence, identity, now),
+        registrar.verifier,
+        await registrar.proof(evidence, _now(prepared.head)),
     )
     call = load("EnclaveRegistry").call("register", registration)
     try:
         receipt = await sender.transact(deployment.enclave_registry, call)
     except Reverted as error:
-        if error.name in ("EnclaveRegistry_WrongBlockHash", "EnclaveRegistry_NotNewer"):
-            raise Retryable(
-                "register.block", "the block that the evidence binds is no longer good", found=error
-            ) from None
-        raise
+        raise _meaning(error) from None
     if not receipt.ok:
         raise Retryable("register.reverted", "the registration was mined and refused; the chain moved meanwhile")
-    record = await read_record(source, deployment, appraiser.anchor, identity.signer)
-    if record is None:
+    head = await source.confirmed(Confirmation.LATEST)
+    record = await EnclaveReader(source, deployment.enclave_registry).record(registrar.anchor, signer, head)
+    if record is None or record.digest != prepared.identity.digest:
         raise Retryable("register.missing", "the registration is not on chain; it is being reorganised")
-    return Enrolled(identity, appraiser.anchor, evidence, record)
+    whole = IdentityRecord(prepared.identity, record.standing)
+    return Enrolled(prepared.claimed, registrar.anchor, evidence, whole)
 
 
-async def read_record(
-    source: SingleSource, deployment: Deployment, anchor: bytes, signer: str
-) -> IdentityRecord | None:
-    head = await source.confirmed(Confirmation.LATEST)
-    return await EnclaveReader(source, deployment.enclave_registry).identity(anchor, signer, head)
+def _meaning(refusal: Reverted) -> Exception:
+    """What to do about a refusal: Retryable where another block or other collateral mends it."""
+    if refusal.name == "EnclaveRegistry_IdentityChanged":
+        return IdentityChanged(refusal.arguments["got"], refusal.arguments["registered"])
+    if refusal.name in ("EnclaveRegistry_WrongBlockHash", "EnclaveRegistry_NotNewer"):
+        return Retryable("register.block", "the block that the evidence binds is no longer good", found=refusal)
+    if refusal.name in STALE:
+        return Retryable("register.collateral", "the collateral is out of date on chain; fetch newer", found=refusal)
+    return refusal
 
 
-async def anchor_of(source: SingleSource, verifier: str) -> bytes:
-    """The anchor under which a verifier contract registers, from the contract itself."""
-    contract = load("DevelopmentVerifier")
-    head = await source.confirmed(Confirmation.LATEST)
-    (answer,) = await source.calls([Call(verifier, contract.call("anchor"))], head)
-    anchor = contract.result("anchor", answer)
-    if not isinstance(anchor, bytes) or not any(anchor):
-        raise Permanent("register.anchor", "the configured verifier has no anchor", found=verifier)
-    return anchor
+STALE = (
+    "EnclaveRegistry_OlderEvaluation",
+    "EnclaveRegistry_EvidenceExpired",
+    "DcapCollateral_NotCurrent",
+    "DcapCollateral_Expired",
+    "DcapCollateral_NotYetValid",
+    "DcapCollateral_NoCrl",
+)
+"""Refusals that newer collateral mends."""
+
+
+def _now(head: Block) -> int:
+    # A chain that was moved forward (a devnet) goes by its own clock, and an idle one by ours.
+    return max(head.timestamp, int(time.time()))

@@ -43,6 +43,7 @@ _BY_NAME = {
     "ComputeOracle_EvaluationTooLow": Verdict.SIGNER_GONE,
     "ComputeOracle_HostNotAgreed": Verdict.SIGNER_GONE,
     "ComputeOracle_MeasurementNotAgreed": Verdict.SIGNER_GONE,
+    "EnclaveRegistry_WrongIdentity": Verdict.SIGNER_GONE,
 }
 
 
@@ -87,5 +88,5 @@ class Settler:
     def _call(self, record: TaskRecord) -> bytes:
         agreement = record.agreement
         return self._contract.call(
-            "fulfil", record.request, agreement.tee, agreement.price, record.result, record.signature
+            "fulfil", record.request, agreement.tee, agreement.price, record.result, record.enclave, record.signature
         )

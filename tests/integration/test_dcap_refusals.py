@@ -1,4 +1,4 @@
-"""What the contracts refuse: one thing of a valid case changed, one name for it, and nothing the caller brings moves what is hashed."""
+"""What the contracts refuse: one thing of a valid case changed, one name for it. Nothing a caller brings moves what is hashed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,14 @@ from enclave_app.protocol import evidence, measurement, release, shares
 from enclave_app.protocol.digests import commitment, hash_abi, keccak, parse_digest, tag
 from enclave_app.protocol.errors import MAX_MESSAGE, Refused
 from enclave_app.protocol.output import associated_data
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain, OutputShares, ReleaseRequest
+from enclave_app.protocol.structs import (
+    ANYONE,
+    Agreement,
+    Chain,
+    OutputShares,
+    RegisteredIdentity,
+    ReleaseRequest,
+)
 
 VECTORS_DIR = Path(__file__).parents[1] / "vectors"
 VECTORS = json.loads((VECTORS_DIR / "digests.json").read_text("utf-8"))
@@ -71,10 +78,20 @@ def test_report_data() -> None:
     assert found == own + bytes(32) == raw(v["reportData"])
 
 
-def test_development_anchor() -> None:
-    v = VECTORS["developmentAnchor"]
-    found = evidence.development_anchor(v["chainId"], v["appraiser"])
-    assert found == words("development-anchor", v["chainId"], v["appraiser"]) == raw(v["anchor"])
+def test_attested_anchor() -> None:
+    v = VECTORS["attestedAnchor"]
+    parts = (v["verifierAnchor"], v["verifierMeasurement"], v["root"])
+    found = evidence.attested_anchor(*map(raw, parts))
+    assert found == words("attested-anchor", *parts) == raw(v["anchor"])
+
+
+def test_identity() -> None:
+    v = dict(VECTORS["identity"])
+    encoded, digest = raw(v.pop("abi")), raw(v.pop("digest"))
+    own = b"".join(raw(v[name]) for name in ("measurement", "platform", "sealingKey", "svnDigest", "verifier"))
+    own += bytes(12) + raw(v["operator"]) + bytes(31) + bytes([v["tee"]])
+    assert encoded == own
+    assert RegisteredIdentity.model_validate(v).digest == keccak(own) == digest
 
 
 def test_commitment() -> None:

@@ -67,7 +67,6 @@ def test_the_vectors_agreement_is_good() -> None:
         ("data.1.policy", 0),
         ("data.1.minVersion", "1"),
         ("data.1.budget", "1"),
-        ("tee.graceDays", 1),
         ("outputs.0.kind", 0),
         ("outputs.0.kind", 2),
         ("outputs.0.recipients", []),

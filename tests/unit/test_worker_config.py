@@ -24,7 +24,6 @@ GOOD: dict[str, Any] = {
     "wallet": {"keystore": "w.json", "passwordFile": "w.password"},
     "payee": "0x" + "22" * 20,
     "attestation": {"collateral": "c.json"},
-    "development": {"appraiser": {"keyFile": "a.key"}},
 }
 
 
@@ -38,8 +37,8 @@ def test_relative_paths_are_taken_from_the_file(tmp_path: Path) -> None:
     config = read(tmp_path, GOOD)
     assert config.journal == tmp_path / "sub/worker.sqlite"
     assert config.wallet.keystore == tmp_path / "w.json"
-    assert config.development is not None
-    assert config.development.appraiser.key_file == tmp_path / "a.key"
+    assert config.attestation is not None
+    assert config.attestation.collateral == tmp_path / "c.json"
     assert config.enclave.config == Path("/etc/enclave.yaml")
     assert config.brokers == {b"\x11" * 32: "http://127.0.0.1:2"}
 
@@ -71,7 +70,7 @@ def test_an_enclave_configuration_becomes_the_command_that_launches_it(tmp_path:
         ({"wallet": {"keystore": "w.json"}}, "wallet"),
         ({"wallet": {"keystore": "w.json", "passwordFile": "p", "keyFile": "k"}}, "wallet"),
         ({"enclave": {"socket": "e", "config": "c", "command": ["x"]}}, "enclave"),
-        ({"attestation": None}, "attestation"),
+        ({"attestation": {"root": "r.der"}}, "attestation"),
         ({"privateKey": "0x1234567890"}, "privateKey"),
     ],
 )

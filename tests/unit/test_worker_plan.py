@@ -10,10 +10,10 @@ import pytest
 
 from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
-from enclave_app.protocol.structs import Agreement, TaskRequest
+from enclave_app.protocol.structs import Agreement, RegisteredIdentity, TaskRequest
 from enclave_app.protocol.wire import Identity
 from oracle.chain.deploy import Deployment
-from oracle.chain.reader import IdentityRecord
+from oracle.chain.reader import IdentityRecord, Standing
 from oracle.errors import Retryable
 from oracle.worker.plan import DeadlinePassed, NotOurs, Plan, check_deadline, check_release_time, make_plan
 from oracle.worker.register import Enrolled
@@ -32,8 +32,10 @@ DEPLOYMENT = Deployment(
     enclave_registry=address("2"),
     oracle=address("3"),
     verifiers={},
+    collateral=address("a"),
     first_block=0,
 )
+NOW = int(time.time())
 MEASUREMENT, ANCHOR, PLATFORM = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 OPERATOR, OTHER = address("5"), b"\x09" * 32
 BROKERS = [TinyBroker() for _ in range(3)]
@@ -63,18 +65,26 @@ ENROLLED = Enrolled(
         operator_signature=b"",
     ),
     record=IdentityRecord(
-        measurement=MEASUREMENT,
-        platform=PLATFORM,
-        operator=OPERATOR,
-        tee=1,
-        tcb_status=1,
-        retired=False,
-        evaluation=17,
-        evidence_at=0,
-        valid_until=1 << 40,
-        block_number=1,
-        sealing_key=ZERO32,
-        svn_digest=ZERO32,
+        identity=RegisteredIdentity(
+            measurement=MEASUREMENT,
+            platform=PLATFORM,
+            sealing_key=ZERO32,
+            svn_digest=ZERO32,
+            verifier=ZERO32,
+            operator=OPERATOR,
+            tee=1,
+        ),
+        standing=Standing(
+            tcb_status=1,
+            retired=False,
+            earlier_status=0,
+            evaluation=17,
+            earlier_evaluation=0,
+            changed_at=0,
+            evidence_at=0,
+            valid_until=1 << 40,
+            block_number=1,
+        ),
     ),
 )
 
@@ -111,15 +121,17 @@ def plan(
     **limits: int,
 ) -> Plan:
     stored = StoredAgreement(b"\x07" * 32, agreement, ())
-    return make_plan(task(asked or request()), stored, enrolled, DEPLOYMENT, endpoints, **limits)
+    return make_plan(task(asked or request()), stored, enrolled, DEPLOYMENT, endpoints, NOW, **limits)
 
 
 def tee(**changes: Any) -> Agreement:
     return AGREEMENT.model_copy(update={"tee": AGREEMENT.tee.model_copy(update=changes)})
 
 
-def recorded(**changes: Any) -> Enrolled:
-    return replace(ENROLLED, record=replace(ENROLLED.record, **changes))
+def recorded(measurement: bytes = MEASUREMENT, **standing: Any) -> Enrolled:
+    record = ENROLLED.record
+    identity = record.identity.model_copy(update={"measurement": measurement})
+    return replace(ENROLLED, record=IdentityRecord(identity, replace(record.standing, **standing)))
 
 
 def priced(fee: int, failed_fee: int, bps: int = 0) -> Agreement:
@@ -180,8 +192,31 @@ def test_a_task_that_is_not_ours_says_why(code: str, changed: dict[str, Any]) ->
 
 def test_a_task_of_an_agreement_that_was_never_seen_is_not_ours() -> None:
     with pytest.raises(NotOurs) as raised:
-        make_plan(task(request()), None, ENROLLED, DEPLOYMENT, ENDPOINTS)
+        make_plan(task(request()), None, ENROLLED, DEPLOYMENT, ENDPOINTS, NOW)
     assert raised.value.code == "plan.agreement"
+
+
+OUTDATED = {"tcb_status": 5, "earlier_status": 1, "earlier_evaluation": 17, "evaluation": 18, "changed_at": NOW - 86400}
+
+
+def test_an_outdated_platform_is_ours_within_the_agreements_grace() -> None:
+    assert plan(tee(grace_days=1), enrolled=recorded(**OUTDATED)).enrolled.record.standing.tcb_status == 5
+
+
+@pytest.mark.parametrize(
+    ("terms", "standing"),
+    [
+        ({"grace_days": 0}, {}),
+        ({"grace_days": 1}, {"changed_at": NOW - 86401}),
+        ({"grace_days": 1}, {"earlier_status": 0}),
+        ({"grace_days": 1}, {"earlier_status": 2}),
+        ({"grace_days": 1, "eval_floor": 18}, {}),
+    ],
+)
+def test_an_outdated_platform_out_of_its_grace_is_not_ours(terms: dict[str, Any], standing: dict[str, Any]) -> None:
+    with pytest.raises(NotOurs) as raised:
+        plan(tee(**terms), enrolled=recorded(**{**OUTDATED, **standing}))
+    assert raised.value.code == "plan.status"
 
 
 @pytest.mark.parametrize("hosts", [{"operators": (OPERATOR,)}, {"platforms": (PLATFORM,)}])

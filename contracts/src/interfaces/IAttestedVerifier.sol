@@ -33,6 +33,8 @@ interface IAttestedVerifier is IEvidenceVerifier {
     error AttestedVerifier_Nested(bytes32 verifier);
     /// @dev A contract checks evidence of this kind itself.
     error AttestedVerifier_BadTeeKind(uint8 tee);
+    /// @dev R4: a challenge on the word of a verifier that is itself out of date.
+    error AttestedVerifier_VerifierOutOfDate(uint8 tcbStatus);
     error AttestedVerifier_StaleAppraisal(uint64 appraisedAt, uint256 time, uint256 tolerance);
 
     /// @notice The anchor under which it registers.

@@ -117,7 +117,9 @@ interface IDcapCollateral {
     event IssuerPosted(bytes32 indexed issuer, Issuer parts);
     event PckPosted(bytes32 indexed digest, bytes32 indexed platform, Pck parts);
     event CrlPosted(bytes32 indexed issuer, uint40 issuedAt, uint40 nextUpdate, uint256 revoked);
-    event TcbInfoPosted(uint8 indexed tee, bytes6 indexed fmspc, uint32 indexed evaluation, uint40 issuedAt, uint40 nextUpdate);
+    event TcbInfoPosted(
+        uint8 indexed tee, bytes6 indexed fmspc, uint32 indexed evaluation, uint40 issuedAt, uint40 nextUpdate
+    );
     event QeIdentityPosted(uint8 indexed tee, uint32 indexed evaluation, uint40 issuedAt, uint40 nextUpdate);
 
     /// @dev R4: a root that is not Intel's, on a chain that is not a development chain.
@@ -151,7 +153,9 @@ interface IDcapCollateral {
 
     /// @param json exactly as signed
     /// @param signature r ‖ s
-    function postTcbInfo(bytes calldata json, bytes calldata signature, bytes32 signer) external returns (bytes32 digest);
+    function postTcbInfo(bytes calldata json, bytes calldata signature, bytes32 signer)
+        external
+        returns (bytes32 digest);
 
     function postQeIdentity(bytes calldata json, bytes calldata signature, bytes32 signer)
         external

@@ -118,7 +118,8 @@ interface IEnclaveRegistry {
 
     /// @notice Registers an identity or renews it (R2, R4, R5).
     /// @dev The evidence must bind `reportDataOf(...)` and not be revoked. A record is valid for seven days at most, or until
-    /// what the evidence rests on ends. A renewal may not fall back to an older evaluation.
+    /// what the evidence rests on ends. A renewal may not fall back to an older evaluation; under a newer one the record keeps
+    /// how the enclave stood before, also where the evidence does not show it.
     /// WARNING: a registration says what an enclave is, not that anyone should trust it: agreements do, by measurement,
     /// anchor, TCB policy and host.
     function register(Registration calldata registration) external returns (bytes32 anchor);

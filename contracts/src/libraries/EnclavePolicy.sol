@@ -16,7 +16,9 @@ library EnclavePolicy {
         bytes32 anchor,
         address signer
     ) internal view {
-        if (standing.evidenceAt == 0) revert IComputeOracle.ComputeOracle_UnknownEnclave(anchor, signer);
+        if (standing.evidenceAt == 0) {
+            revert IComputeOracle.ComputeOracle_UnknownEnclave(anchor, signer);
+        }
         if (standing.retired) revert IComputeOracle.ComputeOracle_EnclaveRetired(anchor, signer);
         if (block.timestamp > standing.validUntil) {
             revert IComputeOracle.ComputeOracle_EnclaveExpired(standing.validUntil, block.timestamp);
@@ -34,9 +36,9 @@ library EnclavePolicy {
         uint256 age = block.timestamp - standing.evidenceAt;
         if (age > tee.maxEvidenceAge) revert IComputeOracle.ComputeOracle_EvidenceTooOld(age, tee.maxEvidenceAge);
         // R5
-        if (!tee.anyHost && !_contains(tee.operators, identity.operator)
-                && !_contains(tee.platforms, identity.platform))
-        {
+        if (
+            !tee.anyHost && !_contains(tee.operators, identity.operator) && !_contains(tee.platforms, identity.platform)
+        ) {
             revert IComputeOracle.ComputeOracle_HostNotAgreed(identity.operator, identity.platform);
         }
     }

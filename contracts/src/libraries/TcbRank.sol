@@ -8,7 +8,7 @@ import {TcbStatus} from "./Constants.sol";
 /// follow it.
 library TcbRank {
     /// @dev Rank of status 0 to 9, four bits each from the right; what is no status ranks last.
-    uint256 private constant RANKS = 0x54_9_76_3210_F;
+    uint256 private constant RANKS = 0x549763210F;
 
     /// @return 0 for UP_TO_DATE up to 9 for REVOKED, 15 for what is no status
     function rank(uint8 status) internal pure returns (uint256) {

@@ -46,6 +46,8 @@ NAMED: dict[str, str] = {
     "evidence.blockHash": "binding",
     "evidence.operator": "host",
     "evidence.operatorSignature": "host",
+    "evidence.endorsements": "evidence",
+    "evidence.voucher": "result",
     "collateral": "evidence",
     "root": "evidence",
     "releases": "releases",
@@ -110,6 +112,8 @@ def changes(value: Any) -> Iterator[Any]:
         case str():
             middle = len(value) // 2
             yield value[:middle] + chr(ord(value[middle]) ^ 1) + value[middle + 1 :]
+        case None:
+            yield {"anchor": "0x" + "11" * 32, "measurement": "0x" + "22" * 32}
         case []:
             yield ["0x" + "11" * 32]
         case _:

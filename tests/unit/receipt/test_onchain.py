@@ -9,7 +9,7 @@ import pytest
 
 from enclave_app.protocol.structs import Outcome, TaskState
 from oracle.agreement.terms import check_request_terms
-from oracle.chain.reader import AgreementRecord, AgreementStatus, IdentityRecord, TaskOnChain
+from oracle.chain.reader import AgreementRecord, AgreementStatus, EnclaveRecord, Standing, TaskOnChain
 from oracle.chain.source import Block
 from oracle.errors import OracleError
 from oracle.receipt import CHAIN_LINKS, Receipt, read_receipt
@@ -25,14 +25,14 @@ AGREED = AgreementRecord(
     status=AgreementStatus.ACTIVE, not_before=0, not_after=1, release_delay=0, quota=1, used=1, quota_per_requester=1,
     fee=0, requesters=b"", settlement_hash=b"",
 )  # fmt: skip
-IDENTITY = IdentityRecord(
-    measurement=RECEIPT.agreement.tee.measurements[0], platform=b"\1" * 32, operator=RECEIPT.evidence.operator, tee=1,
-    tcb_status=1, retired=True, evaluation=17, evidence_at=0, valid_until=0, block_number=0,
-    sealing_key=RECEIPT.evidence.sealing_key, svn_digest=b"",
+STANDING = Standing(
+    tcb_status=1, retired=True, earlier_status=0, evaluation=17, earlier_evaluation=0, changed_at=0, evidence_at=0,
+    valid_until=0, block_number=0,
 )  # fmt: skip
+ENCLAVE = EnclaveRecord(STORY.record.enclave.digest, STANDING)
 BOUND = Block(5, RECEIPT.evidence.block_hash, b"", 1000)
 READ = Block(7, b"\x07" * 32, b"", 1000 + RECEIPT.agreement.tee.max_evidence_age)
-VIEW = ChainView(AGREED, TASK, IDENTITY, BOUND, (READ, READ))
+VIEW = ChainView(AGREED, TASK, ENCLAVE, STORY.record.enclave, BOUND, (READ, READ))
 
 
 def failure(view: ChainView, receipt: Receipt = RECEIPT) -> tuple[str, str] | None:
@@ -64,11 +64,8 @@ def test_narrowing_takes_no_receipt_back(status: AgreementStatus) -> None:
         ({"task": replace(TASK, state=TaskState.FAILED)}, "settlement", "settled.state"),
         ({"task": replace(TASK, result_digest=b"\1" * 31)}, "settlement", "settled.result"),
         ({"task": replace(TASK, result_digest=DIGEST[:30])}, "settlement", "settled.result"),
-        ({"identity": None}, "registration", "registered.unknown"),
-        ({"identity": replace(IDENTITY, measurement=b"\1" * 32)}, "registration", "registered.measurement"),
-        ({"identity": replace(IDENTITY, sealing_key=b"\1" * 32)}, "registration", "registered.differs"),
-        ({"identity": replace(IDENTITY, tee=2)}, "registration", "registered.differs"),
-        ({"identity": replace(IDENTITY, operator="0x" + "99" * 20)}, "registration", "registered.differs"),
+        ({"enclave": None}, "registration", "registered.unknown"),
+        ({"enclave": replace(ENCLAVE, digest=b"\1" * 32)}, "registration", "registered.identity"),
         ({"evidence_block": None}, "blocks", "blocks.evidence"),
         ({"release_blocks": (READ, None)}, "blocks", "blocks.release"),
         ({"release_blocks": (READ, replace(READ, hash=b"\1" * 32))}, "blocks", "blocks.release"),
@@ -80,8 +77,9 @@ def test_what_was_recorded_otherwise_is_refused_by_its_link(changes: dict[str, A
 
 
 def test_a_failure_has_to_be_settled_as_one() -> None:
-    receipt = read_receipt(make_story(outcome=Outcome.FAILED).receipt)
+    story = make_story(outcome=Outcome.FAILED)
+    receipt = read_receipt(story.receipt)
     digest = receipt.result.typed_digest(receipt.chain.oracle_domain(receipt.agreement))
     view = replace(VIEW, task=replace(TASK, state=TaskState.FAILED, result_digest=digest[:31]))
-    same = replace(IDENTITY, operator=receipt.evidence.operator, sealing_key=receipt.evidence.sealing_key)
-    assert failure(replace(view, identity=same), receipt) is None
+    same = replace(ENCLAVE, digest=story.record.enclave.digest)
+    assert failure(replace(view, enclave=same, identity=story.record.enclave), receipt) is None

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from enclave_app.attesters.platform import DevelopmentAuthority
+from enclave_app.attesters.collateral import CollateralSpec
+from enclave_app.attesters.platform import DEVELOPMENT_CPU_SVN, DEVELOPMENT_PCE_SVN, DevelopmentAuthority
 from enclave_app.protocol.bundle import Bundle, InputColumn, InputTable, pack
+from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.shares import key_ids_digest
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Outcome
+from oracle.agreement.anchors import MAKERS
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, parse_evidence, verify
-from oracle.chain.reader import Consent
+from oracle.chain.reader import Consent, EnclaveRecord, Standing
 from oracle.errors import Refused
 from oracle.receipt import Expected, Papers, Receipt, Report, Verdict, make_receipt, read_receipt, verify_receipt
 from oracle.receipt.document import ATTESTED, MAX_FUNCTION, SIMULATED, assurance
 from oracle.receipt.links import CLOCK_SKEW, FUTURE, Case, result_link
-from tests.receipt_kit import PLAINTEXT, SEALED_ANSWER, Story, make_story
+from tests.receipt_kit import PLAINTEXT, SEALED_ANSWER, Story, authority, collateral, make_story
 
 DAY = 86_400
+VOUCHER = Voucher(anchor=b"\5" * 32, measurement=b"\6" * 32)
 
 
 def check(story: Story, expected: Expected | None = None, **options: Any) -> Report:
@@ -103,7 +109,7 @@ LIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a request under another agreement": ({"request": bend(agreement_id=b"\1" * 32)}, "request", "request.agreement"),
     "parameters outside their domain": ({"request": bend(params=b'{"least":41}')}, "request", "params.value"),
     "a root of one's own": (
-        {"root_of": DevelopmentAuthority(1), "anchors": lambda listed: listed[:1]},
+        {"root_of": DevelopmentAuthority(int(time.time())), "anchors": lambda listed: (b"\1" * 32,)},
         "evidence",
         "evidence.anchor_not_listed",
     ),
@@ -161,6 +167,18 @@ LIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "another agreement's result": ({"result": bend(agreement_id=b"\1" * 32)}, "result", "result.agreement"),
     "another task's result": ({"result": bend(task_id=b"\1" * 32)}, "result", "result.task"),
     "an anchor that is not agreed": ({"result": bend(anchor=b"\1" * 32)}, "result", "result.anchor"),
+    "an agreed anchor that is not the evidence's": (
+        {"anchors": lambda listed: (*listed, b"\1" * 32), "result": bend(anchor=b"\1" * 32)}, "result", "result.path"
+    ),
+    "a verifier that was not asked": ({"evidence": bend(voucher=VOUCHER)}, "result", "result.path"),
+    "a verifier that is not agreed": (
+        {
+            "evidence": bend(voucher=VOUCHER),
+            "result": lambda r: r.model_copy(update={"anchor": registered_under(r.anchor, VOUCHER)}),
+        },
+        "result",
+        "result.anchor",
+    ),
     "no payee": ({"result": bend(payee=ZERO_ADDRESS)}, "result", "result.payee"),
     "an outcome that is none": ({"result": bend(outcome=3)}, "result", "result.outcome"),
     "a success without outputs": ({"result": bend(outputs=())}, "outputs", "result.outputs"),
@@ -251,22 +269,81 @@ def test_a_simulation_is_refused_unless_it_is_asked_for() -> None:
 
 
 def test_assurance_is_the_lowest_along_the_path() -> None:
-    other = b"\1" * 32
-    assert assurance(INTEL_ROOT_DIGEST, INTEL_ROOT_DIGEST) == ATTESTED
-    assert (
-        assurance(INTEL_ROOT_DIGEST, other)
-        == assurance(other, INTEL_ROOT_DIGEST)
-        == assurance(other, other)
-        == SIMULATED
+    other, (amd, *_) = b"\1" * 32, MAKERS["amd"]
+    by_real, by_simulated = Voucher(anchor=INTEL_ROOT_DIGEST, measurement=other), VOUCHER
+    assert assurance(INTEL_ROOT_DIGEST, None) == assurance(amd, by_real) == ATTESTED
+    assert assurance(other, None) == assurance(other, by_real) == SIMULATED
+    assert assurance(amd, by_simulated) == assurance(amd, None) == SIMULATED
+
+
+@pytest.mark.parametrize(
+    ("root", "voucher"),
+    [(b"\1" * 32, None), (MAKERS["amd"][0], VOUCHER), (b"\1" * 32, VOUCHER.model_copy(update={"anchor": INTEL_ROOT_DIGEST}))],
+)
+def test_a_simulation_anywhere_on_the_path_counts_for_nothing_on_a_public_chain(
+    root: bytes, voucher: Voucher | None
+) -> None:
+    """Also where the rest is under makers' roots, which no test can mint: so the link is asked alone."""
+    anchor = registered_under(root, voucher)
+    story = make_story(
+        chain_id=1, anchors=lambda _: (anchor,), result=bend(anchor=anchor), evidence=bend(voucher=voucher)
     )
-
-
-def test_a_registration_by_a_development_appraiser_counts_for_nothing_on_a_public_chain() -> None:
-    """Also where the evidence itself is under Intel's root, which no test can mint: so the link is asked alone."""
-    receipt = read_receipt(make_story(chain_id=1).receipt)
+    genuine = verify(parse_evidence(1, STORY.record.evidence.quote), collateral(), authority().root_der, STORY.time)
+    verified = replace(genuine, root=root)
     with pytest.raises(Refused) as refused:
-        result_link(Case(receipt, Expected(), STORY.time))
+        result_link(Case(read_receipt(story.receipt), Expected(), STORY.time, verified=(verified,)))
     assert refused.value.code == "agreement.development_anchor"
+
+
+# Grace: what the platform was before, only the chain can say
+
+GRACED = EnclaveRecord(STORY.record.enclave.digest, Standing(5, False, 1, 18, 17, STORY.time - 10, 0, 0, 0))
+NEWER = CollateralSpec(DEVELOPMENT_CPU_SVN, DEVELOPMENT_PCE_SVN, "OutOfDate", evaluation=18)
+OUTDATED = Collateral.from_json(json.dumps(authority().collateral(NEWER)))
+
+
+def outdated(**changes: Any) -> Story:
+    """A platform that newer collateral calls out of date, under an agreement with a grace of a day."""
+    agreement = deep("tee", **{"grace_days": 1, **changes})
+    story = make_story(agreement=agreement)
+    return replace(story, papers=replace(story.papers, collateral=OUTDATED))
+
+
+def graced(story: Story, **changes: Any) -> EnclaveRecord:
+    return EnclaveRecord(story.record.enclave.digest, replace(GRACED.standing, **changes))
+
+
+def test_a_platform_in_the_grace_is_taken_as_the_chain_has_it() -> None:
+    story = outdated()
+    assert check(story, registered=graced(story)).verdict is Verdict.AUTHENTIC
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"earlier_status": 0}, "evidence.status_not_allowed"),
+        ({"earlier_status": 5}, "evidence.status_not_allowed"),
+        ({"earlier_evaluation": 16}, "evidence.status_not_allowed"),
+        ({"changed_at": STORY.time - 2 * DAY}, "evidence.status_not_allowed"),
+    ],
+)
+def test_a_platform_out_of_its_grace_is_refused(changes: dict[str, Any], reason: str) -> None:
+    story = outdated()
+    found = check(story, registered=graced(story, **changes))
+    assert (found.failed, found.reason) == ("measurement", reason)
+
+
+def test_without_the_chain_nobody_knows_of_a_grace() -> None:
+    story = outdated()
+    for registered in (None, EnclaveRecord(b"\1" * 32, GRACED.standing)):
+        found = check(story, registered=registered)
+        assert (found.failed, found.reason) == ("measurement", "measurement.on_chain")
+
+
+def test_without_a_grace_the_chain_is_not_asked() -> None:
+    story = outdated(grace_days=0)
+    found = check(story, registered=graced(story))
+    assert (found.failed, found.reason) == ("measurement", "evidence.status_not_allowed")
 
 
 def test_a_receipt_outlives_its_collateral() -> None:
