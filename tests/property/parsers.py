@@ -47,6 +47,8 @@ from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
 from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, parse_evidence, verify
 from oracle.attestation.collateral import pem_chain
+from oracle.attestation.onchain.collateral import posts
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
@@ -306,6 +308,13 @@ def _collateral(data: bytes) -> object:
     return _verified(collateral=found)
 
 
+def _shown(data: bytes) -> object:
+    """What the contracts are told of it: the posts, and evidence that names a level."""
+    found = Collateral.from_json(data)
+    parsed = parse_evidence(1, _QUOTE)
+    return posts(found, quote_chain(parsed)), dcap_evidence(parsed, found)
+
+
 def _checks_receipt(data: bytes) -> object:
     """Never raises; and whatever it is given, a report that names the first link that fails."""
     found = verify_receipt(data, Expected(), story().time, allow_simulated=True)
@@ -492,6 +501,11 @@ PARSERS: list[Parser] = [
                    "oracle.attestation.collateral:_document_window", "oracle.keybroker.trust:CollateralFiles.for_quote",
                    "oracle.worker.appraisers:make_appraiser", "oracle.worker.receipts:PaperFile.gather",
                    "oracle.receipt.document:ReceiptCollateral.of")),
+    Parser("collateral for the contracts", _shown, _COLLATERAL.to_json().encode(),
+           covers=("oracle.attestation.onchain.collateral:_crl", "oracle.attestation.onchain.collateral:posts",
+                   "oracle.attestation.onchain.evidence:versions", "oracle.attestation.onchain.structs:_modules",
+                   "oracle.attestation.onchain.structs:_seconds",
+                   "oracle.attestation.onchain.structs:_hex")),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),
