@@ -183,9 +183,10 @@ def machine(at: Path, **devices: Node) -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def guest_agent(
-    root: Path, answer: Answer, *, status: int = 200, body: bytes | None = None
+    root: Path, answer: Answer, *, status: int = 200, body: bytes | None = None, elsewhere: bool = False
 ) -> AsyncIterator[Path]:
-    """dstack's agent on its socket below `root`; `body` instead of what GetQuote answers, with `status`."""
+    """dstack's agent on its socket below `root`; `body` instead of what GetQuote answers, with `status`. With `elsewhere`, it
+    points to another path, which answers."""
 
     async def get_quote(request: web.Request) -> web.Response:
         asked = bytes.fromhex((await request.json())["report_data"])
@@ -197,8 +198,12 @@ async def guest_agent(
             body=json.dumps(told).encode() if body is None else body, status=status, content_type="application/json"
         )
 
+    async def moved(_: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
     app = web.Application()
-    app.router.add_post("/GetQuote", get_quote)
+    app.router.add_post("/GetQuote", moved if elsewhere else get_quote)
+    app.router.add_post("/elsewhere", get_quote)
     runner = web.AppRunner(app)
     await runner.setup()
     socket = root / dstack.SOCKET.relative_to("/")

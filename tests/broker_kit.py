@@ -60,9 +60,10 @@ from enclave_app.protocol.structs import (
 )
 from oracle.agreement.enclave import identity_of
 from oracle.attestation import Collateral, Verified, parse_dcap, verify
+from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.chain.abi import load
-from oracle.chain.collateral import post_missing, posts
+from oracle.chain.collateral import post_missing
 from oracle.chain.deploy import Deployment, deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender
@@ -83,13 +84,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def anvil() -> Iterator[str]:
-    """anvil on a free port; its URL."""
+def anvil(*options: str) -> Iterator[str]:
+    """anvil on a free port, with more of its options; its URL."""
     program = shutil.which("anvil", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     assert program is not None, "anvil is missing; run scripts/setup"
     port = free_port()
     process = subprocess.Popen(
-        [program, "--port", str(port), "--host", "127.0.0.1", "--silent"], stdout=subprocess.DEVNULL
+        [program, "--port", str(port), "--host", "127.0.0.1", "--silent", *options], stdout=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 20
@@ -293,8 +294,8 @@ class Scene:
         store = self.world.deployment.collateral
         assert store is not None
         sender = Sender(self.rpc, self.world.operator, poll=0.005)
-        rounds = posts(collateral, quote_chain(parse_dcap(1, quote)), self.world.root)
-        await post_missing(sender, self.source, store, rounds, self.world.root)
+        wanted = posts(collateral, quote_chain(parse_dcap(1, quote)))
+        await post_missing(sender, self.source, store, wanted, self.world.root)
 
     async def registration(
         self,

@@ -57,10 +57,11 @@ class Node:
 class File(Node):
     """`read` gives the content as of an open; `write` gets what was written, when the file is closed.
 
-    With `forgets_offset`, each read starts at the beginning.
+    With `forgets_offset`, each read starts at the beginning. A write takes no more than `takes` bytes at a time.
     """
 
     forgets_offset = False
+    takes = 1 << 20
 
     def __init__(
         self,
@@ -195,6 +196,7 @@ class _Server:
                 file, _, written = self._open[handle]
                 if len(written) + size > file.most:
                     raise OSError(errno.EFBIG, "too large")
+                size = min(size, file.takes)
                 written += body[40 : 40 + size]
                 return struct.pack("<II", size, 0)
             case Op.FLUSH:  # the close waits for it

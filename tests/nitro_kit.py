@@ -37,6 +37,8 @@ class Link:
     end: int
     key: ec.EllipticCurvePrivateKey = field(default_factory=key)
     usage: bool = True
+    cert_sign: bool | None = None
+    constraints: bool = True
 
     def but(self, **changes: object) -> Link:
         return replace(self, **changes)  # type: ignore[arg-type]
@@ -62,9 +64,11 @@ def certificate(link: Link, issuer: Link) -> bytes:
     builder = x509.CertificateBuilder(
         _name(issuer.name), _name(link.name), link.key.public_key(), 7, _moment(link.start), _moment(link.end)
     )
-    builder = builder.add_extension(x509.BasicConstraints(link.ca, link.path if link.ca else None), True)
+    if link.constraints:
+        builder = builder.add_extension(x509.BasicConstraints(link.ca, link.path if link.ca else None), True)
+    cert_sign = link.ca if link.cert_sign is None else link.cert_sign
     if link.usage:
-        usage = x509.KeyUsage(not link.ca, False, False, False, False, link.ca, link.ca, False, False)
+        usage = x509.KeyUsage(not link.ca, False, False, False, False, cert_sign, link.ca, False, False)
         builder = builder.add_extension(usage, link.ca)
     return builder.sign(issuer.key, hashes.SHA384()).public_bytes(Encoding.DER)
 

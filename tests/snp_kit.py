@@ -58,6 +58,7 @@ class Authority:
     line: str = "Milan"
     vlek: bool = False
     ark_name: str | None = None
+    ark_issuer: str | None = None
     ask_name: str | None = None
     ask_ca: bool = True
     ask_serial: int = 65537
@@ -70,7 +71,9 @@ class Authority:
     @cached_property
     def ark(self) -> bytes:
         name = self.ark_name or f"ARK-{self.line}"
-        return certificate(name, name, self.ark_key.public_key(), self.ark_key, self.ark_validity, 65536, ca=True)
+        return certificate(
+            name, self.ark_issuer or name, self.ark_key.public_key(), self.ark_key, self.ark_validity, 65536, ca=True
+        )
 
     @cached_property
     def ask(self) -> bytes:

@@ -93,7 +93,7 @@ class _Reader:
             return major, short
         if short == _INDEFINITE and major in (_ARRAY, _MAP):
             return major, None
-        if short > 27 or major == _SIMPLE:
+        if short > 27:
             _malformed(f"an item that starts with 0x{first:02x}")
         size = 1 << short - 24
         number = int.from_bytes(self._take(size), "big")

@@ -140,7 +140,7 @@ def verify_report(report: SnpReport, endorsements: SnpEndorsements, root: bytes,
     _check_chain(report, line, ek, ask, ark)
     windows = [window(each) for each in (ek, ask, ark)]
     if endorsements.crl is not None:
-        windows.append(check_revocation(endorsements.crl, ark, ask, now))
+        windows.append(check_revocation(endorsements.crl, ark, ask))
     check_time(windows, now)
     _check_signature(report, ek)
     _check_processor(report, line)

@@ -76,9 +76,6 @@ def _gramine(root: Path) -> tuple[bool, str]:
 
 
 def _occlum(root: Path) -> tuple[bool, str]:
-    device = under(root, occlum.DEVICE)
-    if device.is_dir():
-        return False, f"{occlum.DEVICE} is a directory, as old SGX drivers make one: a host, not inside Occlum"
     if (under(root, gramine.DIRECTORY) / _GRAMINES_OWN).exists():
         return False, "inside Gramine"
     return _device(root, occlum.DEVICE, writable=False)
@@ -91,6 +88,7 @@ def _device(root: Path, path: Path, *, writable: bool) -> tuple[bool, str]:
     except OSError:
         return False, f"no {path}"
     if stat.S_ISDIR(mode):
+        # /dev/sgx is one on hosts with an old SGX driver.
         return False, f"{path} is a directory"
     if not os.access(place, os.R_OK | (os.W_OK if writable else 0)):
         return False, f"{path} is there, but this user may not use it"

@@ -39,7 +39,7 @@ class NitroAttester(Hardware):
         data = checked_report_data(report_data)
         document = read_response(await self._device.call(lambda: self._ask(attestation_request(data))))
         if b"\x69user_data" + _bytes(data) not in document:
-            raise EvidenceError("the attestation document lacks the user data that was asked for")
+            raise EvidenceError("the attestation document lacks the user data that was asked for (R2)")
         return document
 
     def _ask(self, request: bytes) -> bytes:

@@ -1,17 +1,18 @@
-"""Names for the trust anchors that a hardware maker stands behind (R4); any other anchor is development or private.
+"""Names for the trust anchors that a hardware maker stands behind (R4), directly or through a verifier enclave that appraised
+the evidence; any other anchor is development or private.
 
-An anchor is the SHA-256 of a root certificate in DER; `oracle/attestation/roots` has the makers', with their sources. Or it
-stands for such a root and for the verifier enclave that vouches for evidence under it; which ones, its digest does not tell.
+An anchor is the SHA-256 of a root certificate in DER; `oracle/attestation/roots` has the makers', with their sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
+from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.evidence import Voucher, registered_under
+from enclave_app.protocol.fields import Bytes32
 from oracle.attestation.anchors import MAKERS, PUBLIC_CHAINS
 
 LABELS: Final = {"intel": "Intel (SGX, TDX)", "amd": "AMD (SEV-SNP)", "aws": "AWS (Nitro Enclaves)"}
@@ -22,38 +23,36 @@ def maker_of(anchor: bytes) -> str | None:
     return next((name for name, digests in MAKERS.items() if anchor in digests), None)
 
 
-def development_anchors(anchors: Sequence[bytes]) -> tuple[bytes, ...]:
-    return tuple(anchor for anchor in anchors if maker_of(anchor) is None)
+class AttestedPath(Document):
+    """What is behind an attested anchor, whose digest says nothing by itself: the verifier enclave, and the maker's root under
+    which it appraises evidence."""
 
-
-@dataclass(frozen=True)
-class AttestedPath:
-    """Evidence under `root`, on the word of `voucher`."""
-
-    root: bytes
     voucher: Voucher
+    root: Bytes32
 
     @property
-    def is_real(self) -> bool:
-        """R4: makers stand behind both ends."""
-        return maker_of(self.root) is not None and maker_of(self.voucher.anchor) == "intel"
+    def anchor(self) -> bytes:
+        return registered_under(self.root, self.voucher)
+
+    @property
+    def is_hardware(self) -> bool:
+        """Whether makers stand behind both, the evidence and the verifier enclave: assurance is the lowest along the path."""
+        return maker_of(self.root) is not None and maker_of(self.voucher.anchor) is not None
 
 
-def attested_paths(anchors: Sequence[bytes], vouchers: Iterable[Voucher]) -> dict[bytes, AttestedPath]:
-    """Those of `anchors` that `vouchers` explain: a hint that is wrong makes another digest, and explains nothing."""
-    roots = {*anchors, *(root for digests in MAKERS.values() for root in digests)}
-    paths = (AttestedPath(root, voucher) for voucher in vouchers for root in roots)
-    return {anchor: path for path in paths if (anchor := registered_under(path.root, path.voucher)) in anchors}
+def development_anchors(anchors: Sequence[bytes], paths: Sequence[AttestedPath] = ()) -> tuple[bytes, ...]:
+    """Those that no maker stands behind; `paths` say what is behind attested ones."""
+    through = {path.anchor for path in paths if path.is_hardware}
+    return tuple(anchor for anchor in anchors if maker_of(anchor) is None and anchor not in through)
 
 
-def check_anchors(anchors: Sequence[bytes], chain_id: int, vouchers: Iterable[Voucher] = ()) -> None:
+def check_anchors(anchors: Sequence[bytes], chain_id: int, paths: Sequence[AttestedPath] = ()) -> None:
     """Refuse an anchor of no hardware maker on a public chain: a simulated enclave could pass for real there (R4)."""
-    paths = attested_paths(anchors, vouchers)
-    strange = [anchor for anchor in development_anchors(anchors) if anchor not in paths or not paths[anchor].is_real]
+    strange = development_anchors(anchors, paths)
     if strange and chain_id in PUBLIC_CHAINS:
         raise Refused(
             "agreement.development_anchor",
             f"a development or private trust anchor on {PUBLIC_CHAINS[chain_id]}, a chain that strangers use",
             found="0x" + strange[0].hex(),
-            expected="intel, amd or aws, or a path over a verifier that the document names",
+            expected="intel, amd or aws",
         )

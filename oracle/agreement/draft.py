@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from enclave_app.protocol.bundle import Bundle
 from enclave_app.protocol.errors import Refused
-from enclave_app.protocol.evidence import Voucher
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList
@@ -101,7 +100,6 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
         if listed is not None:
             shares[part.name] = listed
     fn = _function(file.function, bundle, refer)
-    tee, verifiers = _enclaves(file.enclaves, refer)
     requesters = _requesters(file.access, refer)
     not_before, not_after, activate_before = _validity(file.validity, now)
     try:
@@ -110,7 +108,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
             enclave_registry=where.enclave_registry,
             fn=fn,
             data=tuple(data),
-            tee=tee,
+            tee=_enclaves(file.enclaves, refer),
             keys=_keys(file.brokers, tuple(broker for broker, _ in brokers)),
             param_domain=bundle.header.params.id,
             outputs=tuple(_output(part, refer, ("outputs", i)) for i, part in enumerate(file.outputs)),
@@ -134,9 +132,9 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
         chain=where.chain,
         agreement=agreement,
         requesters=requesters,
+        paths=refer.paths,
         endpoints={"0x" + broker.hpke_key.hex(): url for broker, url in brokers if url is not None},
         storage=file.storage,
-        verifiers=verifiers,
         notes=file.notes,
     )
     check_signable(document)
@@ -209,7 +207,7 @@ def _dataset(
     return term, manifest, shares
 
 
-def _enclaves(part: EnclavesPart, refer: References) -> tuple[Enclaves, tuple[Voucher, ...]]:
+def _enclaves(part: EnclavesPart, refer: References) -> Enclaves:
     mask = 0
     # Intel writes UpToDate where the protocol writes UP_TO_DATE: both are read.
     known = {status.name.replace("_", "").lower(): status for status in TcbStatus if status is not TcbStatus.REVOKED}
@@ -223,9 +221,10 @@ def _enclaves(part: EnclavesPart, refer: References) -> tuple[Enclaves, tuple[Vo
                 expected=", ".join(found.name for found in known.values()),
             )
         mask |= 1 << status
-    named = [refer.anchors(name, f"enclaves.anchors[{i}]") for i, name in enumerate(part.anchors)]
-    anchors = [anchor for digests, _ in named for anchor in digests]
-    enclaves = Enclaves(
+    anchors = [
+        anchor for i, name in enumerate(part.anchors) for anchor in refer.anchors(name, f"enclaves.anchors[{i}]")
+    ]
+    return Enclaves(
         measurements=tuple(
             refer.measurement(m, f"enclaves.measurements[{i}]") for i, m in enumerate(part.measurements)
         ),
@@ -238,7 +237,6 @@ def _enclaves(part: EnclavesPart, refer: References) -> tuple[Enclaves, tuple[Vo
         operators=tuple(refer.party(h, f"enclaves.hosts[{i}]") for i, h in enumerate(part.hosts)),
         platforms=tuple(refer.digest(p, f"enclaves.platforms[{i}]") for i, p in enumerate(part.platforms)),
     )
-    return enclaves, tuple(dict.fromkeys(voucher for _, vouchers in named for voucher in vouchers))
 
 
 def _keys(part: BrokersPart, brokers: tuple[Broker, ...]) -> KeyRelease:

@@ -20,7 +20,7 @@ from enclave_app.protocol.structs import (
     Output,
     TcbStatus,
 )
-from oracle.agreement.anchors import LABELS, attested_paths, development_anchors, maker_of
+from oracle.agreement.anchors import LABELS, development_anchors, maker_of
 from oracle.agreement.document import AgreementDocument
 from oracle.agreement.draft import Deployment
 from oracle.agreement.fit import unneeded_columns
@@ -248,18 +248,14 @@ class _Explanation:
         makers = dict.fromkeys(LABELS[m] for anchor in tee.anchors if (m := maker_of(anchor)))
         if makers:
             self._say("enclaves", f"Whose word is taken that the enclave is real: {', '.join(makers)}.")
-        paths = attested_paths(tee.anchors, self._document.verifiers)
-        for anchor in development_anchors(tee.anchors):
-            path = paths.get(anchor)
-            if path is not None:
-                self._say(
-                    "enclaves",
-                    f"Enclaves under {_whose(path.root)} are taken on the word of a verifier enclave: the program "
-                    f"0x{path.voucher.measurement.hex()} under {_whose(path.voucher.anchor)}. Which firmware it takes is part of "
-                    "that digest: check it as you check the programs'.",
-                )
-            if path is not None and path.is_real:
-                continue
+        for path in self._document.paths:
+            self._say(
+                "enclaves",
+                f"{_whose(path.root)} enclaves count as real on chain on the word of the enclave 0x"
+                f"{path.voucher.measurement.hex()}, under {_whose(path.voucher.anchor)}. Check that digest, too.",
+                Severity.NOTICE if path.is_hardware else Severity.DANGER,
+            )
+        for anchor in development_anchors(tee.anchors, self._document.paths):
             self._say(
                 "enclaves",
                 f"DEVELOPMENT OR PRIVATE TRUST ANCHOR 0x{anchor.hex()}: no hardware maker stands behind it. Enclaves "
@@ -377,6 +373,11 @@ class _Explanation:
             self._say("notes", f"Notes of whoever made this file, which bind nobody: {document.notes}")
 
 
+def _whose(root: bytes) -> str:
+    maker = maker_of(root)
+    return f"DEVELOPMENT OR PRIVATE 0x{root.hex()}" if maker is None else LABELS[maker]
+
+
 def _domain(param: Param) -> str:
     match param:
         case ChoiceParam():
@@ -385,8 +386,3 @@ def _domain(param: Param) -> str:
             return f"{param.name}, true or false"
         case _:
             return f"{param.name}, {param.type} from {param.min} to {param.max}"
-
-
-def _whose(root: bytes) -> str:
-    maker = maker_of(root)
-    return f"the development or private root 0x{root.hex()}" if maker is None else LABELS[maker]

@@ -40,7 +40,7 @@ class Contract:
 
     def __init__(self, name: str, artifact: dict[str, Any]) -> None:
         self.name = name
-        self.bytecode = bytes.fromhex(artifact.get("bytecode", "").removeprefix("0x"))
+        self.bytecode = bytes.fromhex((artifact.get("bytecode") or "").removeprefix("0x"))
         abi = artifact["abi"]
         self._functions = {e["name"]: e for e in abi if e["type"] == "function"}
         self._events = {e["name"]: e for e in abi if e["type"] == "event"}
@@ -58,6 +58,14 @@ class Contract:
         values = _decode(outputs, data, f"{self.name}.{function}")
         named = tuple(_named(o, v) for o, v in zip(outputs, values, strict=True))
         return named[0] if len(named) == 1 else named
+
+    def arguments(self, function: str, data: bytes) -> tuple[Any, ...]:
+        """What `call` made calldata of, structures as dicts. Raises Refused `abi.decode` for calldata of something else."""
+        entry = self._functions[function]
+        if data[:4] != keccak(text=_signature(entry))[:4]:
+            raise Refused("abi.decode", f"calldata of something else than {self.name}.{function}")
+        values = _decode(entry["inputs"], data[4:], f"{self.name}.{function}")
+        return tuple(_named(i, v) for i, v in zip(entry["inputs"], values, strict=True))
 
     def topic(self, event: str) -> bytes:
         return keccak(text=_signature(self._events[event]))

@@ -20,6 +20,7 @@ from oracle.cli import (
     devnet,
     doctor,
     enclave,
+    enclave_chain,
     evidence,
     function,
     keybroker,
@@ -87,7 +88,7 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
+_MORE = (agreement_chain, enclave_chain, task_facts)  # add their commands to a group of another module
 for group in (
     devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker
 ):  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from enclave_app.protocol.errors import Refused
-from oracle.cli.common import Json, run
+from oracle.cli.common import ConfigFile, Json, Keystore, PasswordFile, make_client, open_wallet, read_config, run
 from oracle.cli.screen import Screen, fields, grid, when
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def status(
     warn_days: Annotated[
         float, typer.Option("--warn-days", min=0, help="Exit with 1 where something ends in fewer days than this.")
     ] = 0,
+    config: ConfigFile = None,
     root: Root = None,
     root_crl: RootCrl = None,
     tls_ca: TlsCa = None,
@@ -130,7 +131,7 @@ def status(
 ) -> None:
     """Say when each piece was issued and ends; with --ask, which evaluations Intel offers and what is coming.
 
-    With --evidence also the status that the platform has under each of them.
+    With --config also whether the contracts have it; with --evidence the status that the platform has under it.
     """
     import time
 
@@ -143,6 +144,8 @@ def status(
     values: list[dict[str, Any]] = []
     for path, collateral in found:
         value = _standing_of(path, collateral, parsed, der, now)
+        if config is not None:
+            value["pieces"] = run(_kept(config, collateral, value["pieces"]))
         if ask:
             with screen.busy("waiting for the service"):
                 value |= run(_offered(_service(url, root_crl, tls_ca), collateral, parsed, der, now))
@@ -154,6 +157,49 @@ def status(
         screen.warn(f"{value['file']} ends in {value['days_left']} days: {value['pieces'][0]['name']}.")
     if ending:
         raise typer.Exit(1)
+
+
+@app.command("post")
+def post(
+    place: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Collateral: one file, or a folder of them.")],
+    evidence: Evidence = None,
+    tee: TeeName = "sgx",
+    keystore: Keystore = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Bring to the contracts what they lack of it. Anyone may; they check Intel's signatures.
+
+    With --evidence the platform's own certificate, too. Workers do this by themselves for their enclaves.
+    """
+    settings = read_config(config)
+    wallet = open_wallet(settings, keystore, password_file)
+    parsed, found = _quote(evidence, tee), _files(place)
+    if not found:
+        raise Refused("collateral.none", "there is no collateral there", found=str(place))
+    screen = Screen(as_json)
+
+    async def send() -> list[dict[str, Any]]:
+        from oracle.attestation.onchain.collateral import posts
+        from oracle.chain.collateral import NAMES, anchor_of, post_missing, store_of
+        from oracle.collateral.platform import quoted_chain
+
+        chain = () if parsed is None else tuple(quoted_chain(parsed))
+        done = []
+        async with make_client(settings, wallet=wallet) as client:
+            for path, collateral in found:
+                store = store_of(settings.deployment)
+                sent = await post_missing(
+                    client.sender, client.source, store, posts(collateral, chain), anchor_of(collateral)
+                )
+                done.append({"file": str(path), "posted": [NAMES[each.function] for each in sent]})
+        return done
+
+    with screen.busy("waiting for the chain"):
+        posted = run(send())
+    shown = [f"{each['file']}: {', '.join(each['posted']) or 'nothing was missing'}" for each in posted]
+    screen.answer({"collateral": posted}, *shown)
 
 
 def _standing_of(
@@ -184,6 +230,16 @@ def _standing_of(
     if parsed is not None:
         value |= _status_of(standing(parsed, collateral, root, now))
     return value
+
+
+async def _kept(config: Path, collateral: Collateral, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pieces with what the contracts' store has of each."""
+    from oracle.chain.collateral import on_chain, store_of
+
+    settings = read_config(config)
+    async with make_client(settings) as client:
+        found = await on_chain(client.source, store_of(settings.deployment), collateral)
+    return [{**part, "on_chain": found[part["name"]]} for part in parts]
 
 
 async def _offered(
@@ -219,8 +275,20 @@ def _shown(value: dict[str, Any]) -> list[Any]:
     title = f"{value['file']}: {value['platform']}, evaluation {value['evaluation']}"
     if "tcb_status" in value:
         title += f", {value['tcb_status'] or value['reason']}"
-    rows = [(p["name"], p["evaluation"], when(p["issued"]), when(p["ends"]), p["days_left"]) for p in value["pieces"]]
-    shown: list[Any] = [grid(("piece", "evaluation", "issued", "ends", "days left"), rows, title=title)]
+    known = "on_chain" in value["pieces"][0]
+    rows = [
+        (
+            p["name"],
+            p["evaluation"],
+            when(p["issued"]),
+            when(p["ends"]),
+            p["days_left"],
+            *([p["on_chain"]] if known else []),
+        )
+        for p in value["pieces"]
+    ]
+    columns = ("piece", "evaluation", "issued", "ends", "days left", *(["on chain"] if known else []))
+    shown: list[Any] = [grid(columns, rows, title=title)]
     if "offered" in value:
         lines: dict[str, Any] = {"offered": ", ".join(map(str, value["offered"])), "standard": value["standard"]}
         coming = value["coming"]

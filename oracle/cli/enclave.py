@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enclave_app.protocol.errors import Permanent, Refused
-from oracle.cli.common import ConfigFile, Json, make_client, read_config, run
+from oracle.cli.common import (
+    ConfigFile,
+    Json,
+    make_client,
+    read_config,
+    run,
+)
 from oracle.cli.screen import Screen, fields, when
 
 if TYPE_CHECKING:
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
     from oracle.worker.config import HostConfig
     from oracle.worker.register import Enrolled
 
-app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
+app = typer.Typer(name="enclave", help="Enclaves: measure, register, list, watch, challenge.", no_args_is_help=True)
 
 PATIENCE = 60.0
 """Seconds for collateral that has to be fetched first."""
@@ -123,7 +129,7 @@ def list_enclaves(
     found = [enclave for enclave in run(read()) if every or enclave.valid]
     shown = [item for enclave in found for item in (fields(_readable(enclave)), "")]
     none = "No enclave is registered." if every else "No enclave is registered and valid."
-    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, *(shown or [none]))
+    Screen(as_json).answer({"enclaves": [entry(enclave) for enclave in found]}, *(shown or [none]))
 
 
 async def _measure(config: Path) -> bytes:
@@ -186,7 +192,7 @@ async def _register(settings: HostConfig) -> Enrolled:
         await rpc.close()
 
 
-def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
+def entry(enclave: RegisteredEnclave) -> dict[str, Any]:
     from enclave_app.protocol.structs import TcbStatus, Tee
 
     identity, standing = enclave.record.identity, enclave.record.standing
@@ -213,7 +219,7 @@ def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
 
 def _readable(enclave: RegisteredEnclave) -> dict[str, Any]:
     """The same for a person: whose root it is, and dates."""
-    value = _entry(enclave)
+    value = entry(enclave)
     maker, verifier = value.pop("maker"), value["verifier"]
     whose = maker or ("DEVELOPMENT or private" if verifier is None else "vouched for by an attested verifier")
     anchor = f"0x{enclave.anchor.hex()} ({whose})"

@@ -32,8 +32,8 @@ _SIGNED = (
           ("tcb_info", "tcb_info_signature", "tcb_info_issuer_chain"), lambda c: c.tcb_evaluation),
     _Part("QE identity", lambda c: document_window(c.qe_identity, "qe_identity"),
           ("qe_identity", "qe_identity_signature", "qe_identity_issuer_chain"), lambda c: c.qe_evaluation),
-    _Part("PCK revocation list", lambda c: crl_window(c.pck_crl), ("pck_crl", "pck_crl_issuer_chain")),
-    _Part("root's revocation list", lambda c: crl_window(c.root_ca_crl), ("root_ca_crl",)),
+    _Part("PCK CRL", lambda c: crl_window(c.pck_crl), ("pck_crl", "pck_crl_issuer_chain")),
+    _Part("root CRL", lambda c: crl_window(c.root_ca_crl), ("root_ca_crl",)),
 )  # fmt: skip
 
 

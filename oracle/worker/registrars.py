@@ -11,8 +11,9 @@ from enclave_app.protocol.structs import RegisteredIdentity
 from enclave_app.protocol.wire import Identity
 from oracle.agreement.enclave import identity_of
 from oracle.attestation import AttestationError, Collateral, ParsedQuote, evidence_refusal, parse_dcap
+from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
-from oracle.chain.collateral import is_newest, post_missing, posts
+from oracle.chain.collateral import NAMES, is_newest, post_missing, store_of
 from oracle.chain.deploy import Deployment
 from oracle.chain.reader import Standing
 from oracle.chain.sender import Sender
@@ -86,13 +87,15 @@ class DcapRegistrar:
 
     async def _post(self, collateral: Collateral, parsed: ParsedQuote) -> None:
         try:
-            rounds = posts(collateral, quote_chain(parsed), self.anchor)
+            wanted = posts(collateral, quote_chain(parsed))
         except AttestationError as error:
             raise evidence_refusal(error) from None
-        posted = await post_missing(self.sender, self.source, self.store, rounds, self.anchor)
+        posted = await post_missing(self.sender, self.source, self.store, wanted, self.anchor)
         if posted:
             Log("worker.registrar").info(
-                "collateral posted", evaluation=evaluation_of(collateral), pieces=", ".join(posted)
+                "collateral posted",
+                evaluation=evaluation_of(collateral),
+                pieces=", ".join(NAMES[post.function] for post in posted),
             )
 
 
@@ -109,9 +112,9 @@ def make_registrar(
     if appraisal is None:
         return None
     verifier = deployment.verifiers.get("dcap")
-    if verifier is None or deployment.collateral is None:
-        raise Permanent("config.deployment", "the deployment has no verifier `dcap` with its collateral store")
-    return DcapRegistrar(sender, source, deployment.collateral, verifier, appraisal)
+    if verifier is None:
+        raise Permanent("config.deployment", "the deployment has no verifier `dcap`")
+    return DcapRegistrar(sender, source, store_of(deployment), verifier, appraisal)
 
 
 def _parsed(evidence: Evidence) -> ParsedQuote:

@@ -59,7 +59,7 @@ async def test_no_registration(scene: Scene, refused: Refused) -> None:
         ),
     ],
 )
-async def test_a_downgrade_to_the_development_verifier(scene: Scene, refused: Refused, anchor: bytes | None) -> None:
+async def test_a_downgrade_to_a_development_root(scene: Scene, refused: Refused, anchor: bytes | None) -> None:
     agreement, request = await asked(scene, refused, anchors=(INTEL_ROOT_DIGEST,))
     async with refused():
         await kit.fulfil(scene, agreement, request, anchor=anchor or scene.anchor)

@@ -305,6 +305,7 @@ def older_list(scene: Scene) -> tuple[Any, ...]:
 )
 async def test_collateral_of_its_own(scene: Scene, refused: Refused, post: Any) -> None:
     store = scene.world.deployment.collateral
+    assert store is not None
     refused.watch(scene.head)
     async with refused():
         await scene.transact(scene.world.requester, store, load("DcapCollateral").call(*post(scene)))

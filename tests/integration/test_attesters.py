@@ -156,6 +156,24 @@ async def test_gramine_without_dcap_is_refused(tmp_path: Path, scheme: str) -> N
         await GramineAttester(root).quote(SGX_DATA)
 
 
+async def test_a_pseudo_file_without_an_end_is_left(tmp_path: Path) -> None:
+    files = kit.GramineFiles(lambda _: SGX)
+    endless = File(lambda: b"dcap")
+    endless.forgets_offset = True
+    files.entries["attestation_type"] = endless
+    with kit.machine(tmp_path, gramine=files) as root, pytest.raises(EvidenceError, match="more than 64 bytes"):
+        await GramineAttester(root).quote(SGX_DATA)
+
+
+async def test_report_data_that_is_taken_in_part_is_refused(tmp_path: Path) -> None:
+    files = kit.GramineFiles(lambda _: SGX)
+    written = files.entries["user_report_data"]
+    assert isinstance(written, File)
+    written.takes = 63
+    with kit.machine(tmp_path, gramine=files) as root, pytest.raises(EvidenceError, match="took 63 bytes"):
+        await GramineAttester(root).quote(SGX_DATA)
+
+
 async def test_occlum_gets_its_quote_by_ioctl_without_the_zeros_behind(tmp_path: Path) -> None:
     asked: list[bytes] = []
     device = kit.OcclumDevice(kit.remembering(asked, SGX))
@@ -167,7 +185,10 @@ async def test_occlum_gets_its_quote_by_ioctl_without_the_zeros_behind(tmp_path:
 @pytest.mark.parametrize("size", [0, 1 << 16, (1 << 32) - 1])
 async def test_occlum_with_an_absurd_quote_size_is_refused(tmp_path: Path, size: int) -> None:
     device = kit.OcclumDevice(lambda _: SGX, size)
-    with kit.machine(tmp_path, sgx=device) as root, pytest.raises(EvidenceError, match=str(size)):
+    with (
+        kit.machine(tmp_path, sgx=device) as root,
+        pytest.raises(EvidenceError, match=f"announces a quote of {size} bytes"),
+    ):
         await OcclumAttester(root).quote(SGX_DATA)
 
 
@@ -217,8 +238,8 @@ async def test_an_agents_answer_is_bounded(tmp_path: Path) -> None:
 
 
 async def test_an_agents_redirect_is_not_followed(tmp_path: Path) -> None:
-    async with kit.guest_agent(tmp_path, lambda _: TDX, status=302) as root:
-        with pytest.raises(PlatformError, match="status 302"):
+    async with kit.guest_agent(tmp_path, lambda _: TDX, elsewhere=True) as root:
+        with pytest.raises(PlatformError, match="status 307"):
             await DstackAttester(root).quote(TDX_DATA)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from enclave_app.attesters.platform import DEVELOPMENT_FMSPC, DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Collateral, parse_evidence, verify
+from oracle.attestation import Collateral, parse_dcap, verify
 from tests.cli_kit import answer, oracle, refusal
 from tests.pcs_kit import Service, serving
 
@@ -78,7 +78,7 @@ def test_what_is_fetched_for_a_quote_verifies_it(place: Place) -> None:
     out = place.home / "collateral.json"
     made = answer("collateral", "fetch", *place.evidence, *place.there, "--out", out)
     assert (made["platform"], made["ca"], made["evaluation"], made["file"]) == (NAME, "platform", 17, str(out))
-    parsed = parse_evidence(1, (place.home / "quote").read_bytes())
+    parsed = parse_dcap(1, (place.home / "quote").read_bytes())
     collateral = Collateral.from_json(out.read_bytes())
     verified = verify(parsed, collateral, place.service.authority.root_der, NOW)
     assert made["valid_until"] == collateral.window().end >= verified.valid_until
@@ -120,7 +120,7 @@ def test_status_says_when_what_ends_and_fails_ahead_of_it(place: Place) -> None:
     assert (found["platform"], found["evaluation"]) == (NAME, 17)
     assert found["days_left"] == found["pieces"][0]["days_left"] == pytest.approx(30, abs=0.1)
     names = {each["name"] for each in found["pieces"]}
-    lists = {"PCK revocation list", "root's revocation list"}
+    lists = {"PCK CRL", "root CRL"}
     assert names == {"TCB info", "QE identity", *lists, "TCB signing certificate", "PCK CA", "root"}
     assert status(file, "--warn-days", 29)["ok"]
     assert not status(file, "--warn-days", 31, code=1)["ok"]

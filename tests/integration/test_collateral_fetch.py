@@ -210,12 +210,12 @@ async def test_a_service_cannot_roll_back_what_is_held(tmp_path: Path) -> None:
         revoking = AUTHORITY.collateral(now=NOW + 60, days=30, revoked=[MACHINE])
         new = Collateral.from_json(json.dumps(revoking))
         assert keep(cache, PLATFORM, "standard", new, AUTHORITY.root_der, NOW) == ()
-        names = ("TCB info", "QE identity", "PCK revocation list", "root's revocation list")
+        names = ("TCB info", "QE identity", "PCK CRL", "root CRL")
         assert keep(cache, PLATFORM, "standard", old, AUTHORITY.root_der, NOW) == names
         assert cache.get(PLATFORM) == new
         # One revocation list alone, too.
         mixed = replace(new, pck_crl=old.pck_crl)
-        assert keep(cache, PLATFORM, "standard", mixed, AUTHORITY.root_der, NOW) == ("PCK revocation list",)
+        assert keep(cache, PLATFORM, "standard", mixed, AUTHORITY.root_der, NOW) == ("PCK CRL",)
         assert cache.get(PLATFORM) == new
         # What ended is replaced by whatever holds.
         running.publish(17, now=NOW + 40 * DAY)

@@ -188,13 +188,70 @@ async def test_a_broker_fetches_its_collateral_itself(scene: Scene, tmp_path: Pa
         fetching = asyncio.create_task(broker.collateral.run())
         await refused(broker, body, "collateral.missing", Retryable, tmp_path)
         await retried(broker.releases.release, body)
-        await retried(broker.releases.release, body)
         fetching.cancel()
         await asyncio.gather(fetching, return_exceptions=True)
         await broker.close()
     broker = await open_broker(config)
     await broker.releases.release(body)
     await broker.close()
+
+
+# Grace: newer findings about a platform that was fine (R4)
+
+
+async def news(scene: Scene, tmp_path: Path, *, renewed: bool) -> Path:
+    """Newer collateral, which calls the world's platform out of date; its registration may have been renewed under it."""
+    newer = scene.collateral(status="OutOfDate", evaluation=18)
+    if renewed:
+        await scene.mine()
+        await scene.register(await scene.evidence(), collateral=newer, earlier=scene.collateral())
+    own = tmp_path / "newer.json"
+    own.write_text(newer.to_json())
+    return own
+
+
+async def under(scene: Scene, **changes: Any) -> ReleaseBody:
+    agreement = scene.agreement()
+    return await scene.body(agreement.model_copy(update={"tee": tee(agreement, **changes)}))
+
+
+async def test_a_platform_in_the_agreements_grace_gets_its_keys(scene: Scene, tmp_path: Path) -> None:
+    own = await news(scene, tmp_path, renewed=True)
+    for collateral in (own, scene.world.directory / "collateral.json"):
+        home = tmp_path / collateral.stem
+        broker = await open_broker(scene.config(scene.broker_directory(home), collateral=collateral))
+        await broker.releases.release(await under(scene, grace_days=1))
+        await broker.close()
+
+
+@pytest.mark.parametrize(
+    ("renewed", "terms", "code", "kind"),
+    [
+        (True, {"grace_days": 0}, "evidence.status_not_allowed", Refused),
+        (True, {"grace_days": 1, "eval_floor": 18}, "enclave.status", Refused),
+        (True, {"grace_days": 1, "status_mask": 1 << 2}, "enclave.status", Refused),
+        (False, {"grace_days": 1}, "evidence.status_not_allowed", Retryable),
+    ],
+    ids=["no grace", "earlier below the floor", "never fine", "not shown yet"],
+)
+async def test_a_platform_out_of_the_agreements_grace_gets_none(
+    scene: Scene, tmp_path: Path, renewed: bool, terms: dict[str, Any], code: str, kind: type[OracleError]
+) -> None:
+    own = await news(scene, tmp_path, renewed=renewed)
+    broker = await open_broker(scene.config(scene.broker_directory(tmp_path), collateral=own))
+    await refused(broker, await under(scene, **terms), code, kind, tmp_path)
+    await broker.close()
+
+
+async def test_a_grace_ends_by_the_chains_time(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
+    await news(scene, tmp_path, renewed=True)
+    await broker.releases.release(await under(scene, grace_days=1, max_evidence_age=1 << 30))
+    await scene.rpc.call("evm_increaseTime", 86_400)
+    await scene.mine()
+    late = await under(scene, grace_days=1, max_evidence_age=1 << 30)
+    with pytest.raises(Refused) as caught:
+        await broker.releases.release(late)
+    assert caught.value.code == "enclave.status"
 
 
 # Consent

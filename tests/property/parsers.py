@@ -52,13 +52,25 @@ from oracle import addresses, arrow, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
-from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, NitroDocument, Tee, parse_evidence, verify
+from oracle.attestation import (
+    AppraisalPolicy,
+    Collateral,
+    DevelopmentRoot,
+    NitroDocument,
+    Tee,
+    parse_dcap,
+    parse_evidence,
+    verify,
+)
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.dstack import bare_document
+from oracle.attestation.onchain.collateral import posts
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
 from oracle.chain.deploy import Deployment
+from oracle.chain.registrations import read_evidence
 from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
@@ -360,6 +372,13 @@ def _evaluations(data: bytes) -> object:
     return check_evaluations(listed, authority().root_der, story().time)
 
 
+def _shown(data: bytes) -> object:
+    """What the contracts are told of it: the posts, and evidence that names a level."""
+    found = Collateral.from_json(data)
+    parsed = parse_dcap(1, _QUOTE)
+    return posts(found, quote_chain(parsed)), dcap_evidence(parsed, found)
+
+
 def _checks_receipt(data: bytes) -> object:
     """Never raises; and whatever it is given, a report that names the first link that fails."""
     found = verify_receipt(data, Expected(), story().time, allow_simulated=True)
@@ -566,7 +585,12 @@ PARSERS: list[Parser] = [
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
                    "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
                    "oracle.collateral.platform:platform_named",
+                   "oracle.chain.collateral:_issued",
                    "oracle.receipt.document:ReceiptCollateral.of")),
+    Parser("a registration's evidence", lambda d: read_evidence(1, d),
+           dcap_evidence(parse_dcap(1, _QUOTE), _COLLATERAL), "bytes",
+           ("oracle.chain.registrations:read_evidence", "oracle.chain.registrations:_versions",
+            "oracle.attestation.onchain.evidence:versions")),
     Parser("fetched collateral",
            lambda d: check_collateral(Collateral.from_json(d), None, authority().root_der, story().time),
            _COLLATERAL.to_json().encode(),
@@ -579,6 +603,11 @@ PARSERS: list[Parser] = [
            quote(_COLLATERAL.tcb_info_issuer_chain).encode(), "bytes"),
     Parser("a service's revocation list", _der, bytes.fromhex(_COLLATERAL.pck_crl), "bytes",
            ("oracle.collateral.pcs:_der",)),
+    Parser("collateral for the contracts", _shown, _COLLATERAL.to_json().encode(),
+           covers=("oracle.attestation.onchain.collateral:_crl", "oracle.attestation.onchain.collateral:posts",
+                   "oracle.attestation.onchain.evidence:versions", "oracle.attestation.onchain.structs:_modules",
+                   "oracle.attestation.onchain.structs:_seconds",
+                   "oracle.attestation.onchain.structs:_hex")),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),

@@ -105,6 +105,17 @@ def test_each_register_but_the_parent_s_changes_the_measurement() -> None:
         assert (changed == check().measurement) == (index in (3, 4)), index
 
 
+def test_digests_have_the_documented_layout() -> None:
+    registers = kit.content(CHAIN)["pcrs"]
+    tag = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
+    hashed = b"".join(bytes([index, 48]) + registers[index] for index in (0, 1, 2, *range(5, 16)))
+    assert check().measurement == hashlib.sha256(tag + b"\x04" + hashed).digest()
+
+    assert check().svn_digest == hashlib.sha256(hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x04").digest()
+    behind = b"".join(len(der).to_bytes(4, "big") + der for der in CHAIN)
+    assert check().collateral == hashlib.sha256(behind).digest()
+
+
 def test_another_instance_is_another_platform() -> None:
     pcrs = {**kit.content(CHAIN)["pcrs"], 4: kit.pcr("another")}
     assert check(said(pcrs=pcrs)).platform != check().platform
@@ -160,6 +171,7 @@ PCRS = kit.content(CHAIN)["pcrs"]
         {"timestamp": "1"},
         {"pcrs": {}},
         {"pcrs": []},
+        {"pcrs": [bytes(48)]},
         {"pcrs": {**PCRS, 32: bytes(48)}},
         {"pcrs": {**PCRS, -1: bytes(48)}},
         {"pcrs": {**PCRS, "0": bytes(48)}},
@@ -171,6 +183,7 @@ PCRS = kit.content(CHAIN)["pcrs"]
         {"certificate": bytes(1025)},
         {"certificate": None},
         {"cabundle": []},
+        {"cabundle": CHAIN[0]},
         {"cabundle": CHAIN[:1] * 9},
         {"cabundle": [*CHAIN[:-1], b""]},
         {"cabundle": [*CHAIN[:-1], "x"]},
@@ -242,6 +255,9 @@ def test_a_document_has_to_be_of_its_certificate_s_time() -> None:
     [
         *((index, {"ca": False}) for index in range(4)),
         *((index, {"usage": False}) for index in range(5)),
+        *((index, {"constraints": False}) for index in range(4)),
+        *((index, {"ca": False, "cert_sign": True}) for index in range(4)),
+        *((index, {"cert_sign": False}) for index in range(4)),
         (4, {"ca": True}),
         (1, {"path": 1}),
         (2, {"path": 0}),
@@ -263,6 +279,12 @@ def test_a_chain_with_a_missing_swapped_or_foreign_certificate_is_refused() -> N
         CHAIN[:1],
     ):
         refused(Code.CERTIFICATE_CHAIN, lambda: check(said(cabundle=bundle)))  # noqa: B023
+
+
+def test_a_root_issues_itself() -> None:
+    issued = [kit.certificate(LINKS[0], LINKS[0].but(name="another")), *CHAIN[1:]]
+    document = kit.sign(cbor2.dumps(kit.content(issued)), LINKS[-1].key)
+    refused(Code.CERTIFICATE_CHAIN, lambda: check(document, kit.root_of(issued)))
 
 
 def test_an_unreadable_certificate_is_refused() -> None:

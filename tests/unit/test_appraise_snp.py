@@ -147,6 +147,21 @@ def test_each_register_changes_the_measurement(name: str, offset: int, size: int
     assert parse_report(flipped(REPORT, at)).measurement != parse_report(REPORT).measurement
 
 
+def test_digests_have_the_documented_layout() -> None:
+    report = parse_report(REPORT)
+    tag = hashlib.sha256(b"enclave-oracle/measurement/1").digest()
+    launched = REPORT[0x4:0x34]  # guest SVN, policy, family id, image id, VMPL
+    launched += report.launch_measurement + report.host_data + report.id_key_digest + report.author_key_digest
+    assert report.measurement == hashlib.sha256(tag + b"\x03" + launched).digest()
+
+    svn = hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x03Milan" + 4 * raw_tcb("Milan")
+    assert check().svn_digest == hashlib.sha256(svn).digest()
+
+    used = CHIP.endorsements
+    behind = b"".join(len(der).to_bytes(4, "big") + der for der in (used.ek, used.ask, used.ark))
+    assert check().collateral == hashlib.sha256(behind).digest()
+
+
 @pytest.mark.parametrize("offset", [0x38, 0x40, 0x50, 0x140, 0x180, 0x1A0, 0x1E0, 0x1F0])
 def test_what_is_no_register_leaves_the_measurement(offset: int) -> None:
     assert parse_report(flipped(REPORT, offset)).measurement == parse_report(REPORT).measurement
@@ -243,6 +258,13 @@ def test_an_unreadable_certificate_is_refused(part: str) -> None:
     refused(Code.CERTIFICATE_FORMAT, lambda: check(endorsements=trailing, root=hashlib.sha256(trailing.ark).digest()))
 
 
+def test_a_certificate_has_at_most_8_kib() -> None:
+    long = CHIP.but(extensions={"100": bytes(9000)})
+    with pytest.raises(EvidenceRefused, match="at most 8192") as caught:
+        of(long)
+    assert caught.value.code is Code.CERTIFICATE_FORMAT
+
+
 @pytest.mark.parametrize("part", ["ek", "ask", "ark"])
 def test_a_certificate_whose_signature_is_off_by_one_bit_is_refused(part: str) -> None:
     der = getattr(CHIP.endorsements, part)
@@ -261,6 +283,16 @@ def test_no_byte_of_an_endorsement_is_anyone_s_to_choose(part: str) -> None:
             check(endorsements=changed)
 
 
+def test_a_signature_is_of_whole_bytes() -> None:
+    """A BIT STRING tells how many of its last bits are unused, and some readers let it say one too many."""
+    even = next(ek for ek in (CHIP.but(validity=Validity(end=NOW + DAY + i)).ek for i in range(64)) if not ek[-1] & 1)
+    check(endorsements=replace(CHIP.endorsements, ek=even))
+    refused(
+        Code.CERTIFICATE_FORMAT,
+        lambda: check(endorsements=replace(CHIP.endorsements, ek=flipped(even, len(even) - 257))),
+    )
+
+
 def test_too_few_certificates_are_refused() -> None:
     ek, ask, ark = CHIP.endorsements.ek, CHIP.endorsements.ask, CHIP.endorsements.ark
     assert SnpEndorsements.of((ek, ask, ark)) == CHIP.endorsements
@@ -272,6 +304,7 @@ def test_too_few_certificates_are_refused() -> None:
     [
         (Code.PRODUCT_MISMATCH, {"ark_name": "ARK-Rome"}),
         (Code.PRODUCT_MISMATCH, {"ark_name": "Milan"}),
+        (Code.CERTIFICATE_CHAIN, {"ark_issuer": "ARK-Genoa"}),
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-Genoa"}),
         (Code.CERTIFICATE_CHAIN, {"ask_name": "SEV-VLEK-Milan"}),
         (Code.CERTIFICATE_CHAIN, {"ask_ca": False}),
