@@ -28,6 +28,11 @@ from .release import ReleaseAnswer, SignedRelease, SignedShares
 from .structs import Agreement, Chain, Result, TaskRequest, VerifierStatement
 
 
+MAX_QUOTE = 64 << 10
+MAX_CRL = 256 << 10
+"""Bytes of a maker's list: it is read before its signature can be checked, and AMD's have about a thousand."""
+
+
 class Identity(Document):
     """Who the enclave says it is; only evidence proves it. `attester` is the kind that mints its evidence."""
 
@@ -63,9 +68,9 @@ class AppraisalBody(Document):
     chain_id: Uint256
     registry: Address
     tee: Uint8
-    quote: Bytes
+    quote: Bytes = Field(max_length=MAX_QUOTE)
     endorsements: tuple[Bytes, ...] = Field(default=(), max_length=MAX_ENDORSEMENTS)
-    crl: Bytes | None = None
+    crl: Bytes | None = Field(default=None, max_length=MAX_CRL)
     now: Uint64
 
 
