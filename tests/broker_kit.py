@@ -84,13 +84,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def anvil() -> Iterator[str]:
-    """anvil on a free port; its URL."""
+def anvil(*options: str) -> Iterator[str]:
+    """anvil on a free port, with more of its options; its URL."""
     program = shutil.which("anvil", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     assert program is not None, "anvil is missing; run scripts/setup"
     port = free_port()
     process = subprocess.Popen(
-        [program, "--port", str(port), "--host", "127.0.0.1", "--silent"], stdout=subprocess.DEVNULL
+        [program, "--port", str(port), "--host", "127.0.0.1", "--silent", *options], stdout=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 20

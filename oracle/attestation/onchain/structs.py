@@ -232,7 +232,7 @@ class QeIdentity:
                 attributes=bytes.fromhex(value["attributes"]),
                 attributes_mask=bytes.fromhex(value["attributesMask"]),
                 mr_signer=bytes.fromhex(value["mrsigner"]),
-                isv_prod_id=value["isvprodid"],
+                isv_prod_id=_number(value["isvprodid"]),
                 levels=_isv_levels(value["tcbLevels"]),
                 signer=signer,
             )
@@ -272,7 +272,9 @@ def _tcb_level(value: dict[str, Any], tee: Tee) -> TcbLevel:
         parts[1] = bytes(each["svn"] for each in tcb["tdxtcbcomponents"])
     if any(len(each) != 16 for each in parts):
         raise ValueError("a TCB level without 16 components")
-    return TcbLevel(b"".join(parts), tcb["pcesvn"], INTEL_NAMES[value["tcbStatus"]], _seconds(value["tcbDate"]))
+    return TcbLevel(
+        b"".join(parts), _number(tcb["pcesvn"]), INTEL_NAMES[value["tcbStatus"]], _seconds(value["tcbDate"])
+    )
 
 
 def _modules(value: dict[str, Any]) -> tuple[TdxModule, ...]:
@@ -295,16 +297,25 @@ def _module(version: int, value: dict[str, Any], levels: list[dict[str, Any]]) -
 
 def _isv_levels(values: list[dict[str, Any]]) -> tuple[int, ...]:
     return tuple(
-        each["tcb"]["isvsvn"] << 48 | INTEL_NAMES[each["tcbStatus"]] << 40 | _seconds(each["tcbDate"])
+        _number(each["tcb"]["isvsvn"]) << 48 | INTEL_NAMES[each["tcbStatus"]] << 40 | _seconds(each["tcbDate"])
         for each in values
     )
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 16:
+        raise ValueError(f"{value!r} where a number of 16 bits should be")
+    return value
 
 
 def _seconds(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"a date without a time zone: {text!r}")
-    return int(moment.timestamp())
+    seconds = int(moment.timestamp())
+    if seconds <= 0:
+        raise ValueError(f"a date before 1970: {text!r}")
+    return seconds
 
 
 def _malformed(what: str, cause: Exception) -> CollateralError:
