@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,7 +24,7 @@ from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Enrolment
-from oracle.attestation import Collateral, intel_root, parse_evidence
+from oracle.attestation import Collateral, intel_root, parse_dcap
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.onchain.evidence import EVIDENCE, cut_quote, dcap_evidence, quote_chain
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
@@ -31,6 +33,7 @@ from oracle.chain.abi import Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Reverted, RpcFault
+from tests.broker_kit import anvil
 from tests.dcap_kit import NOW, Case, ask_qvl, der
 
 GENESIS: Final = 1_600_000_000
@@ -179,12 +182,12 @@ def pem(*certificates: bytes) -> str:
 
 def show(case: Case, earlier: Case | None = None) -> bytes:
     """The evidence that DcapVerifier is shown; `earlier`: whose collateral is an earlier evaluation's."""
-    return dcap_evidence(parse_evidence(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
+    return dcap_evidence(parse_dcap(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
 
 
 def show_level(tee: int, quote: bytes, collateral: Collateral, last: int) -> bytes:
     """Evidence that names the level at index `last`, whether or not it is the right one."""
-    parsed = parse_evidence(tee, quote)
+    parsed = parse_dcap(tee, quote)
     pck, tcb = Pck.of(quote_chain(parsed)), TcbInfo.of(collateral)
     svns = [parsed.report.tee_tcb_svn, parsed.report.tee_tcb_svn2] if tcb.modules else []
     wanted = dict.fromkeys(svn[1] for svn in svns if any(svn))
@@ -375,6 +378,21 @@ class Boot:
 
     def record(self, contracts: Contracts) -> Call:
         return Call(contracts.registry, load("EnclaveRegistry").call("record", contracts.anchor, self.signer.address))
+
+
+@contextmanager
+def chain_at(now: int) -> Iterator[str]:
+    """The URL of a chain whose clock stands at `now` (unix seconds) and goes on from there."""
+
+    async def start(url: str) -> None:
+        rpc = Rpc(url)
+        await rpc.call("anvil_setNextBlockTimestamp", now)
+        await rpc.call("anvil_mine", "0x2")
+        await rpc.close()
+
+    with anvil("--timestamp", str(GENESIS)) as url:
+        asyncio.run(start(url))
+        yield url
 
 
 async def funded(rpc: Rpc) -> Sender:

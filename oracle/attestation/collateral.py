@@ -93,8 +93,8 @@ class Collateral:
         """When every piece of it, and every certificate behind a piece, is valid. Raises CollateralError."""
         chains = (self.pck_crl_issuer_chain, self.tcb_info_issuer_chain, self.qe_identity_issuer_chain)
         windows = [certificate_window(each) for chain in chains for each in pem_chain(chain)]
-        windows += [_crl_window(crl) for crl in (self.root_ca_crl, self.pck_crl)]
-        windows += [_document_window(self.tcb_info, "tcb_info"), _document_window(self.qe_identity, "qe_identity")]
+        windows += [crl_window(crl) for crl in (self.root_ca_crl, self.pck_crl)]
+        windows += [document_window(self.tcb_info, "tcb_info"), document_window(self.qe_identity, "qe_identity")]
         return intersection(windows)
 
 
@@ -120,7 +120,7 @@ def certificate_window(certificate: x509.Certificate) -> Window:
     return Window(_seconds(certificate.not_valid_before_utc), _seconds(certificate.not_valid_after_utc))
 
 
-def _crl_window(crl_hex: str) -> Window:
+def crl_window(crl_hex: str) -> Window:
     try:
         crl = x509.load_der_x509_crl(bytes.fromhex(crl_hex))
         end = crl.next_update_utc
@@ -132,10 +132,10 @@ def _crl_window(crl_hex: str) -> Window:
     return Window(_seconds(start), _seconds(end))
 
 
-def _document_window(text: str, name: str) -> Window:
-    document = _document(text, name)
+def document_window(text: str, name: str) -> Window:
+    value = document(text, name)
     try:
-        start, end = (datetime.fromisoformat(document[key]) for key in ("issueDate", "nextUpdate"))
+        start, end = (datetime.fromisoformat(value[key]) for key in ("issueDate", "nextUpdate"))
         if start.tzinfo is None or end.tzinfo is None:
             raise _malformed(f"dates without a time zone in {name}", "UTC")
         # A date at either end of the calendar has no counterpart in UTC.
@@ -145,13 +145,14 @@ def _document_window(text: str, name: str) -> Window:
 
 
 def _evaluation(text: str, name: str) -> int:
-    number = _document(text, name).get("tcbEvaluationDataNumber")
+    number = document(text, name).get("tcbEvaluationDataNumber")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
         raise _malformed(f"{number!r} as tcbEvaluationDataNumber of {name}", "a 32-bit number")
     return number
 
 
-def _document(text: str, name: str) -> dict[str, Any]:
+def document(text: str, name: str) -> dict[str, Any]:
+    """The JSON object `text`, which messages call `name`. Raises CollateralError."""
     try:
         value = _load(text)
     except (ValueError, Refused) as cause:

@@ -28,6 +28,7 @@ from oracle.chain.deploy import Deployment
 from oracle.chain.sender import Receipt, Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent
+from oracle.worker.collateral import open_appraisal
 from oracle.worker.config import AttestationConfig
 from oracle.worker.register import Registrar
 from oracle.worker.registrars import make_registrar
@@ -150,7 +151,8 @@ class Booth:
         root.write_bytes(self.authority.root_der)
         collateral.write_text(json.dumps(self.authority.collateral()))
         attestation = AttestationConfig(root=root, collateral=collateral)
-        found = make_registrar(attestation, DEPLOYMENT.model_copy(update=changes), self.wallet, Nowhere())
+        deployment = DEPLOYMENT.model_copy(update=changes)
+        found = make_registrar(open_appraisal(attestation, deployment.chain_id), deployment, self.wallet, Nowhere())
         assert found is not None
         return found
 
@@ -192,7 +194,7 @@ async def booth(tmp_path: Path) -> Booth:
     """Its registrar knows an honest enclave."""
     booth = Booth(tmp_path)
     evidence = await booth.evidence()
-    assert booth.registrar().identify(evidence, booth.identity, NOW).measurement == booth.program.measurement
+    assert booth.registrar().identify(evidence, booth.identity, NOW)[1].measurement == booth.program.measurement
     return booth
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from eth_account import Account
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, open_answer
 from enclave_app.protocol.shares import check_share, recover_key
 from enclave_app.protocol.structs import Agreement, Dataset, Enclaves, KeyRelease
+from oracle.collateral import PcsConfig
 from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker, read_log, verify_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
 from tests import broker_fixtures as fixtures
 from tests.broker_kit import Scene
+from tests.pcs_kit import Service, serving
 
 broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
@@ -158,6 +161,38 @@ async def test_missing_and_expired_collateral_wait(scene: Scene, tmp_path: Path)
     config = scene.config(directory, served={"max_block_age": "skip"})
     broker = await open_broker(config, clock=lambda: later)
     await refused(broker, body, "evidence.collateral_expired", Retryable, tmp_path)
+    await broker.close()
+
+
+async def retried(release: Callable[[ReleaseBody], Awaitable[object]], body: ReleaseBody) -> None:
+    """As a worker does; a generous time limit catches a hang."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await release(body)
+                return
+            except Retryable as error:
+                if error.code != "collateral.missing":
+                    raise
+                await asyncio.sleep(0.01)
+
+
+async def test_a_broker_fetches_its_collateral_itself(scene: Scene, tmp_path: Path) -> None:
+    """R13. Nobody put a file there, and the answer outlives the service."""
+    body, service = await scene.body(), Service(scene.world.authority)
+    service.publish(17)
+    async with serving(service):
+        where = PcsConfig(pcs=service.url, root_crl=service.root_crl_url, cache=tmp_path / "cache")
+        config = scene.config(scene.broker_directory(tmp_path), collateral=where)
+        broker = await open_broker(config)
+        fetching = asyncio.create_task(broker.collateral.run())
+        await refused(broker, body, "collateral.missing", Retryable, tmp_path)
+        await retried(broker.releases.release, body)
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        await broker.close()
+    broker = await open_broker(config)
+    await broker.releases.release(body)
     await broker.close()
 
 

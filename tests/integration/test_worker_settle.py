@@ -22,6 +22,7 @@ from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Retryable, Reverted
+from oracle.worker.collateral import open_appraisal
 from oracle.worker.enclave import Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.plan import MIN_MAX_AGE
@@ -32,7 +33,8 @@ from tests.worker_kit import FEE, World, world
 
 
 def registrar(place: World, sender: Sender) -> Registrar:
-    made = make_registrar(place.config().attestation, place.deployment, sender, SingleSource(place.rpc))
+    appraisal = open_appraisal(place.config().attestation, place.deployment.chain_id)
+    made = make_registrar(appraisal, place.deployment, sender, SingleSource(place.rpc))
     assert made is not None
     return made
 
