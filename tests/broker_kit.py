@@ -59,7 +59,7 @@ from enclave_app.protocol.structs import (
     TaskRequest,
 )
 from oracle.agreement.enclave import identity_of
-from oracle.attestation import Collateral, Verified, parse_evidence, verify
+from oracle.attestation import Collateral, Verified, parse_dcap, verify
 from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.chain.abi import load
@@ -84,13 +84,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def anvil() -> Iterator[str]:
-    """anvil on a free port; its URL."""
+def anvil(*options: str) -> Iterator[str]:
+    """anvil on a free port, with more of its options; its URL."""
     program = shutil.which("anvil", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     assert program is not None, "anvil is missing; run scripts/setup"
     port = free_port()
     process = subprocess.Popen(
-        [program, "--port", str(port), "--host", "127.0.0.1", "--silent"], stdout=subprocess.DEVNULL
+        [program, "--port", str(port), "--host", "127.0.0.1", "--silent", *options], stdout=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 20
@@ -273,7 +273,7 @@ class Scene:
 
     def verified(self, evidence: Evidence) -> Verified:
         collateral = Collateral.from_json(json.dumps(self.world.authority.collateral()))
-        parsed = parse_evidence(evidence.tee, evidence.quote)
+        parsed = parse_dcap(evidence.tee, evidence.quote)
         return verify(parsed, collateral, self.world.authority.root_der, int(time.time()))
 
     def collateral(
@@ -294,7 +294,7 @@ class Scene:
         store = self.world.deployment.collateral
         assert store is not None
         sender = Sender(self.rpc, self.world.operator, poll=0.005)
-        wanted = posts(collateral, quote_chain(parse_evidence(1, quote)))
+        wanted = posts(collateral, quote_chain(parse_dcap(1, quote)))
         await post_missing(sender, self.source, store, wanted, self.world.root)
 
     async def registration(
@@ -325,7 +325,7 @@ class Scene:
             enclave.signer.sign(enrolment.typed_digest(registry)),
             evidence.operator_signature,
             self.world.deployment.verifiers["dcap"],
-            dcap_evidence(parse_evidence(evidence.tee, evidence.quote), collateral, earlier),
+            dcap_evidence(parse_dcap(evidence.tee, evidence.quote), collateral, earlier),
         )
 
     async def register(self, evidence: Evidence, enclave: Enclave | None = None, **shown: Collateral | None) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cryptography import x509
@@ -20,21 +24,65 @@ from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Enrolment
-from oracle.attestation import Collateral, parse_evidence
+from oracle.attestation import Collateral, intel_root, parse_dcap
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.onchain.evidence import EVIDENCE, cut_quote, dcap_evidence, quote_chain
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
-from oracle.attestation.types import TcbStatus, intel_name
+from oracle.attestation.types import TcbStatus, Tee, intel_name
 from oracle.chain.abi import Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Reverted, RpcFault
+from tests.broker_kit import anvil
 from tests.dcap_kit import NOW, Case, ask_qvl, der
 
 GENESIS: Final = 1_600_000_000
 """What anvil's clock starts at: before every recorded case."""
-ERRORS: Final = ("DcapVerifier", "DcapCollateral", "EnclaveRegistry")
+ERRORS: Final = ("DcapVerifier", "DcapCollateral", "EnclaveRegistry", "IntelJson", "P256", "X509", "Der", "Crl", "Pck")
 CERTIFICATION: Final = re.compile(rb"\x05\x00.{4}-----BEGIN CERTIFICATE-----", re.DOTALL)
+
+
+RECORDED: Final = Path(__file__).parent / "data" / "attestation"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Evidence of a real machine at one time. `status` is None where it has to be refused."""
+
+    name: str
+    tee: Tee
+    quote: bytes
+    pieces: dict[str, str]
+    now: int
+    status: str | None
+
+    @property
+    def collateral(self) -> Collateral:
+        return Collateral.from_json(json.dumps(self.pieces))
+
+    @property
+    def material(self) -> Material:
+        return Material.read(self.quote, self.pieces, intel_root(), self.now)
+
+
+def recorded() -> list[Recorded]:
+    """Every recorded SGX and TDX case whose collateral is there."""
+    found = []
+    for case in json.loads((RECORDED / "MANIFEST.json").read_text())["cases"]:
+        for run in case["verify"] if case["tee"] in ("sgx", "tdx") else []:
+            if run["collateral"] is None:
+                continue
+            found.append(
+                Recorded(
+                    name=f"{case['name']}@{run['now']}",
+                    tee=Tee[case["tee"].upper()],
+                    quote=(RECORDED / case["quote"]["file"]).read_bytes(),
+                    pieces=json.loads((RECORDED / "collateral" / f"{run['collateral']}.json").read_text()),
+                    now=run["now"],
+                    status=run["status"] if run["expected"] == "ok" else None,
+                )
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -103,7 +151,7 @@ def issuer(certificate: bytes) -> bytes:
     """Under what the store keeps it; zeros for what is no certificate."""
     try:
         return sha256(x509.load_der_x509_certificate(certificate).tbs_certificate_bytes)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return bytes(32)
 
 
@@ -134,12 +182,12 @@ def pem(*certificates: bytes) -> str:
 
 def show(case: Case, earlier: Case | None = None) -> bytes:
     """The evidence that DcapVerifier is shown; `earlier`: whose collateral is an earlier evaluation's."""
-    return dcap_evidence(parse_evidence(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
+    return dcap_evidence(parse_dcap(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
 
 
 def show_level(tee: int, quote: bytes, collateral: Collateral, last: int) -> bytes:
     """Evidence that names the level at index `last`, whether or not it is the right one."""
-    parsed = parse_evidence(tee, quote)
+    parsed = parse_dcap(tee, quote)
     pck, tcb = Pck.of(quote_chain(parsed)), TcbInfo.of(collateral)
     svns = [parsed.report.tee_tcb_svn, parsed.report.tee_tcb_svn2] if tcb.modules else []
     wanted = dict.fromkeys(svn[1] for svn in svns if any(svn))
@@ -330,6 +378,21 @@ class Boot:
 
     def record(self, contracts: Contracts) -> Call:
         return Call(contracts.registry, load("EnclaveRegistry").call("record", contracts.anchor, self.signer.address))
+
+
+@contextmanager
+def chain_at(now: int) -> Iterator[str]:
+    """The URL of a chain whose clock stands at `now` (unix seconds) and goes on from there."""
+
+    async def start(url: str) -> None:
+        rpc = Rpc(url)
+        await rpc.call("anvil_setNextBlockTimestamp", now)
+        await rpc.call("anvil_mine", "0x2")
+        await rpc.close()
+
+    with anvil("--timestamp", str(GENESIS)) as url:
+        asyncio.run(start(url))
+        yield url
 
 
 async def funded(rpc: Rpc) -> Sender:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from oracle.chain.rpc import Rpc
-from tests.broker_kit import anvil
+from tests.dcap_chain_kit import chain_at
 from tests.dcap_kit import NOW
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    async def start(url: str) -> None:
-        rpc = Rpc(url)
-        await rpc.call("anvil_setNextBlockTimestamp", NOW)
-        await rpc.call("anvil_mine", "0x2")
-        await rpc.close()
-
-    with anvil() as url:
-        asyncio.run(start(url))
+    with chain_at(NOW) as url:
         yield url
 
 

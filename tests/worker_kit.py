@@ -91,7 +91,7 @@ from enclave_app.protocol.wire import (
     TaskDone,
     TaskStarted,
 )
-from oracle.attestation import parse_evidence
+from oracle.attestation import parse_dcap
 from oracle.attestation.onchain.evidence import quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
@@ -263,7 +263,7 @@ class TinyEnclave:
 
     async def _registered(self) -> RegisteredIdentity:
         """What the registry holds of this boot, once it is registered without an operator."""
-        parsed = parse_evidence(1, await self._attester.quote(bytes(64)))
+        parsed = parse_dcap(1, await self._attester.quote(bytes(64)))
         pck = Pck.of(quote_chain(parsed))
         return RegisteredIdentity(
             measurement=self.measurement,

@@ -37,6 +37,7 @@ contract DcapVerifier is IDcapVerifier {
         // The proof's offset follows the versions.
         Proof calldata p = _proof(proof, 320);
         judgement = _judgement(p, collateral.checkCollateral(p.tcb, p.qe));
+        TcbLevels.checkPlatform(v, p);
         judgement.tcbStatus =
             collateral.isRevoked(v.pckIssuer, v.pckSerial) ? TcbStatus.REVOKED : TcbLevels.statusOf(v, p);
         return (_anchor, _digest(v), judgement);
@@ -115,6 +116,7 @@ contract DcapVerifier is IDcapVerifier {
         pure
         returns (uint8 status)
     {
+        TcbLevels.checkPlatform(v, proof);
         DcapQuote.checkQe(quote, q, proof.qe);
         status = TcbLevels.statusOf(v, proof);
         if (q.tee == TeeKind.TDX) DcapQuote.checkModule(quote, q, proof.module[0]);
@@ -151,8 +153,8 @@ contract DcapVerifier is IDcapVerifier {
         return sha256(abi.encode(SVN_TAG, v));
     }
 
-    /// @dev abi.decode would copy all of it. Wherever the offset points, it is the caller's own calldata that is read, and each
-    /// part of it is checked as if it had been copied.
+    /// @dev abi.decode would copy all of it. Wherever an offset points, it is the caller's own calldata that is read, or the zeros
+    /// around it: nothing is signed or posted that begins with those.
     function _evidence(bytes calldata evidence) private pure returns (Evidence calldata e) {
         assembly ("memory-safe") {
             e := add(evidence.offset, calldataload(evidence.offset))

@@ -1,9 +1,7 @@
 """Names for the trust anchors that a hardware maker stands behind (R4), directly or through a verifier enclave that appraised
 the evidence; any other anchor is development or private.
 
-An anchor is the SHA-256 of a root certificate in DER. Sources: Intel's from https://certificates.trustedservices.intel.com,
-AMD's ARKs from https://kdsintf.amd.com/vcek/v1/{Milan,Genoa,Turin}/cert_chain, and AWS's from
-https://docs.aws.amazon.com/enclaves/latest/user/verify-root.html.
+An anchor is the SHA-256 of a root certificate in DER; `oracle/attestation/roots` has the makers', with their sources.
 """
 
 from __future__ import annotations
@@ -15,21 +13,8 @@ from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.fields import Bytes32
-from oracle.attestation.anchors import INTEL_ROOT_DIGEST, PUBLIC_CHAINS
+from oracle.attestation.anchors import MAKERS, PUBLIC_CHAINS
 
-MAKERS: Final = {
-    "intel": (INTEL_ROOT_DIGEST,),
-    "amd": tuple(
-        bytes.fromhex(digest)
-        for digest in (
-            "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",
-            "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1",
-            "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
-        )
-    ),
-    "aws": (bytes.fromhex("641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"),),
-}
-"""AMD has one root per processor generation: Milan, Genoa, Turin."""
 LABELS: Final = {"intel": "Intel (SGX, TDX)", "amd": "AMD (SEV-SNP)", "aws": "AWS (Nitro Enclaves)"}
 
 

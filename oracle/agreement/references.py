@@ -19,8 +19,9 @@ from enclave_app.protocol.fields import Address
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
 from oracle.addresses import read_address, written
-from oracle.agreement.anchors import MAKERS, AttestedPath
+from oracle.agreement.anchors import AttestedPath
 from oracle.agreement.document import Uri
+from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.dataset.seal import load_manifest
 from oracle.files import read_file
@@ -107,7 +108,7 @@ class References:
             self._paths.update(dict.fromkeys(paths))
             return (*roots, *(path.anchor for path in paths))
         if text in MAKERS:
-            return MAKERS[text]
+            return tuple(MAKERS[text])
         if _DIGEST.fullmatch(text):
             return (parse_digest(text),)
         return (self._try(at, lambda: _anchor_digest(self._read(text))),)

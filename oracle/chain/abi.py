@@ -40,7 +40,7 @@ class Contract:
 
     def __init__(self, name: str, artifact: dict[str, Any]) -> None:
         self.name = name
-        self.bytecode = bytes.fromhex(artifact.get("bytecode", "").removeprefix("0x"))
+        self.bytecode = bytes.fromhex((artifact.get("bytecode") or "").removeprefix("0x"))
         abi = artifact["abi"]
         self._functions = {e["name"]: e for e in abi if e["type"] == "function"}
         self._events = {e["name"]: e for e in abi if e["type"] == "event"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from enclave_app.protocol.abi import AbiType, decode_strict
-from oracle.attestation import AttestationError, parse_evidence
+from oracle.attestation import AttestationError, parse_dcap
 from oracle.attestation.onchain.evidence import Versions, versions
 from oracle.attestation.onchain.structs import PCK, QE_IDENTITY, TCB_INFO, TCB_LEVEL, TDX_MODULE, Pck
 from oracle.attestation.quote import MAX_QUOTE_BYTES
@@ -119,6 +119,6 @@ def _versions(tee: int, quote: bytes, pck: Pck) -> Versions:
     if size > MAX_QUOTE_BYTES:
         raise Refused("registration.quote", "an RPC endpoint shows a quote that is none")
     try:
-        return versions(parse_evidence(tee, quote + bytes(size)), pck)
+        return versions(parse_dcap(tee, quote + bytes(size)), pck)
     except AttestationError as error:
         raise Refused("registration.quote", "an RPC endpoint shows a quote that is none", found=str(error)) from None

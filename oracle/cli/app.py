@@ -21,6 +21,7 @@ from oracle.cli import (
     doctor,
     enclave,
     enclave_chain,
+    evidence,
     function,
     keybroker,
     keys,
@@ -42,6 +43,7 @@ ORDER = (
     "receipt",
     "withdraw",
     "enclave",
+    "evidence",
     "collateral",
     "keybroker",
     "worker",
@@ -87,7 +89,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _MORE = (agreement_chain, enclave_chain, task_facts)  # add their commands to a group of another module
-for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, collateral, keybroker, worker):
+for group in (
+    devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker
+):  # fmt: skip
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

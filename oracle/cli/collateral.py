@@ -329,11 +329,11 @@ def _service(url: str, root_crl: str | None, tls_ca: Path | None) -> PcsConfig:
 
 
 def _quote(path: Path | None, tee: str) -> ParsedQuote | None:
-    from oracle.attestation import Tee, parse_evidence
+    from oracle.attestation import Tee, parse_dcap
     from oracle.attestation.quote import MAX_QUOTE_BYTES
     from oracle.files import read_file
 
-    return None if path is None else parse_evidence(Tee[tee.upper()], read_file(path, MAX_QUOTE_BYTES))
+    return None if path is None else parse_dcap(Tee[tee.upper()], read_file(path, MAX_QUOTE_BYTES))
 
 
 def _platform(

@@ -19,7 +19,7 @@ from oracle.cli.screen import Screen, fields, when
 
 if TYPE_CHECKING:
     from oracle.chain.enclaves import RegisteredEnclave
-    from oracle.worker.config import WorkerConfig
+    from oracle.worker.config import HostConfig
     from oracle.worker.register import Enrolled
 
 app = typer.Typer(name="enclave", help="Enclaves: measure, register, list, watch, challenge.", no_args_is_help=True)
@@ -27,8 +27,11 @@ app = typer.Typer(name="enclave", help="Enclaves: measure, register, list, watch
 PATIENCE = 60.0
 """Seconds for collateral that has to be fetched first."""
 
-WorkerConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
+HostConfigFile = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="The worker's configuration, or a host's: what names the enclave."
+    ),
 ]
 
 
@@ -44,12 +47,50 @@ def measure(
 
 
 @app.command("register")
-def register(config: WorkerConfigFile, as_json: Json = False) -> None:
+def register(config: HostConfigFile, as_json: Json = False) -> None:
     """Register a running enclave on chain, or renew its registration, as its worker would."""
-    from enclave_app.protocol.structs import TcbStatus
-    from oracle.worker.config import WorkerConfig
+    from oracle.worker.config import read_host
 
-    settings = WorkerConfig.read(config)
+    _show(read_host(config), as_json)
+
+
+@app.command("vouch")
+def vouch(
+    config: HostConfigFile,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="WHERE", help="The verifier enclave's socket or URL. [default: `vouchedBy`]"),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", metavar="FILE", help="A development root, with --by. [default: the makers']"),
+    ] = None,
+    crl: Annotated[
+        Path | None, typer.Option("--crl", metavar="FILE", help="What AMD revoked (DER), with --by.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Register a running SEV-SNP or Nitro enclave on the word of a verifier enclave, or renew its registration."""
+    from oracle.worker.config import AttestationConfig, read_host
+    from oracle.yamlfile import validate_yaml
+
+    settings = read_host(config)
+    if by is not None:
+        vouched = validate_yaml(
+            AttestationConfig,
+            {"vouchedBy": by, **{name: str(each) for name, each in (("root", root), ("crl", crl)) if each}},
+        )
+        settings = settings.model_copy(update={"attestation": vouched})
+    elif settings.attestation is None or settings.attestation.vouched_by is None:
+        raise Refused("vouch.by", "neither --by nor `attestation.vouchedBy` says which verifier enclave to ask")
+    elif root is not None or crl is not None:
+        raise Refused("vouch.by", "--root and --crl go with --by", hint="Set them under `attestation`")
+    _show(settings, as_json)
+
+
+def _show(settings: HostConfig, as_json: bool) -> None:
+    from enclave_app.protocol.structs import TcbStatus
+
     screen = Screen(as_json)
     with screen.busy("waiting for the enclave and the chain"):
         enrolled = run(_register(settings))
@@ -67,6 +108,8 @@ def register(config: WorkerConfigFile, as_json: Json = False) -> None:
         "simulated": enrolled.identity.simulated,
         "valid_until": standing.valid_until,
     }
+    if any(identity.verifier):
+        value["verifier"] = identity.verifier
     screen.answer(value, fields({**value, "valid_until": when(standing.valid_until)}))
 
 
@@ -112,7 +155,7 @@ async def _measure(config: Path) -> bytes:
     return parse_digest(out.decode("ascii", "replace").strip())
 
 
-async def _register(settings: WorkerConfig) -> Enrolled:
+async def _register(settings: HostConfig) -> Enrolled:
     from oracle.chain.deploy import Deployment
     from oracle.chain.sender import Sender
     from oracle.chain.source import SingleSource
@@ -122,21 +165,27 @@ async def _register(settings: WorkerConfig) -> Enrolled:
     from oracle.worker.register import register_enclave
     from oracle.worker.registrars import make_registrar
     from oracle.worker.rpc import FailoverRpc
+    from oracle.worker.vouching import open_vouching
 
     deployment = Deployment.read(settings.deployment)
     operator = None if settings.operator is None else signing_key(settings.operator)
     rpc = FailoverRpc(settings.rpc)
     try:
-        async with Enclave(settings.enclave.socket) as enclave:
+        async with (
+            Enclave(settings.enclave.socket) as enclave,
+            open_vouching(settings.attestation, deployment.chain_id) as vouching,
+        ):
             sender, source = Sender(rpc, account(settings.wallet)), SingleSource(rpc)
             appraisal = open_appraisal(settings.attestation, deployment.chain_id)
-            registrar = make_registrar(appraisal, deployment, sender, source)
-            if appraisal is None or registrar is None:
+            registrar = make_registrar(appraisal, deployment, sender, source, vouching)
+            if registrar is None:
                 raise Refused(
                     "register.attestation",
-                    "the configuration has no collateral to show the contract what the evidence rests on",
+                    "the configuration has nothing to show the contract what the evidence rests on",
                     hint="Set `attestation`",
                 )
+            if appraisal is None:
+                return await register_enclave(enclave, sender, source, deployment, registrar, operator)
             async with fetching(appraisal, PATIENCE) as fetched:
                 return await fetched(lambda: register_enclave(enclave, sender, source, deployment, registrar, operator))
     finally:

@@ -74,15 +74,18 @@ class ServedChain(YamlModel):
 
 
 class Anchors(YamlModel):
-    """Roots under which this broker appraises evidence itself (R4). `development` are DER files of one devnet's roots."""
+    """Roots under which this broker appraises evidence itself (R4): each maker's pinned ones. `development` are DER files of
+    one devnet's roots."""
 
     intel: bool = True
+    amd: bool = False
+    aws: bool = False
     development: tuple[Path, ...] = ()
     dangerous_development_roots: bool = False
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not self.intel and not self.development:
+        if not (self.intel or self.amd or self.aws or self.development):
             raise ValueError("no trust anchor is set (R21)")
         if self.development and not self.dangerous_development_roots:
             raise ValueError(

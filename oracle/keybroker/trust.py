@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from enclave_app.protocol.digests import sha256
 from oracle.attestation import (
-    INTEL_ROOT_DIGEST,
     AttestationError,
     Collateral,
     DevelopmentRoot,
     ParsedQuote,
+    SnpEndorsements,
     Verified,
+    carried,
     evidence_refusal,
-    intel_root,
+    maker_roots,
     parse_evidence,
     verify,
 )
@@ -33,8 +34,8 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
     """DER of each configured root by its digest. A development root beside a public chain is refused (R4)."""
     roots: dict[bytes, bytes] = {}
     try:
-        if anchors.intel:
-            roots[INTEL_ROOT_DIGEST] = intel_root()
+        for maker, taken in (("intel", anchors.intel), ("amd", anchors.amd), ("aws", anchors.aws)):
+            roots |= maker_roots(maker) if taken else {}
         for path in anchors.development:
             root = DevelopmentRoot(read_file(path, MAX_ROOT))
             for chain_id in chain_ids:
@@ -48,7 +49,7 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
 
 
 class Trust:
-    """Verifies quotes under the broker's roots. `clock` gives unix seconds."""
+    """Verifies evidence under the broker's roots. `clock` gives unix seconds."""
 
     def __init__(self, roots: Mapping[bytes, bytes], collateral: CollateralSource, clock: Callable[[], float]) -> None:
         self._roots, self._collateral, self._clock = dict(roots), collateral, clock
@@ -58,17 +59,23 @@ class Trust:
     def roots(self) -> tuple[bytes, ...]:
         return tuple(self._roots)
 
-    def verify(self, tee: int, quote: bytes) -> Verified:
-        """What holds about a quote, or a Refused or Retryable whose code is `evidence.` and the attestation code."""
+    def verify(self, tee: int, quote: bytes, endorsements: Sequence[bytes] = ()) -> Verified:
+        """What holds about evidence, or a Refused or Retryable whose code is `evidence.` and the attestation code."""
         now = int(self._clock())
         try:
             parsed = parse_evidence(tee, quote)
-            collateral = self._collateral.for_quote(parsed)
-            place = tee, sha256(quote), collateral.digest
+            roots = self._roots
+            beside: Collateral | SnpEndorsements | None
+            if isinstance(parsed, ParsedQuote):
+                beside = self._collateral.for_quote(parsed)
+            else:
+                root, beside = carried(parsed, endorsements)
+                roots = {each: der for each, der in self._roots.items() if each == sha256(root)} or self._roots
+            place = tee, sha256(quote), b"" if beside is None else beside.digest
             kept = self._kept.get(place)
             if kept is not None and kept.verified_at <= now < min(kept.verified_at + KEEP_SECONDS, kept.valid_until):
                 return kept
-            verified = self._under_some_root(parsed, collateral, now)
+            verified = _under_some(roots, lambda root: verify(parsed, beside, root, now))
         except AttestationError as error:
             raise evidence_refusal(error) from None
         self._kept[place] = verified
@@ -76,11 +83,12 @@ class Trust:
             self._kept.popitem(last=False)
         return verified
 
-    def _under_some_root(self, parsed: ParsedQuote, collateral: Collateral, now: int) -> Verified:
-        refusal: AttestationError | None = None
-        for root in self._roots.values():
-            try:
-                return verify(parsed, collateral, root, now)
-            except AttestationError as error:
-                refusal = error
-        raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")
+
+def _under_some(roots: Mapping[bytes, bytes], verify_under: Callable[[bytes], Verified]) -> Verified:
+    refusal: AttestationError | None = None
+    for root in roots.values():
+        try:
+            return verify_under(root)
+        except AttestationError as error:
+            refusal = error
+    raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")

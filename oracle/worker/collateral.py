@@ -44,8 +44,8 @@ class Appraisal:
 
 
 def open_appraisal(config: AttestationConfig | None, chain_id: int) -> Appraisal | None:
-    """None where the configuration has no `attestation`. Raises Refused `attestation.*`, `file.*`."""
-    if config is None:
+    """None where the configuration has no collateral. Raises Refused `attestation.*`, `file.*`."""
+    if config is None or config.collateral is None:
         return None
     try:
         der, digest = intel_root(), INTEL_ROOT_DIGEST

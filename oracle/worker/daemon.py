@@ -36,6 +36,7 @@ from oracle.worker.registrars import make_registrar
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.settle import Settler
 from oracle.worker.states import OPEN, State
+from oracle.worker.vouching import open_vouching
 
 WATCH_SECONDS = 2.0
 LONGEST_SLEEP = 5.0
@@ -104,6 +105,7 @@ class Worker:
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
+        vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
@@ -122,7 +124,7 @@ class Worker:
             sender,
             source,
             deployment,
-            make_registrar(self._appraisal, deployment, sender, source),
+            make_registrar(self._appraisal, deployment, sender, source, vouching),
             None if config.operator is None else signing_key(config.operator),
             self._on_enclave_change,
             self._now,

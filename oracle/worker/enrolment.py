@@ -22,6 +22,7 @@ from oracle.logs import Log
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.plan import MIN_MAX_AGE
 from oracle.worker.register import Enrolled, IdentityChanged, Registrar, make_evidence, prepare, register
+from oracle.worker.vouching import find_voucher
 
 RENEW_BEFORE = 24 * 3600
 """A registration is renewed when it has less than this many seconds to live, or less than half of a shorter life."""
@@ -159,7 +160,7 @@ class Enrolment:
         if standing is not None and young and not self._overdue:
             # Brokers want younger evidence than this one, or it is from before this start; that costs no transaction.
             record = IdentityRecord(prepared.identity, standing)
-            enrolled = Enrolled(prepared.claimed, registrar.anchor, prepared.evidence, record)
+            enrolled = Enrolled(prepared.claimed, prepared.anchor, prepared.evidence, record)
         else:
             enrolled = await register(prepared, self._sender, self._source, self._deployment, registrar)
             self._log.info(
@@ -188,8 +189,9 @@ class Enrolment:
             )
         enclave = young[-1]
         evidence, _ = await make_evidence(self.enclave, identity, self._deployment, head, self._operator)
+        voucher = await find_voucher(self._source, self._deployment, head, enclave, evidence)
         self._made_at = head.timestamp
-        return Enrolled(identity, enclave.anchor, evidence, enclave.record)
+        return Enrolled(identity, enclave.anchor, evidence.model_copy(update={"voucher": voucher}), enclave.record)
 
     def _is_young(self, enrolled: Enrolled, max_age: int) -> bool:
         now = self._chain_time()

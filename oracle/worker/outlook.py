@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from enclave_app.protocol.digests import sha256
-from oracle.attestation import AttestationError, ParsedQuote, TcbStatus, parse_evidence
+from oracle.attestation import AttestationError, ParsedQuote, TcbStatus, parse_dcap
 from oracle.attestation.onchain.structs import TcbInfo
 from oracle.attestation.types import intel_name
 from oracle.chain.reader import Standing as Registered
@@ -99,7 +99,7 @@ class Outlook:
 
     async def _look_ahead(self, enrolled: Enrolled, appraisal: Appraisal) -> None:
         try:
-            parsed = parse_evidence(enrolled.evidence.tee, enrolled.evidence.quote)
+            parsed = parse_dcap(enrolled.evidence.tee, enrolled.evidence.quote)
         except AttestationError as error:
             raise Retryable(f"evidence.{error.code}", str(error)) from None
         now, registered = self._now(), enrolled.record.standing

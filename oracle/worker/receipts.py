@@ -7,7 +7,7 @@ have been replaced by the time the task is settled.
 from __future__ import annotations
 
 from enclave_app.protocol.release import TaskRecord
-from oracle.attestation import AttestationError, parse_evidence
+from oracle.attestation import AttestationError, ParsedQuote, parse_evidence
 from oracle.errors import Refused, Retryable
 from oracle.logs import Log
 from oracle.receipt import Papers, make_receipt
@@ -17,25 +17,28 @@ from oracle.worker.plan import Plan
 
 
 class PaperFile:
-    """Without `attestation` in the configuration there is nothing to show evidence with, and so there are no receipts."""
+    """Without `attestation` in the configuration there is nothing to show Intel's evidence with, and so there are no receipts."""
 
-    def __init__(self, blobs: BlobCache, appraisal: Appraisal | None) -> None:
-        self._blobs, self._appraisal = blobs, appraisal
-        if appraisal is None:
+    def __init__(self, blobs: BlobCache, appraisal: Appraisal | None, vouched: bool = False) -> None:
+        self._blobs, self._appraisal, self._vouched = blobs, appraisal, vouched
+        if appraisal is None and not vouched:
             Log("worker.receipts").warning("no receipts will be written: the configuration has no `attestation`")
 
     async def gather(self, plan: Plan) -> Papers | None:
         """Raises Retryable where storage or the configured files fail: a release that was spent brings a receipt, too."""
-        if self._appraisal is None:
+        if self._appraisal is None and not self._vouched:
             return None
         agreement, evidence = plan.agreement, plan.enrolled.evidence
         try:
+            parsed, collateral, root = parse_evidence(evidence.tee, evidence.quote), None, None
+            if self._appraisal is not None and isinstance(parsed, ParsedQuote):
+                collateral, root = self._appraisal.collateral.for_quote(parsed), self._appraisal.root
             return Papers(
                 function=await self._function(agreement.fn.id),
                 param_domain=await self._blobs.get(agreement.param_domain),
                 manifests=tuple([await self._blobs.get(version) for version in plan.request.versions]),
-                collateral=self._appraisal.collateral.for_quote(parse_evidence(evidence.tee, evidence.quote)),
-                root=self._appraisal.root,
+                collateral=collateral,
+                root=root,
             )
         except AttestationError as error:
             raise Retryable(f"attestation.{error.code}", str(error)) from None

@@ -10,7 +10,7 @@ from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.structs import RegisteredIdentity
 from enclave_app.protocol.wire import Identity
 from oracle.agreement.enclave import identity_of
-from oracle.attestation import AttestationError, Collateral, ParsedQuote, evidence_refusal, parse_evidence
+from oracle.attestation import AttestationError, Collateral, ParsedQuote, evidence_refusal, parse_dcap
 from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.chain.collateral import NAMES, is_newest, post_missing, store_of
@@ -23,6 +23,7 @@ from oracle.errors import Permanent, Retryable
 from oracle.logs import Log
 from oracle.worker.collateral import Appraisal
 from oracle.worker.register import Registrar, check_evidence
+from oracle.worker.vouching import AttestedRegistrar, Vouching
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,21 @@ class DcapRegistrar:
     verifier: str
     appraisal: Appraisal
 
-    @property
-    def voucher(self) -> Voucher | None:
+    async def voucher(self) -> Voucher | None:
         return None
 
     @property
     def anchor(self) -> bytes:
         return sha256(self.appraisal.root)
 
-    def identify(self, evidence: Evidence, claimed: Identity, now: int) -> RegisteredIdentity:
+    def endorse(self, given: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        return given
+
+    def identify(self, evidence: Evidence, claimed: Identity, now: int) -> tuple[bytes, RegisteredIdentity]:
         # What an identity says lies in the quote and its certificate, whatever the evaluation.
         collateral = self.appraisal.collateral.for_quote(_parsed(evidence))
         verified = check_evidence(evidence, claimed, collateral, self.appraisal.root, now)
-        return identity_of(evidence, PublicKey(evidence.sealing_key).digest, verified)
+        return self.anchor, identity_of(evidence, PublicKey(evidence.sealing_key).digest, verified)
 
     async def proof(self, evidence: Evidence, registered: Standing | None, now: int) -> bytes:
         parsed = _parsed(evidence)
@@ -97,9 +100,15 @@ class DcapRegistrar:
 
 
 def make_registrar(
-    appraisal: Appraisal | None, deployment: Deployment, sender: Sender, source: SingleSource
+    appraisal: Appraisal | None,
+    deployment: Deployment,
+    sender: Sender,
+    source: SingleSource,
+    vouching: Vouching | None = None,
 ) -> Registrar | None:
     """None where others register the enclave. Raises Permanent `config.deployment`."""
+    if vouching is not None:
+        return AttestedRegistrar.of(vouching, deployment, source)
     if appraisal is None:
         return None
     verifier = deployment.verifiers.get("dcap")
@@ -110,6 +119,6 @@ def make_registrar(
 
 def _parsed(evidence: Evidence) -> ParsedQuote:
     try:
-        return parse_evidence(evidence.tee, evidence.quote)
+        return parse_dcap(evidence.tee, evidence.quote)
     except AttestationError as error:
         raise evidence_refusal(error) from None

@@ -22,7 +22,7 @@ from enclave_app.attesters.software import SoftwareAttester
 from enclave_app.protocol.evidence import Voucher, registered_under, report_data
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Host, RegisteredIdentity, VerifierStatement
-from oracle.attestation import Collateral, parse_evidence
+from oracle.attestation import Collateral, parse_dcap
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.onchain.evidence import dcap_evidence
 from oracle.attestation.onchain.structs import certificate_digest
@@ -142,21 +142,21 @@ async def quote_of_another(scene: Scene, boot: Enclave) -> bytes:
 async def quote_with_a_tail(scene: Scene, boot: Enclave) -> bytes:
     """The second half of the report data is for nobody's words."""
     evidence = await scene.evidence(boot)
-    bound = parse_evidence(1, evidence.quote).report_data[:32] + bytes([1]) * 32
-    return dcap_evidence(parse_evidence(1, await boot.attester.quote(bound)), scene.collateral())
+    bound = parse_dcap(1, evidence.quote).report_data[:32] + bytes([1]) * 32
+    return dcap_evidence(parse_dcap(1, await boot.attester.quote(bound)), scene.collateral())
 
 
 async def debug_enclave(scene: Scene, boot: Enclave) -> bytes:
     program = replace(scene.world.program, flags=FLAG_INIT | FLAG_DEBUG | FLAG_MODE64BIT)
     debug = Enclave(SoftwareAttester(scene.world.platform, program), boot.signer, boot.sealing)
     evidence = await scene.evidence(debug)
-    return dcap_evidence(parse_evidence(1, evidence.quote), scene.collateral())
+    return dcap_evidence(parse_dcap(1, evidence.quote), scene.collateral())
 
 
 async def another_measurement(scene: Scene, boot: Enclave) -> bytes:
     quote = bytearray((await scene.evidence(boot)).quote)
     quote[48 + 64] ^= 1  # the first byte of MRENCLAVE
-    return dcap_evidence(parse_evidence(1, bytes(quote)), scene.collateral())
+    return dcap_evidence(parse_dcap(1, bytes(quote)), scene.collateral())
 
 
 async def own_root(scene: Scene, boot: Enclave) -> bytes:
@@ -165,7 +165,7 @@ async def own_root(scene: Scene, boot: Enclave) -> bytes:
     attester = SoftwareAttester(authority.issue_platform(), scene.world.program)
     evidence = await scene.evidence(Enclave(attester, boot.signer, boot.sealing))
     collateral = Collateral.from_json(json.dumps(authority.collateral()))
-    return dcap_evidence(parse_evidence(1, evidence.quote), collateral)
+    return dcap_evidence(parse_dcap(1, evidence.quote), collateral)
 
 
 async def better_level(scene: Scene, boot: Enclave) -> bytes:
@@ -173,7 +173,7 @@ async def better_level(scene: Scene, boot: Enclave) -> bytes:
     evidence = await scene.evidence(boot)
     outdated = scene.collateral(status="OutOfDate", evaluation=18)
     await scene.post(evidence.quote, outdated)
-    return dcap_evidence(parse_evidence(1, evidence.quote), scene.collateral(evaluation=18))
+    return dcap_evidence(parse_dcap(1, evidence.quote), scene.collateral(evaluation=18))
 
 
 async def revoked_level(scene: Scene, boot: Enclave) -> bytes:
@@ -190,7 +190,7 @@ async def revoked_platform(scene: Scene, boot: Enclave) -> bytes:
 
 async def not_there(scene: Scene, boot: Enclave) -> bytes:
     evidence = await scene.evidence(boot)
-    return dcap_evidence(parse_evidence(1, evidence.quote), scene.collateral(evaluation=18))
+    return dcap_evidence(parse_dcap(1, evidence.quote), scene.collateral(evaluation=18))
 
 
 STORE = "DcapCollateral_"

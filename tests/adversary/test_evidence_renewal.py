@@ -13,7 +13,7 @@ from enclave_app.attesters.platform import DEVELOPMENT_PCE_SVN
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.signing import SigningKey
-from oracle.attestation import parse_evidence
+from oracle.attestation import parse_dcap
 from oracle.attestation.onchain.evidence import dcap_challenge, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
@@ -201,7 +201,7 @@ async def challenge(scene: Scene, signed: Evidence, proof: bytes) -> None:
 
 async def news(scene: Scene, evidence: Evidence, **shown: Any) -> bytes:
     """Proof of how these versions stand under other collateral, which is posted."""
-    collateral, parsed = scene.collateral(**shown), parse_evidence(1, evidence.quote)
+    collateral, parsed = scene.collateral(**shown), parse_dcap(1, evidence.quote)
     await scene.post(evidence.quote, collateral)
     return dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), collateral)
 

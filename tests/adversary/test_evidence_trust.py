@@ -19,19 +19,18 @@ from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Agreement
 from oracle.agreement.enclave import check_policy
-from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_evidence
+from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_dcap
 from oracle.collateral import CollateralFiles
 from oracle.keybroker import KeyBroker, open_broker
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.trust import Trust
+from tests import recorded_kit
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Scene, collateral_with
 
 broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "evidence")
-
-RECORDED = Path(__file__).parent.parent / "data" / "attestation"
 
 
 def with_quote(body: ReleaseBody, quote: bytes) -> ReleaseBody:
@@ -226,19 +225,19 @@ async def test_a_debug_enclave(scene: Scene, broker: KeyBroker, tmp_path: Path, 
 )
 async def test_a_real_quote_of_somebody_else(scene: Scene, tmp_path: Path, refused: Refused, recorded: str) -> None:
     """Everything about it is agreed and holds; it only binds another key."""
-    (found,) = [c for c in json.loads((RECORDED / "cases.json").read_text()) if c["name"] == recorded]
+    found = recorded_kit.case(recorded)
     run, tee = found["verify"][0], {"sgx": 1, "tdx": 2}[found["tee"]]
-    quote, collateral = (RECORDED / found["quote"]).read_bytes(), RECORDED / "collateral" / f"{run['collateral']}.json"
+    quote, collateral = recorded_kit.evidence(found), recorded_kit.collateral_file(run["collateral"])
     trust = Trust({INTEL_ROOT_DIGEST: intel_root()}, CollateralFiles(collateral), lambda: run["now"])
     verified = trust.verify(tee, quote)
     agreement = kit.tee(
         scene.agreement(),
         measurements=(verified.measurement,),
         anchors=(INTEL_ROOT_DIGEST,),
-        status_mask=1 << verified.tcb_status,
+        status_mask=1 << (verified.tcb_status or 0),
         eval_floor=1,
     )
-    check_policy(verified, agreement.tee, parse_evidence(tee, quote).report_data)  # all but the key is as agreed
+    check_policy(verified, agreement.tee, parse_dcap(tee, quote).report_data)  # all but the key is as agreed
 
     body = await scene.body(agreement)
     config = scene.config(scene.broker_directory(tmp_path), anchors={"intel": True}, collateral=collateral)

@@ -194,7 +194,7 @@ async def booth(tmp_path: Path) -> Booth:
     """Its registrar knows an honest enclave."""
     booth = Booth(tmp_path)
     evidence = await booth.evidence()
-    assert booth.registrar().identify(evidence, booth.identity, NOW).measurement == booth.program.measurement
+    assert booth.registrar().identify(evidence, booth.identity, NOW)[1].measurement == booth.program.measurement
     return booth
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from enclave_app.attesters.platform import DEVELOPMENT_FMSPC, DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Collateral, parse_evidence, verify
+from oracle.attestation import Collateral, parse_dcap, verify
 from tests.cli_kit import answer, oracle, refusal
 from tests.pcs_kit import Service, serving
 
@@ -78,7 +78,7 @@ def test_what_is_fetched_for_a_quote_verifies_it(place: Place) -> None:
     out = place.home / "collateral.json"
     made = answer("collateral", "fetch", *place.evidence, *place.there, "--out", out)
     assert (made["platform"], made["ca"], made["evaluation"], made["file"]) == (NAME, "platform", 17, str(out))
-    parsed = parse_evidence(1, (place.home / "quote").read_bytes())
+    parsed = parse_dcap(1, (place.home / "quote").read_bytes())
     collateral = Collateral.from_json(out.read_bytes())
     verified = verify(parsed, collateral, place.service.authority.root_der, NOW)
     assert made["valid_until"] == collateral.window().end >= verified.valid_until

@@ -16,7 +16,7 @@ import pytest
 
 from enclave_app.attesters.platform import DEVELOPMENT_FMSPC, DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Collateral, ParsedQuote, Tee, parse_evidence, verify
+from oracle.attestation import Collateral, ParsedQuote, Tee, parse_dcap, verify
 from oracle.collateral import Cache, FetchedCollateral, Pcs, PcsConfig, Platform, check_collateral, check_evaluations
 from oracle.collateral.source import keep
 from oracle.errors import OracleError, Permanent, Refused, Retryable
@@ -45,7 +45,7 @@ def config(of: Service, tmp_path: Path, **said: Any) -> PcsConfig:
 
 async def quote(authority: DevelopmentAuthority | None = None) -> ParsedQuote:
     machine = MACHINE if authority is None else authority.issue_platform()
-    return parse_evidence(1, await SoftwareAttester(machine, SoftwareEnclave(bytes(32), b"{}")).quote(bytes(64)))
+    return parse_dcap(1, await SoftwareAttester(machine, SoftwareEnclave(bytes(32), b"{}")).quote(bytes(64)))
 
 
 @asynccontextmanager

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oracle.attestation import Collateral, intel_root, parse_evidence
+from oracle.attestation import intel_root, parse_dcap
 from oracle.attestation.errors import VerificationError
 from oracle.attestation.onchain.evidence import dcap_challenge, dcap_evidence, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 from oracle.attestation.types import TcbStatus, Tee, intel_name
 from oracle.chain.abi import load
 from oracle.chain.rpc import Rpc
-from tests.dcap_chain_kit import Boot, Call, Contracts, Material, show, show_level
+from tests.dcap_chain_kit import Boot, Call, Contracts, Material, Recorded, recorded, show, show_level
 from tests.dcap_fixtures import rpc, url
 from tests.dcap_kit import (
     DAY,
@@ -32,15 +31,7 @@ from tests.dcap_kit import (
 
 __all__ = ["rpc", "url"]
 
-DATA = Path(__file__).parent.parent / "data" / "attestation"
-CASES: list[dict[str, Any]] = json.loads((DATA / "cases.json").read_text())
-RUNS = [
-    (case, run)
-    for case in CASES
-    if case["tee"] in ("sgx", "tdx")
-    for run in case["verify"]
-    if run.get("collateral") is not None
-]
+RECORDED = recorded()
 REFUSED = {
     "automata-sgx-v3-debug": "DcapVerifier_Debug",
     "automata-tdx-v5-servicetd": "DcapVerifier_ServiceTd",
@@ -63,18 +54,10 @@ async def intel(rpc: Rpc) -> Contracts:
     return await Contracts.deploy(rpc, intel_root())
 
 
-def named(runs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    return [f"{case['name']}@{run['now']}" for case, run in runs]
-
-
-@pytest.mark.parametrize(("case", "run"), RUNS, ids=named(RUNS))
-async def test_a_recorded_quote_gets_its_verdict_and_status_at_its_time(
-    intel: Contracts, case: dict[str, Any], run: dict[str, Any]
-) -> None:
-    parsed = parse_evidence(Tee[case["tee"].upper()], (DATA / case["quote"]).read_bytes())
-    pieces = json.loads((DATA / "collateral" / f"{run['collateral']}.json").read_text())
-    collateral = Collateral.from_json(json.dumps(pieces))
-    posts = list(intel.posts(Material.read(parsed.raw, pieces, intel_root(), run["now"])).values())
+@pytest.mark.parametrize("case", RECORDED, ids=[case.name for case in RECORDED])
+async def test_a_recorded_quote_gets_its_verdict_and_status_at_its_time(intel: Contracts, case: Recorded) -> None:
+    parsed, collateral = parse_dcap(case.tee, case.quote), case.collateral
+    posts = list(intel.posts(case.material).values())
     try:
         evidence = dcap_evidence(parsed, collateral)
     except VerificationError:
@@ -82,24 +65,33 @@ async def test_a_recorded_quote_gets_its_verdict_and_status_at_its_time(
         last = len(json.loads(collateral.tcb_info)["tcbLevels"]) - 1
         evidence = show_level(parsed.tee, parsed.raw, collateral, last)
 
-    *posted, found = await intel.simulate([*posts, intel.verify(evidence)], run["now"])
+    *posted, found = await intel.simulate([*posts, intel.verify(evidence)], case.now)
 
     assert [each.refusal for each in posted] == [None] * len(posts)
-    if run["expected"] == "reject":
-        assert found.refusal == REFUSED[case["name"]]
+    if case.status is None:
+        assert found.refusal == REFUSED[case.name.split("@")[0]]
         return
     if any(parsed.report_data[32:]):
         # What it binds is not ours. This is looked at last, so all else was found to be good; its status comes from its versions.
         assert found.refusal == "DcapVerifier_ReportDataNotZero"
     else:
-        assert found.status == run["status"]
+        assert found.status == case.status
         assert found.claims["measurement"] == parsed.measurement
         assert found.claims["anchor"] == intel.anchor
     proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), collateral)
-    *_, judged = await intel.simulate([*posts, intel.judge(proof)], run["now"])
+    *_, judged = await intel.simulate([*posts, intel.judge(proof)], case.now)
     _, _, judgement = load("DcapVerifier").result("judge", judged.data)
-    assert intel_name(TcbStatus(judgement["tcbStatus"])) == run["status"]
+    assert intel_name(TcbStatus(judgement["tcbStatus"])) == case.status
     assert judgement["evaluation"] == min(collateral.tcb_evaluation, collateral.qe_evaluation)
+
+
+def test_every_kind_and_version_is_among_the_recorded_that_are_accepted_whole() -> None:
+    whole = {
+        (each.tee, each.quote[0])
+        for each in RECORDED
+        if each.status and not any(parse_dcap(each.tee, each.quote).report_data[32:])
+    }
+    assert whole == {(Tee.SGX, 3), (Tee.TDX, 4), (Tee.TDX, 5)}
 
 
 async def test_minted_collateral_is_refused_by_a_store_under_intels_root(intel: Contracts) -> None:
@@ -127,7 +119,7 @@ async def standing(contracts: Contracts, boot: Boot) -> dict[str, Any]:
 
 def identity(contracts: Contracts, boot: Boot) -> tuple[object, ...]:
     """IEnclaveRegistry.Identity, from the evidence alone."""
-    parsed = parse_evidence(boot.case.tee, boot.case.quote)
+    parsed = parse_dcap(boot.case.tee, boot.case.quote)
     of = versions(parsed, Pck.of(quote_chain(parsed)))
     pck = Pck.of(quote_chain(parsed))
     zero = bytes(32)
@@ -135,7 +127,7 @@ def identity(contracts: Contracts, boot: Boot) -> tuple[object, ...]:
 
 
 def challenge(contracts: Contracts, boot: Boot, newer: Case, proof: bytes | None = None) -> Call:
-    parsed = parse_evidence(boot.case.tee, boot.case.quote)
+    parsed = parse_dcap(boot.case.tee, boot.case.quote)
     if proof is None:
         proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), newer.collateral)
     return Call(
@@ -237,7 +229,7 @@ async def test_a_challenge_with_other_versions_is_refused(rpc: Rpc) -> None:
     newer = outdated(boot.case)
     await contracts.keep(documents(contracts, newer))
     weaker = Boot(replace(boot.case, pck=boot.case.authority.platform(pce_svn=12)), boot.signer, boot.sealing_key)
-    parsed = parse_evidence(weaker.case.tee, weaker.case.quote)
+    parsed = parse_dcap(weaker.case.tee, weaker.case.quote)
     proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), newer.collateral)
     call = challenge(contracts, boot, newer, proof)
     assert await contracts.refusal(call) == "EnclaveRegistry_WrongChallenge"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from enclave_app.protocol.structs import Confirmation
-from oracle.attestation import Collateral, TcbStatus, parse_evidence
+from oracle.attestation import Collateral, TcbStatus, parse_dcap
 from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_challenge, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
@@ -131,7 +131,7 @@ async def test_a_worker_with_nothing_but_an_address_registers_its_enclave(tmp_pa
         enrolled = await post.look()
         standing = enrolled.record.standing
         assert (standing.tcb_status, standing.evaluation) == (TcbStatus.UP_TO_DATE, 17)
-        parsed = parse_evidence(1, enrolled.evidence.quote)
+        parsed = parse_dcap(1, enrolled.evidence.quote)
         held = post.appraisal.collateral.for_quote(parsed)
         assert await is_newest(post.source, store_of(post.place.deployment), held)
         before = await sent(post)
@@ -201,7 +201,7 @@ async def test_newer_collateral_on_chain_makes_it_fetch(tmp_path: Path) -> None:
         enrolled = await post.look()
         post.service.publish(17, now=post.now() + 60)
         newer = Collateral.from_json(json.dumps(post.service.published[17]))
-        chain = quote_chain(parse_evidence(1, enrolled.evidence.quote))
+        chain = quote_chain(parse_dcap(1, enrolled.evidence.quote))
         wanted = posts(newer, chain)
         store = store_of(post.place.deployment)
         assert await post_missing(post.place.requester, post.source, store, wanted, enrolled.anchor)
@@ -219,7 +219,7 @@ async def test_newer_collateral_on_chain_makes_it_fetch(tmp_path: Path) -> None:
 async def test_a_challenge_by_others_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with posted(tmp_path) as post:
         enrolled = await post.look()
-        parsed = parse_evidence(1, enrolled.evidence.quote)
+        parsed = parse_dcap(1, enrolled.evidence.quote)
         post.service.publish(18, "OutOfDate")
         worse = Collateral.from_json(json.dumps(post.service.published[18]))
         chain = quote_chain(parsed)

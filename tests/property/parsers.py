@@ -15,19 +15,23 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import cbor2
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from eth_abi.abi import encode
 from multidict import CIMultiDict
 
-from enclave_app.attesters.base import PlatformError
+from enclave_app.attesters import certificates, dstack, gramine, nitro
+from enclave_app.attesters.base import EvidenceError, PlatformError
+from enclave_app.attesters.bound import sgx_quote, snp_report, tdx_quote
+from enclave_app.attesters.configfs_tsm import _generation
 from enclave_app.attesters.dcap_format import sign_raw
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform
 from enclave_app.config import EnclaveConfig, read_config
@@ -48,9 +52,20 @@ from oracle import addresses, arrow, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
-from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, Tee, parse_evidence, verify
+from oracle.attestation import (
+    AppraisalPolicy,
+    Collateral,
+    DevelopmentRoot,
+    NitroDocument,
+    Tee,
+    parse_dcap,
+    parse_evidence,
+    verify,
+)
 from oracle.attestation.collateral import pem_chain
-from oracle.attestation.onchain.evidence import dcap_evidence
+from oracle.attestation.dstack import bare_document
+from oracle.attestation.onchain.collateral import posts
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
@@ -73,6 +88,8 @@ from oracle.receipt import Expected, read_receipt, verify_receipt
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import error_of
 from oracle.yamlfile import parse_yaml
+from tests import nitro_kit, recorded_kit, snp_kit
+from tests.attester_kit import certificate_table, packed_table, recorded
 from tests.property.hostile import example
 from tests.receipt_kit import SEALING, Story, authority, make_story, platform
 from tests.unit.agreement.conftest import Case, make_case
@@ -297,13 +314,37 @@ def _child_answer() -> bytes:
     return len(head).to_bytes(4, "big") + head + b"abc"
 
 
-_COLLATERAL = story().papers.collateral
+_PAPERS = story().papers
+assert _PAPERS.collateral is not None
+_COLLATERAL = _PAPERS.collateral
 _QUOTE = story().record.evidence.quote
 
 
 def _verified(quote: bytes = _QUOTE, collateral: Collateral = _COLLATERAL, root: bytes | None = None) -> object:
     der = root if root is not None else authority().root_der
     return verify(parse_evidence(1, quote), collateral, der, story().time)
+
+
+_CHIP = snp_kit.Authority().chip()
+_LINKS = nitro_kit.links()
+_DOCUMENT, _ = nitro_kit.document(_LINKS)
+
+
+def _guest(report: bytes | None = None, ark: bytes | None = None, **parts: bytes) -> object:
+    """A guest's evidence with one part of it from outside."""
+    parsed = parse_evidence(3, _CHIP.report() if report is None else report)
+    root = _CHIP.authority.ark if ark is None else ark
+    return verify(parsed, replace(_CHIP.endorsements, ark=root, **parts), root, snp_kit.NOW)
+
+
+def _document(data: bytes) -> object:
+    parsed = parse_evidence(4, data)
+    assert isinstance(parsed, NitroDocument)
+    return verify(parsed, None, parsed.cabundle[0], nitro_kit.NOW)
+
+
+def _content(data: bytes) -> object:
+    return _document(nitro_kit.sign(data, _LINKS[-1].key))
 
 
 def _collateral(data: bytes) -> object:
@@ -329,6 +370,13 @@ def _evaluations(data: bytes) -> object:
     signature = sign_raw(authority()._tcb.key, text.encode("utf-8", "surrogatepass")).hex()
     listed = Evaluations(Tee.SGX, Signed(text, signature, _COLLATERAL.tcb_info_issuer_chain))
     return check_evaluations(listed, authority().root_der, story().time)
+
+
+def _shown(data: bytes) -> object:
+    """What the contracts are told of it: the posts, and evidence that names a level."""
+    found = Collateral.from_json(data)
+    parsed = parse_dcap(1, _QUOTE)
+    return posts(found, quote_chain(parsed)), dcap_evidence(parsed, found)
 
 
 def _checks_receipt(data: bytes) -> object:
@@ -373,7 +421,11 @@ _FUNCTION_YAML = {
     "name": "f", "kind": "sql", "entry": "q.sql", "tables": {"t": {"a": "int64"}},
     "params": [{"name": "n", "type": "integer", "min": 1, "max": 2}], "outputs": ["result"],
 }  # fmt: skip
-_POLICY_YAML = {"measurements": ["0x" + "11" * 32], "anchors": "skip", "statuses": ["UpToDate"], "evaluation_floor": 17}
+_POLICY_YAML = {
+    "measurements": ["0x" + "11" * 32], "registers": {"mrtd": ["0x" + "22" * 48]}, "anchors": "skip",
+    "statuses": ["UpToDate"], "evaluation_floor": 17,
+    "snp": {"vmpl": [0], "keys": ["VCEK"], "min_tcb": {"Milan": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}}},
+}  # fmt: skip
 
 
 @cache
@@ -454,6 +506,10 @@ def _any_public_key(path: Path) -> object:
 _CHAIN = "oracle.chain"
 _ABI = ("oracle.chain.abi:_decode", "oracle.chain.events:_typed", "enclave_app.protocol.eip712:Struct.from_abi")
 
+_SGX = recorded("sgx/automata-sgx-v3-a/quote.bin")
+_TDX = recorded("tdx/phala-tdx-v4/quote.bin")
+_SNP = recorded("snp/dstack-milan-v3/report.bin")
+
 PARSERS: list[Parser] = [
     # The protocol's own documents.
     Parser("canonical JSON", canonical.load, b'{"a":[1,"x"]}', covers=("enclave_app.protocol.canonical:load",)),
@@ -512,6 +568,19 @@ PARSERS: list[Parser] = [
     # Evidence.
     Parser("a quote", lambda d: _verified(quote=d), _QUOTE, "bytes",
            ("oracle.attestation.quote:_Reader.number", "oracle.attestation.qvl:verify_quote")),
+    Parser("an SEV-SNP report", lambda d: _guest(report=d), _CHIP.report(), "bytes",
+           ("enclave_app.appraise.snp_report:_number",)),
+    Parser("an endorsement key's certificate", lambda d: _guest(ek=d), _CHIP.ek, "bytes",
+           ("enclave_app.appraise.certificates:read_certificate",)),
+    Parser("AMD's signing key's certificate", lambda d: _guest(ask=d), _CHIP.authority.ask, "bytes"),
+    Parser("AMD's root", lambda d: _guest(ark=d), _CHIP.authority.ark, "bytes"),
+    Parser("a maker's revocation list", lambda d: _guest(crl=d), _CHIP.authority.crl(1), "bytes",
+           ("enclave_app.appraise.certificates:check_revocation",)),
+    Parser("a Nitro document", _document, _DOCUMENT, "bytes",
+           ("enclave_app.appraise.cbor:_Reader._head", "enclave_app.appraise.nitro:_check_signature")),
+    Parser("a Nitro document's content", _content, cbor2.loads(_DOCUMENT)[2], "bytes"),
+    Parser("a dstack attestation", lambda d: parse_evidence(4, bare_document(d)),
+           recorded_kit.evidence(recorded_kit.case("dstack-prod-2025")), "bytes", ("oracle.attestation.dstack:_compact",)),
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
            covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
                    "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
@@ -519,7 +588,7 @@ PARSERS: list[Parser] = [
                    "oracle.chain.collateral:_issued",
                    "oracle.receipt.document:ReceiptCollateral.of")),
     Parser("a registration's evidence", lambda d: read_evidence(1, d),
-           dcap_evidence(parse_evidence(1, _QUOTE), _COLLATERAL), "bytes",
+           dcap_evidence(parse_dcap(1, _QUOTE), _COLLATERAL), "bytes",
            ("oracle.chain.registrations:read_evidence", "oracle.chain.registrations:_versions",
             "oracle.attestation.onchain.evidence:versions")),
     Parser("fetched collateral",
@@ -534,6 +603,11 @@ PARSERS: list[Parser] = [
            quote(_COLLATERAL.tcb_info_issuer_chain).encode(), "bytes"),
     Parser("a service's revocation list", _der, bytes.fromhex(_COLLATERAL.pck_crl), "bytes",
            ("oracle.collateral.pcs:_der",)),
+    Parser("collateral for the contracts", _shown, _COLLATERAL.to_json().encode(),
+           covers=("oracle.attestation.onchain.collateral:_crl", "oracle.attestation.onchain.collateral:posts",
+                   "oracle.attestation.onchain.evidence:versions", "oracle.attestation.onchain.structs:_modules",
+                   "oracle.attestation.onchain.structs:_seconds",
+                   "oracle.attestation.onchain.structs:_hex")),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),
@@ -546,6 +620,24 @@ PARSERS: list[Parser] = [
            ("oracle.attestation.policy:AppraisalPolicy.from_yaml", "oracle.attestation.policy:_bytes_of.convert")),
     Parser("a quote's measurement", lambda d: quoted_measurement(2, d), _QUOTE + bytes(600), "bytes",
            ("enclave_app.identity:quoted_measurement",), errors=(ValueError,)),
+    Parser("an SGX quote from its platform", lambda d: sgx_quote(d, bytes(64)), _SGX, "bytes",
+           ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
+    Parser("a TDX quote from its platform", lambda d: tdx_quote(d, _TDX[568:632]), _TDX, "bytes",
+           ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
+    Parser("a report from its platform", lambda d: snp_report(d, _SNP[0x50:0x90]), _SNP, "bytes", errors=(EvidenceError,)),
+    Parser("a host's certificate table", lambda d: certificates.endorsements(d, _SNP),
+           packed_table(certificate_table(certificates.VCEK)), "bytes",
+           ("enclave_app.attesters.certificates:read_table", "enclave_app.attesters.certificates:endorsements"),
+           errors=(EvidenceError,)),
+    Parser("a Nitro Secure Module's answer", nitro.read_response,
+           b"\xa1\x6bAttestation\xa1\x68document\x58\x20" + bytes(32), "bytes",
+           ("enclave_app.attesters.nitro:read_response",), errors=(EvidenceError, PlatformError)),
+    Parser("a dstack guest agent's answer", dstack.read_answer, b'{"quote":"00ff","event_log":"[]"}',
+           covers=("enclave_app.attesters.dstack:read_answer",), errors=(EvidenceError,)),
+    Parser("a kind of attestation", in_file("attestation_type", lambda p: gramine.attestation_type(p.parent)), b"dcap",
+           "bytes", ("enclave_app.attesters.gramine:attestation_type",), errors=(EvidenceError,)),
+    Parser("a report's generation", in_file("generation", lambda p: _generation(p.parent)), b"1\n", "bytes",
+           ("enclave_app.attesters.configfs_tsm:_line",), errors=(EvidenceError,)),
     Parser("a platform", _platform, _platform_json(), covers=("enclave_app.attesters.platform:Platform.load",),
            errors=(PlatformError,)),
     # Receipts.

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from enclave_app.attesters.platform import DEVELOPMENT_FMSPC, DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Collateral, TcbStatus, intel_root, parse_evidence
+from oracle.attestation import Collateral, TcbStatus, intel_root, parse_dcap
 from oracle.collateral import INTEL_PCS, PcsConfig, check_collateral, pieces
 from oracle.collateral.config import under
 from oracle.collateral.outlook import ORDER, Standing, choose, rank, standing
@@ -192,7 +192,7 @@ def test_the_newest_evaluation_under_which_a_platform_stands_best_is_chosen(
 
 async def test_a_platform_stands_as_the_collateral_says_also_after_its_end() -> None:
     attester = SoftwareAttester(AUTHORITY.issue_platform(), SoftwareEnclave(bytes(32), b"{}"))
-    parsed = parse_evidence(1, await attester.quote(bytes(64)))
+    parsed = parse_dcap(1, await attester.quote(bytes(64)))
 
     def seen(collateral: Collateral, now: int) -> tuple[TcbStatus | None, bool, str | None]:
         found = standing(parsed, collateral, AUTHORITY.root_der, now)

@@ -22,6 +22,9 @@ library Crl {
         bytes32 s;
     }
 
+    /// @dev OBJECT IDENTIFIER 2.5.29.20
+    uint256 private constant CRL_NUMBER = 0x551d14;
+
     error Crl_WrongVersion();
     error Crl_CriticalExtension();
 
@@ -95,11 +98,18 @@ library Crl {
         }
     }
 
+    function _afterNumber(uint256 p, uint256 end) private pure returns (uint256 next) {
+        (, next) = Der.integer(p, end, 20);
+    }
+
     function _extensions(uint256 p, uint256 end) private pure {
         while (p < end) {
+            uint256 oid;
             bool critical;
-            (, critical,, p) = X509.extension(p, end);
+            uint256 start;
+            (oid, critical, start, p) = X509.extension(p, end);
             if (critical) revert Crl_CriticalExtension();
+            if (oid == CRL_NUMBER) Der.close(_afterNumber(start, p), p);
         }
     }
 }

@@ -22,24 +22,27 @@ library TcbLevels {
     uint256 private constant QE_STATUSES =
         MODULE_STATUSES | 1 << TcbStatus.CONFIGURATION_NEEDED | 1 << TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED;
 
-    /// @notice The status of `v` under `proof`, whose parts the caller has checked with the collateral store.
+    /// @notice `proof` is about a platform with these versions.
+    function checkPlatform(IDcapVerifier.Versions memory v, IDcapVerifier.Proof calldata proof) internal pure {
+        IDcapCollateral.TcbInfo calldata tcb = proof.tcb;
+        if (tcb.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(tcb.tee, v.tee);
+        uint8 tee = proof.qe.tee;
+        if (tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(tee, v.tee);
+        if (tcb.fmspc != v.fmspc) revert IDcapVerifier.DcapVerifier_WrongFmspc(tcb.fmspc, v.fmspc);
+        if (tcb.pceId != v.pceId) revert IDcapVerifier.DcapVerifier_WrongPceId(tcb.pceId, v.pceId);
+    }
+
+    /// @notice The status of `v` under `proof`: the caller has checked its parts with the store, and that it is about this platform.
     function statusOf(IDcapVerifier.Versions memory v, IDcapVerifier.Proof calldata proof)
         internal
         pure
         returns (uint8 status)
     {
-        IDcapCollateral.TcbInfo calldata tcb = proof.tcb;
-        IDcapCollateral.QeIdentity calldata identity = proof.qe;
-        if (tcb.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(tcb.tee, v.tee);
-        if (identity.tee != v.tee) revert IDcapVerifier.DcapVerifier_WrongTee(identity.tee, v.tee);
-        if (tcb.fmspc != v.fmspc) revert IDcapVerifier.DcapVerifier_WrongFmspc(tcb.fmspc, v.fmspc);
-        if (tcb.pceId != v.pceId) revert IDcapVerifier.DcapVerifier_WrongPceId(tcb.pceId, v.pceId);
-
         IDcapCollateral.TcbLevel[] calldata levels = proof.levels;
-        if (levels.length == 0 || _hash(levels, proof.rest) != tcb.levels) {
+        if (levels.length == 0 || _hash(levels, proof.rest) != proof.tcb.levels) {
             revert IDcapVerifier.DcapVerifier_WrongLevels();
         }
-        uint8 qe = _qeStatus(v.qeSvn, identity.levels);
+        uint8 qe = _qeStatus(v.qeSvn, proof.qe.levels);
         uint256 last = levels.length - 1;
         uint256 met = _firstMet(v, v.teeTcbSvn, levels);
         if (met > last) revert IDcapVerifier.DcapVerifier_LevelNotMet(last);
@@ -50,7 +53,7 @@ library TcbLevels {
             return converge(status, qe);
         }
 
-        if (_hash(proof.modules) != tcb.modules) {
+        if (_hash(proof.modules) != proof.tcb.modules) {
             revert IDcapVerifier.DcapVerifier_WrongModules();
         }
         bool relaunchable = v.teeTcbSvn2 != 0 && v.teeTcbSvn2 != v.teeTcbSvn;

@@ -54,6 +54,9 @@ library X509 {
     /// @dev SubjectPublicKeyInfo of an uncompressed P-256 key, up to x (RFC 5480).
     uint256 private constant P256_KEY = 0x3059301306072a8648ce3d020106082a8648ce3d03010703420004;
 
+    /// @dev The highest bit of each byte.
+    uint256 private constant HIGH = 0x8080808080808080808080808080808080808080808080808080808080808080;
+
     uint256 private constant BASIC_CONSTRAINTS = 0x551d13;
     uint256 private constant KEY_USAGE = 0x551d0f;
     /// @dev 1.2.840.113741.1.13.1
@@ -136,6 +139,7 @@ library X509 {
             q = Der.skip(p, end, Der.SEQUENCE);
             c.name = Der.hash(p, q);
             (c.nameStart, c.nameEnd) = Der.open(p, end, Der.SEQUENCE);
+            _checkName(c.nameStart, c.nameEnd);
             p = q;
             if (p + 91 > end || Der.load(p) >> 40 != P256_KEY) revert X509_WrongKey();
             c.x = bytes32(Der.load(p + 27));
@@ -180,7 +184,7 @@ library X509 {
     }
 
     /// @notice The extension at `p`.
-    /// @return oid its object identifier, the first 32 bytes of a longer one
+    /// @return oid its object identifier
     /// @return critical whether a reader must know it
     /// @return start where its value starts
     /// @return stop where it ends
@@ -194,8 +198,9 @@ library X509 {
             (p, stop) = Der.open(p, end, Der.SEQUENCE);
             (p, next) = Der.open(p, stop, Der.OID);
             uint256 length = next - p;
-            if (length == 0) revert X509_BadExtension();
-            oid = Der.load(p) >> (length < 32 ? 256 - 8 * length : 0);
+            if (length == 0 || length > 31) revert X509_BadExtension();
+            oid = Der.load(p) >> 256 - 8 * length;
+            _checkOid(oid, length);
             p = next;
             if (Der.peek(p, stop) == Der.BOOLEAN) {
                 // DER leaves out what is the default, FALSE.
@@ -205,6 +210,18 @@ library X509 {
             }
             (start, next) = Der.open(p, stop, Der.OCTET_STRING);
             Der.close(next, stop);
+        }
+    }
+
+    /// @dev Each number of it is in its shortest form and ends: only a byte with the highest bit has another behind it, and none
+    /// begins with 0x80. The first two numbers are in one byte.
+    function _checkOid(uint256 oid, uint256 length) private pure {
+        unchecked {
+            uint256 x = oid ^ HIGH;
+            uint256 is80 = ~((x & ~HIGH) + ~HIGH | x) & HIGH;
+            if ((oid | oid >> 8 * (length - 1)) & 0x80 != 0 || is80 & (~oid & HIGH) >> 8 != 0) {
+                revert X509_BadExtension();
+            }
         }
     }
 
@@ -235,6 +252,25 @@ library X509 {
             c.usage = word >> 240 & 0xff;
             // Unused bits are zero, and the last used one is not.
             if (unused > 7 || c.usage & (1 << unused + 1) - 1 != 1 << unused) revert X509_BadExtension();
+        }
+    }
+
+    /// @dev A name may say anything, but only in DER: text of one attribute 2.5.4.n in each part. The issuer's name needs no such
+    /// look, for it is some certificate's subject.
+    function _checkName(uint256 p, uint256 end) private pure {
+        unchecked {
+            while (p < end) {
+                uint256 next;
+                uint256 stop;
+                (p, next) = Der.open(p, end, Der.SET);
+                (p, stop) = Der.open(p, next, Der.SEQUENCE);
+                Der.close(stop, next);
+                // OBJECT IDENTIFIER 2.5.4.n, n being one byte
+                uint256 word = Der.load(p);
+                if (word >> 224 != 0x06035504 || word >> 216 & 0x80 != 0) revert X509_BadName();
+                Der.close(Der.skip(p + 5, next, word >> 208 & 0xff == 0x0c ? 0x0c : 0x13), next);
+                p = next;
+            }
         }
     }
 

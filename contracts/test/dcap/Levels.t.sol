@@ -475,6 +475,20 @@ contract LevelsTest is DcapKit {
         proof = challengeOf(c);
         vm.expectRevert(abi.encodeWithSelector(IDcapVerifier.DcapVerifier_WrongFmspc.selector, bytes6(0), c.pck.fmspc));
         verifier.judge(proof);
+        // What is revoked, too, is judged by its own platform's collateral: the evaluation comes from it.
+        store.revoke();
+        vm.expectRevert(abi.encodeWithSelector(IDcapVerifier.DcapVerifier_WrongFmspc.selector, bytes6(0), c.pck.fmspc));
+        verifier.judge(proof);
+    }
+
+    function test_aRevokedCertificateNeedsNoLevel() public {
+        Case memory c = sgxCase();
+        c.pck.pceSvn = PCE_SVN - 2;
+        bytes memory proof = challengeOf(c);
+        vm.expectRevert(abi.encodeWithSelector(IDcapVerifier.DcapVerifier_LevelNotMet.selector, 0));
+        verifier.judge(proof);
+        store.revoke();
+        assertEq(_judged(c), TcbStatus.REVOKED);
     }
 
     /// @dev Else a challenge could be made with versions that the quote did not have.

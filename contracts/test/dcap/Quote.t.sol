@@ -43,6 +43,22 @@ contract QuoteTest is DcapKit {
         verifier.verify(abi.encode(e));
     }
 
+    /// @dev Wherever its offsets point, evidence says what it said or nothing: each part is read once, or the same way each time.
+    function test_noWordOfTheEvidenceCanBeReadInTwoWays(uint256 index, uint256 value, uint256 near) public {
+        IDcapVerifier.Evidence memory e = evidenceOf(tdxCase(5));
+        store.grantOnly(keccak256(abi.encode(e.pck, e.current.tcb, e.current.qe)));
+        bytes memory evidence = abi.encode(e);
+        bytes32 claims = keccak256(abi.encode(verifier.verify(evidence)));
+        // An offset that points to zero, just before or behind it, or somewhere.
+        index = bound(index, 0, evidence.length / 32 - 1);
+        if (near % 4 < 2) value = type(uint256).max - 32 * bound(value, 0, evidence.length / 16) - 31 * (near % 2);
+        else if (near % 4 == 2) value = bound(value, 0, evidence.length + 64);
+        put(evidence, 32 * index, abi.encode(value));
+        try verifier.verify(evidence) returns (IEvidenceVerifier.Claims memory other) {
+            assertEq(keccak256(abi.encode(other)), claims);
+        } catch {}
+    }
+
     /// @dev s and n - s sign the same: nothing is keyed by a signature, so the claims are the same, too.
     function test_aMalleatedSignatureGivesTheSameClaims() public view {
         uint256 n = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551;

@@ -10,6 +10,7 @@ contract GrantedCollateral {
     uint40 public constant END = 2_000_000_000;
     bool private _revoked;
     bool private _refusing;
+    bytes32 private _only;
 
     error Refused();
 
@@ -21,6 +22,11 @@ contract GrantedCollateral {
         _refusing = true;
     }
 
+    /// @notice From now on only what has this keccak256(abi.encode(pck, tcb, qe)) counts as posted.
+    function grantOnly(bytes32 digest) external {
+        _only = digest;
+    }
+
     function isRevoked(bytes32, uint160) external view returns (bool) {
         return _revoked;
     }
@@ -30,7 +36,7 @@ contract GrantedCollateral {
         view
         returns (uint40)
     {
-        if (_refusing) revert Refused();
+        if (_refusing || _only != 0 && keccak256(msg.data[4:]) != _only) revert Refused();
         return END;
     }
 

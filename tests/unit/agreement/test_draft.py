@@ -14,10 +14,10 @@ from enclave_app.protocol.bundle import InputColumn, pack
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, TcbStatus
-from oracle.agreement.anchors import MAKERS
 from oracle.agreement.document import parse_document
 from oracle.agreement.draft import Deployment, build_draft, draft_agreement
 from oracle.attestation import INTEL_ROOT_DIGEST
+from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.keys import create_wallet, read_public_key, read_wallet
 
