@@ -6,22 +6,17 @@ Everything is valid; a test changes one thing of it and sees which rule stops th
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from oracle.chain.collateral import post_missing
 
 from enclave_app.attesters.collateral import CollateralSpec
 from enclave_app.attesters.platform import (
@@ -55,13 +50,16 @@ from enclave_app.protocol.structs import (
     Limits,
     Output,
     Price,
+    RegisteredIdentity,
     ReleaseRequest,
     TaskRequest,
-    VerifierStatement,
 )
-from oracle.attestation import Collateral, Verified, parse_evidence, verify
+from oracle.agreement.enclave import identity_of
+from oracle.attestation import Collateral, Verified, parse_dcap, verify
+from oracle.attestation.onchain.collateral import posts
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.chain.abi import load
-from oracle.chain.deploy import Deployment, deploy_development
+from oracle.chain.deploy import Deployment, deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender
 from oracle.chain.source import Block, SingleSource
@@ -72,37 +70,6 @@ from oracle.keybroker.keys import LOG_FILE
 PASSWORD = "correct horse"
 FEE = 10**15
 COST = 1 << 10
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def anvil(*options: str) -> Iterator[str]:
-    """anvil on a free port, with more of its options; its URL."""
-    program = shutil.which("anvil", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    assert program is not None, "anvil is missing; run scripts/setup"
-    port = free_port()
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--host", "127.0.0.1", "--silent", *options], stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "anvil ended"
-                assert time.monotonic() < deadline, "anvil does not answer"
-                time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @dataclass(frozen=True)
@@ -140,7 +107,7 @@ class Enclave:
 
 @dataclass
 class World:
-    """What is made once: chain, contracts, accounts, brokers, datasets, one registered enclave."""
+    """What is made once: chain, contracts, accounts, brokers, datasets, one registered enclave, whose `identity` is on chain."""
 
     url: str
     directory: Path
@@ -154,8 +121,13 @@ class World:
     author: LocalAccount
     requester: LocalAccount
     operator: LocalAccount
-    appraiser: LocalAccount
     sealed: tuple[Sealed, ...]
+    identity: RegisteredIdentity = field(init=False)
+
+    def changed(self, **changes: Any) -> World:
+        world = replace(self, **changes)
+        world.identity = self.identity
+        return world
 
     @property
     def chain(self) -> Chain:
@@ -167,13 +139,13 @@ class World:
 
 
 async def make_world(url: str, directory: Path) -> World:
-    accounts = [Account.create() for _ in range(7)]
-    deployer, first, second, author, requester, operator, appraiser = accounts
+    accounts = [Account.create() for _ in range(6)]
+    deployer, first, second, author, requester, operator = accounts
     rpc = Rpc(url)
     for account in accounts:
         await rpc.call("anvil_setBalance", account.address, hex(10**21))
-    deployment = await deploy_development(Sender(rpc, deployer, poll=0.005), appraiser.address)
     authority = DevelopmentAuthority(int(time.time()))
+    deployment = await deploy(Sender(rpc, deployer, poll=0.005), authority.root_der)
     (directory / "root.der").write_bytes(authority.root_der)
     (directory / "collateral.json").write_text(json.dumps(authority.collateral()))
     (directory / "password").write_text(PASSWORD + "\n")
@@ -189,10 +161,12 @@ async def make_world(url: str, directory: Path) -> World:
     enclave = Enclave(SoftwareAttester(platform, program))
     world = World(
         url, directory, deployment, authority, platform, program, enclave, cards,
-        (first, second), author, requester, operator, appraiser, sealed,
+        (first, second), author, requester, operator, sealed,
     )  # fmt: skip
     scene = Scene(world, rpc)
-    await scene.register(await scene.evidence())
+    evidence = await scene.evidence()
+    await scene.register(evidence)
+    world.identity = scene.identity(evidence)
     await rpc.close()
     return world
 
@@ -263,32 +237,42 @@ class Scene:
 
     def verified(self, evidence: Evidence) -> Verified:
         collateral = Collateral.from_json(json.dumps(self.world.authority.collateral()))
-        parsed = parse_evidence(evidence.tee, evidence.quote)
+        parsed = parse_dcap(evidence.tee, evidence.quote)
         return verify(parsed, collateral, self.world.authority.root_der, int(time.time()))
 
-    async def statement(self, evidence: Evidence, **said: Any) -> VerifierStatement:
-        """What an appraiser says about evidence; `said` is what it says otherwise."""
-        seen, now = self.verified(evidence), (await self.head()).timestamp
-        return VerifierStatement(
-            **{
-                "tee": int(seen.tee),
-                "measurement": seen.measurement,
-                "report_data": seen.report_data[:32],
-                "root": seen.root,
-                "tcb_status": int(seen.tcb_status),
-                "evaluation": seen.evaluation,
-                "platform": seen.platform,
-                "svn_digest": seen.svn_digest,
-                "collateral": seen.collateral,
-                "appraised_at": now,
-                "valid_until": now + 86_400,
-                **said,
-            }
-        )
+    def collateral(
+        self, *, now: int | None = None, days: int | None = None, revoked: Sequence[Platform] = (), **spec: Any
+    ) -> Collateral:
+        """The world's collateral, or what else its authority would say of its platforms. A store keeps one document for each
+        evaluation number, and takes later ones only."""
+        said = replace(CollateralSpec(DEVELOPMENT_CPU_SVN, DEVELOPMENT_PCE_SVN), **spec)
+        minted = self.world.authority.collateral(said, now=now, days=days, revoked=revoked)
+        return Collateral.from_json(json.dumps(minted))
 
-    async def registration(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> Registration:
-        """What the development appraiser lets register, who may be made to say something else than the evidence."""
-        enclave, statement = enclave or self.world.enclave, await self.statement(evidence, **said)
+    def identity(self, evidence: Evidence) -> RegisteredIdentity:
+        """What a registry holds of the enclave that this evidence is of."""
+        return identity_of(evidence, sha256(evidence.sealing_key), self.verified(evidence))
+
+    async def post(self, quote: bytes, collateral: Collateral) -> None:
+        """Everything that a quote rests on, by its operator."""
+        store = self.world.deployment.collateral
+        assert store is not None
+        sender = Sender(self.rpc, self.world.operator, poll=0.005)
+        wanted = posts(collateral, quote_chain(parse_dcap(1, quote)))
+        await post_missing(sender, self.source, store, wanted, self.world.root)
+
+    async def registration(
+        self,
+        evidence: Evidence,
+        enclave: Enclave | None = None,
+        collateral: Collateral | None = None,
+        earlier: Collateral | None = None,
+    ) -> Registration:
+        """What the registry takes once the collateral is there, which is posted."""
+        enclave, collateral = enclave or self.world.enclave, collateral or self.collateral()
+        for each in (earlier, collateral):
+            if each is not None:
+                await self.post(evidence.quote, each)
         enrolment = Enrolment(
             signer=evidence.signer,
             sealing_key=sha256(evidence.sealing_key),
@@ -304,22 +288,13 @@ class Scene:
             evidence.operator,
             enclave.signer.sign(enrolment.typed_digest(registry)),
             evidence.operator_signature,
-            self.world.deployment.verifiers["development"],
-            self.appraised(statement),
+            self.world.deployment.verifiers["dcap"],
+            dcap_evidence(parse_dcap(evidence.tee, evidence.quote), collateral, earlier),
         )
 
-    def appraised(
-        self, statement: VerifierStatement, appraiser: LocalAccount | None = None, verifier: str | None = None
-    ) -> bytes:
-        """The development verifier's evidence: a statement, signed by its appraiser unless another is given."""
-        verifier = verifier or self.world.deployment.verifiers["development"]
-        domain = Domain(chain_id=self.world.deployment.chain_id, verifying_contract=verifier)
-        signature = SigningKey(bytes((appraiser or self.world.appraiser).key)).sign(statement.typed_digest(domain))
-        return encode([VerifierStatement.abi_type(), "bytes"], [statement.to_abi(), signature])
-
-    async def register(self, evidence: Evidence, enclave: Enclave | None = None, **said: Any) -> None:
-        """Register evidence through the development appraiser; `said` is what it says otherwise than the evidence."""
-        await self.send_registration(await self.registration(evidence, enclave, **said))
+    async def register(self, evidence: Evidence, enclave: Enclave | None = None, **shown: Collateral | None) -> None:
+        """Register evidence under the world's collateral, unless another is `shown`."""
+        await self.send_registration(await self.registration(evidence, enclave, **shown))
 
     async def send_registration(self, registration: Registration, registry: str | None = None) -> None:
         """Anyone may relay one, so the requester does."""
@@ -328,14 +303,8 @@ class Scene:
 
     @property
     def anchor(self) -> bytes:
-        """The development appraiser's, under which the enclave is registered."""
-        tag = sha256(b"enclave-oracle/development-anchor/1")
-        return sha256(
-            encode(
-                ["bytes32", "uint256", "address"],
-                [tag, self.world.deployment.chain_id, self.world.appraiser.address],
-            )
-        )
+        """The development root's, under which the enclave is registered."""
+        return self.world.root
 
     # agreement and task
 
@@ -359,7 +328,7 @@ class Scene:
             ),
             "tee": Enclaves(
                 measurements=(world.program.measurement,),
-                anchors=(self.anchor, world.root),
+                anchors=(self.anchor,),
                 status_mask=1 << 1,
                 eval_floor=17,
                 grace_days=0,

@@ -33,7 +33,7 @@ from oracle.chain.abi import Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Reverted, RpcFault
-from tests.broker_kit import anvil
+from tests.anvil_kit import anvil
 from tests.dcap_kit import NOW, Case, ask_qvl, der
 
 GENESIS: Final = 1_600_000_000
