@@ -22,6 +22,11 @@ from enclave_app.protocol.wire import TaskBody
 MAX_DOMAIN: Final = 1 << 20
 _KINDS: Final = {"sql": FunctionKind.SQL}
 
+UNPROVEN: Final = frozenset({"gramine", "occlum"})
+"""Attesters of library OSes, whose processes share one trust domain with the quote interface (R6)."""
+WITHOUT_OWN_CODE: Final = frozenset({FunctionKind.SQL, FunctionKind.WASM})
+"""What runs there all the same: such a function reaches nothing but what its engine gives it."""
+
 
 @dataclass(frozen=True)
 class Materials:
@@ -44,9 +49,10 @@ class Materials:
         )
 
 
-def check_task(body: TaskBody, measurement: bytes, config: EnclaveConfig) -> None:
+def check_task(body: TaskBody, measurement: bytes, attester: str, config: EnclaveConfig) -> None:
     """R7: refuse a task that is not of its agreement, not for this enclave, or above this enclave's ceilings."""
     agreement, request = body.agreement, body.request
+    check_apart(agreement.fn.kind, attester)
     check_agreement(agreement)
     check_request(agreement, request)
     # Recomputed, never taken from the host: a task under another text of the agreement is another task.
@@ -73,6 +79,17 @@ def check_task(body: TaskBody, measurement: bytes, config: EnclaveConfig) -> Non
     ):
         if found > most:
             raise Refused("task.limits", f"this enclave allows a function less {label}", found=found, expected=most)
+
+
+def check_apart(kind: int, attester: str) -> None:
+    """R6: refuse a function that an enclave with this kind of attester could not keep from the quote interface."""
+    if attester in UNPROVEN and kind not in WITHOUT_OWN_CODE:
+        raise Refused(
+            "task.sandbox",
+            f"under {attester} nothing keeps a function of this kind from the quote interface (R6)",
+            found=kind,
+            expected=" or ".join(f"{each.value} ({each.name.lower()})" for each in sorted(WITHOUT_OWN_CODE)),
+        )
 
 
 async def fetch_materials(body: TaskBody, storage: Storage) -> Materials:

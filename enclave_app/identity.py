@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from typing import Final
 
+from enclave_app.appraise.nitro import parse_document
 from enclave_app.attesters.base import Attester
 from enclave_app.protocol.eip712 import Domain
-from enclave_app.protocol.errors import Bug
+from enclave_app.protocol.errors import Bug, Refused
 from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.hpke import SealingKey
-from enclave_app.protocol.measurement import SGX_BODY_BYTES, TDX_BODY_BYTES, TEE_SGX, sgx_measurement, tdx_measurement
+from enclave_app.protocol.measurement import (
+    SGX_BODY_BYTES,
+    TDX_BODY_BYTES,
+    TEE_NITRO,
+    TEE_SGX,
+    TEE_SNP,
+    TEE_TDX,
+    sgx_measurement,
+    snp_measurement,
+    tdx_measurement,
+)
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Enrolment
 from enclave_app.protocol.wire import EvidenceAnswer, EvidenceBody, Identity
-
-SIMULATED: Final = frozenset({"software"})
-"""Attesters that stand in for hardware (R4)."""
 
 _QUOTE_HEADER: Final = 48
 _V5_BODY_HEADER: Final = 6
 
 
 def quoted_measurement(tee: int, quote: bytes) -> bytes:
-    """The measurement in an SGX (v3) or TDX (v4, v5) quote: what verifiers will compute from it."""
+    """The measurement in an SGX (v3) or TDX (v4, v5) quote, an SNP report or a Nitro document: what verifiers will compute.
+
+    Raises ValueError or Refused for evidence of another form, and Refused for a kind of TEE that is not known.
+    """
+    if tee == TEE_SNP:
+        return snp_measurement(quote)
+    if tee == TEE_NITRO:
+        return parse_document(quote).measurement
+    if tee not in (TEE_SGX, TEE_TDX):
+        raise Refused("identity.measurement", "this program cannot measure evidence of this kind of TEE", found=tee)
     body = quote[_QUOTE_HEADER:]
     if tee == TEE_SGX:
         return sgx_measurement(body[:SGX_BODY_BYTES])
@@ -51,6 +68,11 @@ class EnclaveIdentity:
             raise Bug("identity.quote", "the attester's quote is not in its TEE's form") from None
         return cls(attester, measurement, sandbox, SigningKey.generate(), SealingKey.generate())
 
+    @property
+    def attester(self) -> str:
+        """The kind of attester, after `auto` has chosen."""
+        return self._attester.kind
+
     def describe(self) -> Identity:
         return Identity(
             signer=self.signer.address,
@@ -59,7 +81,7 @@ class EnclaveIdentity:
             attester=self._attester.kind,
             measurement=self.measurement,
             sandbox=self._sandbox,
-            simulated=self._attester.kind in SIMULATED,
+            simulated=self._attester.simulated,
         )
 
     async def evidence(self, body: EvidenceBody) -> EvidenceAnswer:
@@ -75,7 +97,11 @@ class EnclaveIdentity:
             signer=self.signer.address, sealing_key=digest, block_hash=body.block_hash, operator=body.operator
         )
         domain = Domain(chain_id=body.chain_id, verifying_contract=body.registry)
-        return EvidenceAnswer(quote=quote, proof_of_possession=self.signer.sign(enrolment.typed_digest(domain)))
+        return EvidenceAnswer(
+            quote=quote,
+            proof_of_possession=self.signer.sign(enrolment.typed_digest(domain)),
+            endorsements=await self._attester.endorsements(),
+        )
 
     def __repr__(self) -> str:
         return f"EnclaveIdentity({self.signer.address})"

@@ -1,5 +1,5 @@
 """Start the enclave. The order is the point: the sandbox's zygote first, while there is no key to inherit (R6), then
-the keys, new at each start and in memory only (R1), then the socket."""
+the keys, new at each start and in memory only (R1), then the socket. A verifier runs nobody's code and has no sandbox."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import signal
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from enclave_app.attesters.base import AttesterError
-from enclave_app.config import EnclaveConfig, read_config
+from enclave_app.config import EnclaveConfig, VerifierPolicy, read_config
 from enclave_app.logs import Log
 from enclave_app.protocol.errors import OracleError, Refused
 from enclave_app.sandbox.host import Sandbox
 from enclave_app.sandbox.lockdown import forbid_dumps, load_libc
 from enclave_app.sandbox.zygote import Jobs
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from enclave_app.identity import EnclaveIdentity
 
 _PRIVATE: Final = 0o177
 
@@ -31,9 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _arguments(arguments)
         raw = Path(options.config).read_bytes()
         config = read_config(raw)
+        if config.verifier is not None:
+            return asyncio.run(_serve_verifier(options, raw, config, config.verifier, log))
         sandbox = Sandbox.fork(_warm)
         try:
-            return asyncio.run(_serve(options, raw, config, sandbox, log))
+            return asyncio.run(_serve_tasks(options, raw, config, sandbox, log))
         finally:
             sandbox.close()
     except OracleError as error:
@@ -53,7 +60,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="canonical JSON; its digest is measured")
     parser.add_argument("--socket", required=True, type=Path, help="Unix socket to serve")
     # Where the stand-in for the hardware is, not what runs: like hardware, it is outside of every measurement.
-    parser.add_argument("--platform", type=Path, help="platform directory of the software attester")
+    parser.add_argument("--platform", type=Path, help="what stands in for the hardware: a directory")
     return parser.parse_args(arguments)
 
 
@@ -63,16 +70,17 @@ def _warm() -> Jobs:
     return warm()
 
 
-async def _serve(options: argparse.Namespace, raw: bytes, config: EnclaveConfig, sandbox: Sandbox, log: Log) -> int:
+async def _serve_tasks(
+    options: argparse.Namespace, raw: bytes, config: EnclaveConfig, sandbox: Sandbox, log: Log
+) -> int:
     # Imported while the zygote warms up, and after the fork, so that no child carries a web server.
     import aiohttp
-    from aiohttp import web
 
     from enclave_app.attesters.factory import attester_from_config
     from enclave_app.execution import Executor
     from enclave_app.fetch import Storage
     from enclave_app.identity import EnclaveIdentity
-    from enclave_app.server import make_app
+    from enclave_app.server import task_routes
     from enclave_app.tasks import Tasks
 
     attester = attester_from_config(config.attester, platform_dir=options.platform, launch_config=raw)
@@ -90,33 +98,59 @@ async def _serve(options: argparse.Namespace, raw: bytes, config: EnclaveConfig,
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
         storage = Storage(session, config.storage_schemes, log)
         tasks = Tasks(identity, storage, Executor(sandbox, storage, config), config, log)
-        runner = web.AppRunner(make_app(identity, tasks, log), access_log=None, handle_signals=False)
-        await runner.setup()
-        try:
-            _remove_socket(options.socket)
-            mask = os.umask(_PRIVATE)
-            try:
-                await web.UnixSite(runner, str(options.socket)).start()
-            finally:
-                os.umask(mask)
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
-            described = identity.describe()
-            log(
-                "enclave.ready",
-                signer=described.signer,
-                measurement=described.measurement,
-                simulated=described.simulated,
-                sandbox=described.sandbox,
-            )
-            await stop.wait()
-        finally:
-            await runner.cleanup()
-            _remove_socket(options.socket)
+        await _listen(options.socket, identity, task_routes(tasks), stop, log)
     for reason in failed:
         log("enclave.failed", message=reason)
     return 1 if failed else 0
+
+
+async def _serve_verifier(
+    options: argparse.Namespace, raw: bytes, config: EnclaveConfig, policy: VerifierPolicy, log: Log
+) -> int:
+    """No sandbox, no storage, no task: nothing but the policy and the keys."""
+    from enclave_app.attesters.factory import attester_from_config
+    from enclave_app.identity import EnclaveIdentity
+    from enclave_app.server import verifier_routes
+    from enclave_app.verifier import Verifier
+
+    attester = attester_from_config(config.attester, platform_dir=options.platform, launch_config=raw)
+    identity = await EnclaveIdentity.create(attester, ())
+    await _listen(options.socket, identity, verifier_routes(Verifier(identity, policy, log)), asyncio.Event(), log)
+    return 0
+
+
+async def _listen(
+    path: Path, identity: EnclaveIdentity, routes: Sequence[web.RouteDef], stop: asyncio.Event, log: Log
+) -> None:
+    """Serve until a signal, or until `stop` is set."""
+    from aiohttp import web
+
+    from enclave_app.server import make_app
+
+    runner = web.AppRunner(make_app(identity, routes, log), access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        _remove_socket(path)
+        mask = os.umask(_PRIVATE)
+        try:
+            await web.UnixSite(runner, str(path)).start()
+        finally:
+            os.umask(mask)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        described = identity.describe()
+        log(
+            "enclave.ready",
+            signer=described.signer,
+            measurement=described.measurement,
+            simulated=described.simulated,
+            sandbox=described.sandbox,
+        )
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        _remove_socket(path)
 
 
 def _remove_socket(path: Path) -> None:

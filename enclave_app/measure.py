@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from enclave_app.attesters.base import AttesterError
+from enclave_app.attesters.factory import SOFTWARE
 from enclave_app.attesters.software import SoftwareEnclave
 from enclave_app.config import EnclaveConfig, read_config
-from enclave_app.identity import SIMULATED
 from enclave_app.protocol.errors import OracleError, Refused
 
 
 def measure(raw: bytes) -> bytes:
     """The measurement under the configuration bytes `raw`. Raises Refused and MeasureError."""
     config = read_config(raw)
-    if config.attester not in SIMULATED:
+    if config.attester != SOFTWARE:
         raise Refused(
             "measure.attester",
             "only the software attester's measurement is known before launch",
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="left out: the software attester with every ceiling at its default")
     options = parser.parse_args(arguments)
     try:
-        default = EnclaveConfig(attester="software").canonical()
+        default = EnclaveConfig(attester=SOFTWARE).canonical()
         print("0x" + measure(options.config.read_bytes() if options.config else default).hex())
     except (OracleError, AttesterError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

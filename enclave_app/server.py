@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import web
 
@@ -14,8 +14,11 @@ from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import parse_digest
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
 from enclave_app.protocol.release import ErrorBody
-from enclave_app.protocol.wire import EvidenceBody, RunBody, TaskBody
-from enclave_app.tasks import Tasks
+from enclave_app.protocol.wire import AppraisalBody, EvidenceBody, RunBody, TaskBody
+
+if TYPE_CHECKING:
+    from enclave_app.tasks import Tasks
+    from enclave_app.verifier import Verifier
 
 MAX_BODY: Final = 32 << 20
 _CHUNK: Final = 1 << 20
@@ -25,8 +28,9 @@ M = TypeVar("M", bound=Document)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(identity: EnclaveIdentity, tasks: Tasks, log: Log) -> web.Application:
-    api = _Api(identity, tasks, log)
+def make_app(identity: EnclaveIdentity, routes: Sequence[web.RouteDef], log: Log) -> web.Application:
+    """What every enclave answers, and the `routes` of its role. Those of another role are not there."""
+    api = _Api(identity, log)
 
     @web.middleware
     async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -35,42 +39,55 @@ def make_app(identity: EnclaveIdentity, tasks: Tasks, log: Log) -> web.Applicati
     app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app.router.add_get("/v1/identity", api.identity)
     app.router.add_post("/v1/evidence", api.evidence)
-    app.router.add_post("/v1/tasks", api.start)
-    app.router.add_post("/v1/tasks/{id}/run", api.run)
-    app.router.add_get("/v1/tasks/{id}/files/{digest}", api.file)
-    app.router.add_delete("/v1/tasks/{id}", api.forget)
+    app.router.add_routes(routes)
     return app
 
 
+def task_routes(tasks: Tasks) -> tuple[web.RouteDef, ...]:
+    async def start(request: web.Request) -> web.Response:
+        return _json(await tasks.start(await _read(request, TaskBody)))
+
+    async def run(request: web.Request) -> web.Response:
+        return _json(await tasks.run(_digest(request, "id"), await _read(request, RunBody)))
+
+    async def forget(request: web.Request) -> web.Response:
+        tasks.forget(_digest(request, "id"))
+        return web.Response(status=204)
+
+    async def file(request: web.Request) -> web.StreamResponse:
+        data = memoryview(tasks.file(_digest(request, "id"), _digest(request, "digest")))
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        response.content_length = len(data)
+        await response.prepare(request)
+        for at in range(0, len(data), _CHUNK):
+            await response.write(data[at : at + _CHUNK])
+        await response.write_eof()
+        return response
+
+    return (
+        web.post("/v1/tasks", start),
+        web.post("/v1/tasks/{id}/run", run),
+        web.get("/v1/tasks/{id}/files/{digest}", file),
+        web.delete("/v1/tasks/{id}", forget),
+    )
+
+
+def verifier_routes(verifier: Verifier) -> tuple[web.RouteDef, ...]:
+    async def appraise(request: web.Request) -> web.Response:
+        return _json(verifier.appraise(await _read(request, AppraisalBody)))
+
+    return (web.post("/v1/appraise", appraise),)
+
+
 class _Api:
-    def __init__(self, identity: EnclaveIdentity, tasks: Tasks, log: Log) -> None:
-        self._identity, self._tasks, self._log = identity, tasks, log
+    def __init__(self, identity: EnclaveIdentity, log: Log) -> None:
+        self._identity, self._log = identity, log
 
     async def identity(self, _: web.Request) -> web.Response:
         return _json(self._identity.describe())
 
     async def evidence(self, request: web.Request) -> web.Response:
         return _json(await self._identity.evidence(await _read(request, EvidenceBody)))
-
-    async def start(self, request: web.Request) -> web.Response:
-        return _json(await self._tasks.start(await _read(request, TaskBody)))
-
-    async def run(self, request: web.Request) -> web.Response:
-        return _json(await self._tasks.run(_digest(request, "id"), await _read(request, RunBody)))
-
-    async def forget(self, request: web.Request) -> web.Response:
-        self._tasks.forget(_digest(request, "id"))
-        return web.Response(status=204)
-
-    async def file(self, request: web.Request) -> web.StreamResponse:
-        data = memoryview(self._tasks.file(_digest(request, "id"), _digest(request, "digest")))
-        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-        response.content_length = len(data)
-        await response.prepare(request)
-        for start in range(0, len(data), _CHUNK):
-            await response.write(data[start : start + _CHUNK])
-        await response.write_eof()
-        return response
 
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The handler's answer, or an ErrorBody: never a traceback, never a value."""
@@ -82,8 +99,8 @@ class _Api:
             return self._refuse(404 if error.code in _NOT_FOUND else 400, error.code, error.message)
         except OracleError as error:
             return self._refuse(500, error.code, error.message)
-        except AttesterError:
-            return self._refuse(503, "attester.failed", "the attester gives no evidence", retry=True)
+        except AttesterError as error:
+            return self._refuse(503, error.code, str(error), retry=True)
         except web.HTTPException as error:
             return self._refuse(error.status, f"http.{error.status}", error.reason)
         except Exception as error:

@@ -59,7 +59,7 @@ class Tasks:
 
         Starting a task again asks again: answers to an earlier nonce no longer count.
         """
-        check_task(body, self._identity.measurement, self._config)
+        check_task(body, self._identity.measurement, self._identity.attester, self._config)
         task_id = body.request.typed_digest(body.chain.oracle_domain(body.agreement))
         materials = await fetch_materials(body, self._storage)
         if (size := input_size(materials.manifests)) > self._config.max_input_bytes:

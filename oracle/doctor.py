@@ -5,6 +5,7 @@ It only looks: files, programs on the PATH, and two short runs of the enclave pr
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -30,22 +31,16 @@ DEVICES: Final[tuple[tuple[str, str, str], ...]] = (
     ("sev-snp", "/dev/sev-guest", "an AMD SEV-SNP guest, reports through configfs-tsm"),
     ("configfs-tsm", "/sys/kernel/config/tsm/report", "the kernel's quote interface for TDX and SEV-SNP"),
     ("sgx", "/dev/sgx_enclave", "Intel SGX, under Gramine or Occlum"),
-    ("sgx-pseudo-files", "/dev/attestation/quote", "inside Gramine or Occlum, quotes through a pseudo-file"),
+    ("sgx-pseudo-files", "/dev/attestation/quote", "inside Gramine, quotes through a pseudo-file"),
     ("nitro", "/dev/nsm", "inside an AWS Nitro enclave"),
+    ("sgx-libos", "/dev/sgx", "inside Occlum, quotes through an ioctl"),
     ("dstack", "/var/run/dstack.sock", "a dstack guest agent"),
 )
 """(name, path, what it means)."""
 
-ATTESTERS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("nitro", ("nitro",)),
-    ("pseudo-files", ("sgx-pseudo-files",)),
-    ("dstack", ("dstack",)),
-    ("configfs-tsm", ("configfs-tsm", "tdx")),
-    ("configfs-tsm", ("configfs-tsm", "sev-snp")),
-)
-"""Which attester fits the devices that are there, the first that does."""
-
-_KINDS: Final = "from enclave_app.attesters.factory import KINDS; print(*KINDS)"
+SOFTWARE: Final = "software"
+LIBRARY_OS: Final = ("gramine", "occlum")
+SURVEY_OF: Final = "from enclave_app.attesters.detect import main; main([{root!r}])"
 _SANDBOX: Final = """
 from enclave_app.sandbox.lockdown import Allowance, load_libc, lock, separate_namespaces
 libc = load_libc()
@@ -74,10 +69,23 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Attester:
+    """One that the enclave program has; `reason` says what makes it usable here, or what it lacks."""
+
+    attester: str
+    usable: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """`attester` is the one that an enclave on this machine would get its evidence from; `simulated` says what that is."""
+    """`attester` is the one that an enclave on this machine would get its evidence from; `simulated` says what that is.
+
+    `attesters` are those of real hardware, in the order in which an enclave that is told `auto` takes the first usable one.
+    """
 
     checks: tuple[Check, ...]
+    attesters: tuple[Attester, ...]
     attester: str
     simulated: bool
     note: str
@@ -91,32 +99,28 @@ class Report:
 def examine(root: Path = Path("/"), *, run: Callable[[str], str | None] | None = None) -> Report:
     """Look at this machine. `root` stands for the file system in tests; `run` runs Python text and gives its output."""
     ask = run or _python
-    devices = _devices(root)
-    built = (ask(_KINDS) or "").split()
-    present = {check.name.removeprefix("TEE: ") for check in devices if check.state == "ok"}
-    fitting = next((name for name, needs in ATTESTERS if present.issuperset(needs)), None)
+    found = _attesters(ask(SURVEY_OF.format(root=str(root))))
+    chosen = next((each.attester for each in found or () if each.usable), None)
     checks = (
         _python_version(),
         *_dependencies(),
         _program("anvil", "devnet, demo, integration tests", "npm ci, or scripts/setup in a clone, which brings it"),
         _program("node", "building the contracts, JavaScript tests", "scripts/setup in a clone, which brings it"),
-        _enclave(built),
+        _enclave(found),
         _sandbox(ask(_SANDBOX)),
-        *devices,
+        *_devices(root),
     )
-    if fitting is not None and fitting in built:
-        return Report(checks, fitting, False, "An enclave here gets its evidence from hardware.")
-    if fitting is not None:
-        note = (
-            f"This machine offers {fitting}, for which this release has no attester yet; it would run the software enclave, "
-            "which is SIMULATED."
-        )
-    else:
-        note = (
-            "No TEE is visible here: the software enclave would run, which is SIMULATED. Same code and same checks, under a "
-            "development root that no real agreement accepts."
-        )
-    return Report(checks, "software", True, note)
+    attesters = tuple(found or ())
+    if chosen is not None:
+        note = "An enclave here gets its evidence from hardware."
+        if chosen in LIBRARY_OS:
+            note += " It runs only functions of the kinds sql and wasm (R6)."
+        return Report(checks, attesters, chosen, False, note)
+    note = (
+        "No TEE is visible here: the software enclave would run, which is SIMULATED. Same code and same checks, under a "
+        "development root that no real agreement accepts."
+    )
+    return Report(checks, attesters, SOFTWARE, True, note)
 
 
 def _python_version() -> Check:
@@ -157,9 +161,15 @@ def _program(name: str, purpose: str, remedy: str) -> Check:
     return Check(name, purpose, "ok", str(found))
 
 
-def _enclave(built: Sequence[str]) -> Check:
-    if not built:
+def _attesters(answer: str | None) -> list[Attester] | None:
+    """What the enclave program says of each of its attesters; None where it does not start."""
+    return None if answer is None else [Attester(**each) for each in json.loads(answer)]
+
+
+def _enclave(found: Sequence[Attester] | None) -> Check:
+    if found is None:
         return Check("enclave program", "workers", "missing", "does not start", "reinstall this package")
+    built = (SOFTWARE, *(each.attester for each in found))
     return Check("enclave program", "workers", "ok", f"attesters built in: {', '.join(built)}")
 
 

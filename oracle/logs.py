@@ -73,14 +73,17 @@ class Log:
             self._logger.log(level, "%s", event, extra={"fields": {**self._fields, **fields}}, exc_info=error)
 
 
-def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> logging.Handler:
-    """Write the lines of this package to `stream` (standard error unless given); returns the handler, for removal.
+def configure(
+    service: str, level: str = "INFO", stream: TextIO | None = None, part: str | None = None
+) -> logging.Handler:
+    """Write the lines of this package, or of one `part` of it, to `stream` (standard error unless given); returns the
+    handler, for removal.
 
     Only this package's loggers: libraries' debug lines quote the requests they send.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(service))
-    logger = logging.getLogger(ROOT)
+    logger = logging.getLogger(ROOT if part is None else f"{ROOT}.{part}")
     logger.setLevel(level.upper())
     logger.propagate = False
     logger.addHandler(handler)

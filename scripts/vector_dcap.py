@@ -7,22 +7,18 @@ at `now`. `reportData` is all 64 bytes: recorded quotes bind other people's, who
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from enclave_app.protocol.measurement import SGX_BODY_BYTES, TDX_BODY_BYTES, sgx_measurement, tdx_measurement
-from oracle.attestation import Collateral, Tee, intel_root, parse_evidence, verify
+from oracle.attestation import Tee, intel_root, parse_dcap, verify
 from oracle.attestation.onchain.evidence import dcap_challenge, dcap_evidence, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
-
-RECORDED = Path(__file__).resolve().parent.parent / "tests" / "data" / "attestation"
+from tests import recorded_kit
 
 
 def dcap() -> dict[str, Any]:
-    cases = json.loads((RECORDED / "cases.json").read_text("utf-8"))
     return {
-        "cases": [_case(case, run) for case in cases for run in case["verify"] if run["expected"] == "ok"],
+        "cases": [_case(case, run) for case, run in recorded_kit.runs("sgx", "tdx") if run["expected"] == "ok"],
         "measurements": [_measurement(tee) for tee in (Tee.SGX, Tee.TDX)],
     }
 
@@ -44,9 +40,10 @@ def _measurement(tee: Tee) -> dict[str, Any]:
 
 
 def _case(case: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    parsed = parse_evidence(Tee[case["tee"].upper()], (RECORDED / case["quote"]).read_bytes())
-    collateral = Collateral.from_json((RECORDED / "collateral" / f"{run['collateral']}.json").read_text("utf-8"))
+    parsed = parse_dcap(Tee[case["tee"].upper()], recorded_kit.evidence(case))
+    collateral = recorded_kit.collateral(run["collateral"])
     claims = verify(parsed, collateral, intel_root(), run["now"])
+    assert claims.tcb_status is not None, "a DCAP quote has a status"
     return {
         "name": f"{case['name']} {run['collateral']}",
         "now": run["now"],

@@ -59,6 +59,7 @@ from oracle.attestation import Collateral, Verified, parse_dcap, verify
 from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.chain.abi import load
+from oracle.chain.collateral import post_missing
 from oracle.chain.deploy import Deployment, deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Receipt, Sender

@@ -24,7 +24,7 @@ from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Enrolment
-from oracle.attestation import Collateral, intel_root, parse_evidence
+from oracle.attestation import Collateral, intel_root, parse_dcap
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.onchain.evidence import EVIDENCE, cut_quote, dcap_evidence, quote_chain
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
@@ -182,12 +182,12 @@ def pem(*certificates: bytes) -> str:
 
 def show(case: Case, earlier: Case | None = None) -> bytes:
     """The evidence that DcapVerifier is shown; `earlier`: whose collateral is an earlier evaluation's."""
-    return dcap_evidence(parse_evidence(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
+    return dcap_evidence(parse_dcap(case.tee, case.quote), case.collateral, earlier.collateral if earlier else None)
 
 
 def show_level(tee: int, quote: bytes, collateral: Collateral, last: int) -> bytes:
     """Evidence that names the level at index `last`, whether or not it is the right one."""
-    parsed = parse_evidence(tee, quote)
+    parsed = parse_dcap(tee, quote)
     pck, tcb = Pck.of(quote_chain(parsed)), TcbInfo.of(collateral)
     svns = [parsed.report.tee_tcb_svn, parsed.report.tee_tcb_svn2] if tcb.modules else []
     wanted = dict.fromkeys(svn[1] for svn in svns if any(svn))

@@ -12,7 +12,17 @@ from enclave_app.protocol.output import SealedOutput, TaskSecret, seal_output
 from enclave_app.protocol.release import OutputBody, ReleaseBody, recipients_digest
 from enclave_app.protocol.shares import OutputBinding, ShareList, make_share_list, random_coefficients
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Enclaves, Out, OutputShares, Price, Result, TaskRequest, TaskState
+from enclave_app.protocol.structs import (
+    Agreement,
+    Enclaves,
+    Out,
+    OutputShares,
+    Price,
+    RegisteredIdentity,
+    Result,
+    TaskRequest,
+    TaskState,
+)
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, OracleReader, TaskOnChain
 from oracle.chain.sender import Receipt
@@ -81,10 +91,12 @@ class Finished:
         request: TaskRequest | None = None,
         tee: Enclaves | None = None,
         price: Price | None = None,
+        enclave: RegisteredIdentity | None = None,
     ) -> Receipt:
         """What anyone can send. Raises `Reverted` before it is sent."""
         tee, price = tee or self.agreement.tee, price or self.agreement.price
-        call = load("ComputeOracle").call("fulfil", request or self.request, tee, price, result, signature)
+        enclave = enclave or self.scene.world.identity
+        call = load("ComputeOracle").call("fulfil", request or self.request, tee, price, result, enclave, signature)
         return await self.scene.transact(self.scene.world.requester, self.agreement.oracle, call)
 
     async def settle(self, result: Result | None = None) -> Receipt:
@@ -133,6 +145,7 @@ class Finished:
                 "manifest": self.output.manifest.canonical(),
                 "share_list": self.shares.canonical(),
                 **self.statement(),
+                "enclave": self.scene.world.identity,
                 "recipient": self.reader.public.wire,
                 **changes,
             }

@@ -88,7 +88,7 @@ async def record_of(task: Finished, result: Result | None = None) -> TaskRecord:
         releases=(),
         evidence=await task.scene.evidence(),
         consents=task.scene.signatures(task.agreement),
-        measurement=task.scene.world.program.measurement,
+        enclave=task.scene.world.identity,
     )
 
 

@@ -74,6 +74,7 @@ from enclave_app.protocol.structs import (
     Output,
     OutputShares,
     Price,
+    RegisteredIdentity,
     ReleaseRequest,
     ReleaseStatement,
     Result,
@@ -90,8 +91,11 @@ from enclave_app.protocol.wire import (
     TaskDone,
     TaskStarted,
 )
+from oracle.attestation import parse_dcap
+from oracle.attestation.onchain.evidence import quote_chain, versions
+from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
-from oracle.chain.deploy import Deployment, deploy_development
+from oracle.chain.deploy import Deployment, deploy
 from oracle.chain.reader import OracleReader, TaskOnChain
 from oracle.chain.rpc import Rpc, as_int
 from oracle.chain.sender import Receipt, Sender
@@ -255,6 +259,25 @@ class TinyEnclave:
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.socket)).start()
+        self.registered = await self._registered()
+
+    async def _registered(self) -> RegisteredIdentity:
+        """What the registry holds of this boot, once it is registered without an operator."""
+        parsed = parse_dcap(1, await self._attester.quote(bytes(64)))
+        pck = Pck.of(quote_chain(parsed))
+        return RegisteredIdentity(
+            measurement=self.measurement,
+            platform=pck.platform,
+            sealing_key=self.sealing.public.digest,
+            svn_digest=versions(parsed, pck).digest,
+            verifier=ZERO32,
+            operator=ZERO_ADDRESS,
+            tee=1,
+        )
+
+    def move(self, authority: DevelopmentAuthority) -> None:
+        """To another machine, with the keys of this boot: what no real enclave can, but its registration must not outlive."""
+        self._attester = SoftwareAttester(authority.issue_platform(), self._program)
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -518,7 +541,6 @@ def terms(
     sealed: tuple[bytes, bytes, bytes],
     *,
     function: bytes | None = None,
-    root: bytes | None = None,
     **changes: Any,
 ) -> Agreement:
     """A valid agreement over one dataset: `sealed` is its id, lineage and shares digest. `changes` replace fields."""
@@ -551,7 +573,7 @@ def terms(
         ),
         "tee": Enclaves(
             measurements=(measurement,),
-            anchors=(anchor,) if root is None else (anchor, root),
+            anchors=(anchor,),
             status_mask=1 << TcbStatus.UP_TO_DATE,
             eval_floor=1,
             grace_days=0,
@@ -589,7 +611,6 @@ class World:
     rpc: Rpc
     directory: Path
     deployment: Deployment
-    appraiser: SigningKey
     authority: DevelopmentAuthority
     enclave: TinyEnclave
     brokers: list[TinyBroker]
@@ -639,11 +660,10 @@ class World:
             self.deployment,
             self.owner.address,
             self.enclave.measurement,
-            development_anchor(self.deployment.chain_id, self.appraiser.address),
+            sha256(self.authority.root_der),
             self.brokers,
             (manifest.id, manifest.lineage, shares.id),
             function=bundle.id,
-            root=sha256(self.authority.root_der),
             **changes,
         )
 
@@ -692,7 +712,6 @@ class World:
         (self.directory / "root.der").write_bytes(self.authority.root_der)
         (self.directory / "collateral.json").write_text(json.dumps(self.authority.collateral()))
         (self.directory / "wallet.key").write_text(self.wallet.key.hex())
-        (self.directory / "appraiser.key").write_text(self.appraiser.secret().hex())
         fields: dict[str, Any] = {
             "rpc": [self.rpc.url],
             "deployment": "deployment.json",
@@ -703,7 +722,6 @@ class World:
             "wallet": {"keyFile": "wallet.key"},
             "payee": self.payee,
             "attestation": {"root": "root.der", "collateral": "collateral.json"},
-            "development": {"appraiser": {"keyFile": "appraiser.key"}},
             "poll": "0.02",
             "retryFirst": "0.1",
             "retryMost": "0.3",
@@ -719,9 +737,8 @@ class World:
 async def world(directory: Path) -> AsyncIterator[World]:
     async with anvil() as rpc:
         deployer, requester, wallet = [await funded(rpc) for _ in range(3)]
-        appraiser = SigningKey.generate()
-        deployment = await deploy_development(Sender(rpc, deployer), appraiser.address)
         authority = DevelopmentAuthority(int(time.time()))
+        deployment = await deploy(Sender(rpc, deployer), authority.root_der)
         enclave = TinyEnclave(directory / "enclave.sock", authority)
         brokers = [TinyBroker() for _ in range(3)]
         BROKERS[:] = brokers
@@ -733,7 +750,6 @@ async def world(directory: Path) -> AsyncIterator[World]:
                 rpc=rpc,
                 directory=directory,
                 deployment=deployment,
-                appraiser=appraiser,
                 authority=authority,
                 enclave=enclave,
                 brokers=brokers,

@@ -75,6 +75,7 @@ class SoftwareAttester:
 
     kind: Final = "software"
     tee: Final = TEE_SGX
+    simulated: Final = True
 
     def __init__(self, platform: Platform, enclave: SoftwareEnclave) -> None:
         self._platform = platform
@@ -105,6 +106,9 @@ class SoftwareAttester:
             QE_AUTH,
             self._platform.chain_pem,
         )
+
+    async def endorsements(self) -> tuple[bytes, ...]:
+        return ()
 
     def _certify_key(self) -> tuple[bytes, bytes]:
         """The QE report that binds the attestation key, and the PCK key's signature over it."""

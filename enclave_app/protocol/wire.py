@@ -2,10 +2,17 @@
 
 GET  /v1/identity                      → Identity
 POST /v1/evidence       EvidenceBody   → EvidenceAnswer
+
+Of an enclave that runs tasks:
+
 POST /v1/tasks          TaskBody       → TaskStarted
 POST /v1/tasks/ID/run   RunBody        → TaskDone
 GET  /v1/tasks/ID/files/DIGEST         → a ciphertext file of an output
 DELETE /v1/tasks/ID                    → forget the task
+
+Of one that vouches for others' evidence:
+
+POST /v1/appraise       AppraisalBody  → AppraisalAnswer
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from .canonical import Document
 from .evidence import MAX_ENDORSEMENTS
 from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
 from .release import ReleaseAnswer, SignedRelease, SignedShares
-from .structs import Agreement, Chain, Result, TaskRequest
+from .structs import Agreement, Chain, Result, TaskRequest, VerifierStatement
 
 
 class Identity(Document):
@@ -47,6 +54,26 @@ class EvidenceAnswer(Document):
     quote: Bytes
     proof_of_possession: Bytes
     endorsements: tuple[Bytes, ...] = Field(default=(), max_length=MAX_ENDORSEMENTS)
+
+
+class AppraisalBody(Document):
+    """Evidence to vouch for at the registry of that chain. `endorsements` are those of `Evidence`, `crl` is the maker's list
+    of what it revoked, `now` in unix seconds: the registry holds it against its block's time (R14)."""
+
+    chain_id: Uint256
+    registry: Address
+    tee: Uint8
+    quote: Bytes
+    endorsements: tuple[Bytes, ...] = Field(default=(), max_length=MAX_ENDORSEMENTS)
+    crl: Bytes | None = None
+    now: Uint64
+
+
+class AppraisalAnswer(Document):
+    """`signature` is by the enclave's `signer`, in the registry's domain."""
+
+    statement: VerifierStatement
+    signature: Bytes
 
 
 class TaskBody(Document):

@@ -13,7 +13,9 @@ from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import Address, Bytes
+from enclave_app.protocol.rules import MAX_POLICY_LIST
 from enclave_app.protocol.structs import Agreement, Chain
+from oracle.agreement.anchors import AttestedPath
 from oracle.agreement.requesters import MAX_REQUESTERS, requesters_root
 from oracle.files import read_file
 from oracle.naming import naming
@@ -28,7 +30,8 @@ class AgreementDocument(Document):
     `contract_signatures` belong to contract wallets (ERC-1271) and are UNCHECKED here: only the chain can say.
 
     `requesters` are the addresses behind `access.requesters`, needed for their proofs; empty where anyone may request.
-    `endpoints` are where brokers answer, by the digest of their HPKE key: hints, as are `storage` and `notes`.
+    `paths` say what is behind attested anchors of the agreement, which are digests of them. `endpoints` are where brokers
+    answer, by the digest of their HPKE key: hints, as are `storage` and `notes`.
     """
 
     format: Literal["enclave-oracle/agreement"] = "enclave-oracle/agreement"
@@ -40,6 +43,7 @@ class AgreementDocument(Document):
         Field(default_factory=dict, max_length=32)
     )
     requesters: tuple[Address, ...] = Field(default=(), max_length=MAX_REQUESTERS)
+    paths: tuple[AttestedPath, ...] = Field(default=(), max_length=MAX_POLICY_LIST)
     endpoints: dict[Digest, Uri] = Field(default_factory=dict, max_length=16)
     storage: tuple[Uri, ...] = Field(default=(), max_length=16)
     notes: str = Field(default="", max_length=4000)
@@ -51,6 +55,9 @@ class AgreementDocument(Document):
             raise ValueError("a signature is by someone who is no party")
         if set(self.signatures) & set(self.contract_signatures):
             raise ValueError("a party signed both as an account and as a contract")
+        anchors = self.agreement.tee.anchors
+        if any(path.anchor not in anchors or path.root not in anchors for path in self.paths):
+            raise ValueError("a path leads to an anchor, or comes from a root, that the agreement does not list")
         brokers = {"0x" + broker.hpke_key.hex() for broker in self.agreement.keys.brokers}
         if not set(self.endpoints) <= brokers:
             raise ValueError("an endpoint is for a broker that the agreement does not name")

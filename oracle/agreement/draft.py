@@ -132,6 +132,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
         chain=where.chain,
         agreement=agreement,
         requesters=requesters,
+        paths=refer.paths,
         endpoints={"0x" + broker.hpke_key.hex(): url for broker, url in brokers if url is not None},
         storage=file.storage,
         notes=file.notes,

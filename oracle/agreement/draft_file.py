@@ -21,7 +21,7 @@ HINTS: Final = {
     "data.columns": "the columns that may be read, or `columns: all`",
     "enclaves": "which may run: measurements, anchors, statuses, evaluationFloor, maxEvidenceAge, and the hosts",
     "enclaves.measurements": "the digests of the enclave programs that you have checked",
-    "enclaves.anchors": "anchors: [intel], or amd, aws, a digest, or the file of a root certificate",
+    "enclaves.anchors": "anchors: [intel], a digest, the file of a root certificate, or `amd via MEASUREMENT under intel`",
     "enclaves.statuses": "statuses: [UP_TO_DATE], and any other TCB status that you accept",
     "enclaves.evaluationFloor": "the lowest TCB evaluation data number that you accept, such as 17",
     "enclaves.maxEvidenceAge": "how old evidence may be, such as 24 h",

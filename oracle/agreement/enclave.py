@@ -10,11 +10,21 @@ from enclave_app.protocol.evidence import Evidence, Voucher
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.structs import Enclaves, Host, RegisteredIdentity, TcbStatus
 from oracle.agreement.terms import Terms
-from oracle.attestation import AppraisalPolicy, AttestationError, Verified, appraise, evidence_refusal
+from oracle.attestation import AppraisalPolicy, AttestationError, SnpPolicy, Verified, appraise, evidence_refusal
 from oracle.chain.reader import Standing
 from oracle.errors import Refused
 
 DAY = 86_400
+OF_THE_VERIFIER = SnpPolicy(
+    vmpl="skip",
+    min_tcb="skip",
+    keys="skip",
+    migration_agent="skip",
+    smt="skip",
+    single_socket="skip",
+    alias_check="skip",
+)
+"""What the measurement covers (VMPL, guest policy), and what the agreed verifier enclave judges: its policy is measured."""
 
 
 class Hosted(Protocol):
@@ -77,18 +87,21 @@ def in_grace(tee: Enclaves, standing: Standing, now: int) -> bool:
 def check_policy(verified: Verified, tee: Enclaves, report_data: bytes, *, graced: bool = False) -> None:
     """Hold verified claims against the agreement's own terms (R3, R4) and the keys they must bind (R2).
 
-    With `graced` every TCB status but REVOKED passes: the caller judges it by what is registered. Advisories and platforms are
-    skipped by name: agreements list no advisories, and hosts have a rule of their own (R5).
+    With `graced` every TCB status but REVOKED passes: the caller judges it by what is registered. Skipped by
+    name: single registers, which the measurement covers; advisories, which agreements do not list; platforms, since hosts have a
+    rule of their own (R5).
     """
     taken = [status for status in TcbStatus if tee.status_mask >> status & 1]
     policy = AppraisalPolicy(
         measurements=tee.measurements,
+        registers="skip",
         anchors=tee.anchors,
         statuses=tuple(s for s in TcbStatus if s is not TcbStatus.REVOKED) if graced else tuple(taken),
         evaluation_floor=tee.eval_floor,
         report_data=report_data,
         advisories="skip",
         platforms="skip",
+        snp=OF_THE_VERIFIER,
     )
     try:
         appraise(verified, policy)

@@ -27,7 +27,6 @@ from oracle.agreement.fit import unneeded_columns
 from oracle.agreement.units import show_duration, show_moment, show_size, show_wei
 from oracle.attestation.anchors import PUBLIC_CHAINS
 
-
 LONG_GRACE = 90
 """Days after which a machine without a fix is no longer only waiting for its next maintenance."""
 
@@ -249,7 +248,14 @@ class _Explanation:
         makers = dict.fromkeys(LABELS[m] for anchor in tee.anchors if (m := maker_of(anchor)))
         if makers:
             self._say("enclaves", f"Whose word is taken that the enclave is real: {', '.join(makers)}.")
-        for anchor in development_anchors(tee.anchors):
+        for path in self._document.paths:
+            self._say(
+                "enclaves",
+                f"{_whose(path.root)} enclaves count as real on chain on the word of the enclave 0x"
+                f"{path.voucher.measurement.hex()}, under {_whose(path.voucher.anchor)}. Check that digest, too.",
+                Severity.NOTICE if path.is_hardware else Severity.DANGER,
+            )
+        for anchor in development_anchors(tee.anchors, self._document.paths):
             self._say(
                 "enclaves",
                 f"DEVELOPMENT OR PRIVATE TRUST ANCHOR 0x{anchor.hex()}: no hardware maker stands behind it. Enclaves "
@@ -365,6 +371,11 @@ class _Explanation:
             self._say("signatures", f"{self._who(party)} {state}.", severity)
         if document.notes:
             self._say("notes", f"Notes of whoever made this file, which bind nobody: {document.notes}")
+
+
+def _whose(root: bytes) -> str:
+    maker = maker_of(root)
+    return f"DEVELOPMENT OR PRIVATE 0x{root.hex()}" if maker is None else LABELS[maker]
 
 
 def _domain(param: Param) -> str:

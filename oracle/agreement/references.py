@@ -14,17 +14,20 @@ from pydantic import TypeAdapter, ValidationError
 from enclave_app.protocol.bundle import MAX_BUNDLE, Bundle, read_bundle
 from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.evidence import Voucher
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
 from oracle.addresses import read_address, written
-from oracle.agreement.anchors import MAKERS
+from oracle.agreement.anchors import AttestedPath
 from oracle.agreement.document import Uri
+from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.dataset.seal import load_manifest
 from oracle.files import read_file
 from oracle.keys import read_public_key
 
+_VIA = re.compile(r"(?P<root>\S+) via (?P<verifier>\S+) under (?P<under>\S+)")
 _DIGEST = re.compile(r"0x[0-9a-fA-F]{64}")
 _ADDRESS = TypeAdapter(Address)
 _URI: TypeAdapter[str | None] = TypeAdapter(Uri | None)
@@ -37,6 +40,7 @@ class References:
     def __init__(self, base: Path, parties: Mapping[str, str]) -> None:
         """`parties` are an address each, or a file that says one."""
         self._base = base
+        self._paths: dict[AttestedPath, None] = {}
         self._parties = {name: self._address(text, f"parties.{name}") for name, text in parties.items()}
 
     def party(self, text: str, at: str) -> str:
@@ -88,12 +92,31 @@ class References:
         return card
 
     def anchors(self, text: str, at: str) -> tuple[bytes, ...]:
-        """The digests of a maker's roots, of a root certificate in a file, or the one that is written there or here."""
+        """The digests of a maker's roots, of a root certificate in a file, or the one that is written there or here.
+
+        `amd via MEASUREMENT under intel` are AMD's roots, and what an enclave of that measurement, itself registered under
+        Intel's root, vouches for: the contract takes the one, and brokers check under the other.
+        """
+        if found := _VIA.fullmatch(text):
+            roots, under = self.anchors(found["root"], at), self.anchors(found["under"], at)
+            measurement = self.measurement(found["verifier"], at)
+            paths = [
+                AttestedPath(voucher=Voucher(anchor=anchor, measurement=measurement), root=root)
+                for anchor in under
+                for root in roots
+            ]
+            self._paths.update(dict.fromkeys(paths))
+            return (*roots, *(path.anchor for path in paths))
         if text in MAKERS:
-            return MAKERS[text]
+            return tuple(MAKERS[text])
         if _DIGEST.fullmatch(text):
             return (parse_digest(text),)
         return (self._try(at, lambda: _anchor_digest(self._read(text))),)
+
+    @property
+    def paths(self) -> tuple[AttestedPath, ...]:
+        """What is behind the attested anchors that were looked up."""
+        return tuple(self._paths)
 
     def measurement(self, text: str, at: str) -> bytes:
         """A digest, or a file that holds it: as text, or as JSON with a key `measurement`."""

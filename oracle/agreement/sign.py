@@ -12,7 +12,7 @@ from oracle.agreement.document import AgreementDocument
 def check_signable(document: AgreementDocument) -> None:
     """Refuse an agreement that the registry would not take, or one with a development root on a public chain (R4)."""
     check_agreement(document.agreement)
-    check_anchors(document.agreement.tee.anchors, document.chain.chain_id)
+    check_anchors(document.agreement.tee.anchors, document.chain.chain_id, document.paths)
 
 
 def sign(document: AgreementDocument, key: SigningKey) -> AgreementDocument:

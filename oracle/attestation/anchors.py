@@ -1,4 +1,4 @@
-"""Trust anchors: Intel's, pinned in this package, and development roots, passed in and kept off public chains (R4)."""
+"""Trust anchors: the makers', pinned in this package, and development roots, passed in and kept off public chains (R4)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from cryptography import x509
 from oracle.attestation.errors import Code, RootError
 
 INTEL_ROOT_DIGEST: Final = bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")
+
+MAKERS: Final = {
+    "intel": {INTEL_ROOT_DIGEST: "intel-sgx-root-ca.der"},
+    "amd": {
+        bytes.fromhex("69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"): "amd-ark-milan.der",
+        bytes.fromhex("4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"): "amd-ark-genoa.der",
+        bytes.fromhex("1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"): "amd-ark-turin.der",
+    },
+    "aws": {
+        bytes.fromhex("641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"): "aws-nitro-root-g1.der",
+    },
+}
+"""Each maker's roots: SHA-256 of the certificate's DER, and its file in `roots`. AMD has one for each processor generation."""
 
 MAX_ROOT: Final = 1 << 16
 """Bytes of a root certificate's file."""
@@ -79,16 +92,24 @@ PUBLIC_CHAINS: Final = {
 
 def intel_root() -> bytes:
     """DER of the pinned Intel SGX Root CA. Raises RootError when the installed file is not that certificate."""
-    der = resources.files("oracle.attestation").joinpath("roots/intel-sgx-root-ca.der").read_bytes()
-    digest = hashlib.sha256(der).digest()
-    if digest != INTEL_ROOT_DIGEST:
-        raise RootError(
-            Code.ROOT_FORMAT,
-            found=f"an Intel root with digest {digest.hex()}",
-            expected=INTEL_ROOT_DIGEST.hex(),
-            action="reinstall this package",
-        )
-    return der
+    return maker_roots("intel")[INTEL_ROOT_DIGEST]
+
+
+def maker_roots(maker: str) -> dict[bytes, bytes]:
+    """DER of a maker's pinned roots by digest. Raises RootError when an installed file is not the pinned certificate."""
+    found = {}
+    for pinned, name in MAKERS[maker].items():
+        der = resources.files("oracle.attestation").joinpath("roots", name).read_bytes()
+        digest = hashlib.sha256(der).digest()
+        if digest != pinned:
+            raise RootError(
+                Code.ROOT_FORMAT,
+                found=f"{name} with digest {digest.hex()}",
+                expected=pinned.hex(),
+                action="reinstall this package",
+            )
+        found[digest] = der
+    return found
 
 
 def load_root(der: bytes) -> x509.Certificate:

@@ -93,8 +93,8 @@ class Collateral:
         """When every piece of it, and every certificate behind a piece, is valid. Raises CollateralError."""
         chains = (self.pck_crl_issuer_chain, self.tcb_info_issuer_chain, self.qe_identity_issuer_chain)
         windows = [certificate_window(each) for chain in chains for each in pem_chain(chain)]
-        windows += [_crl_window(crl) for crl in (self.root_ca_crl, self.pck_crl)]
-        windows += [_document_window(self.tcb_info, "tcb_info"), _document_window(self.qe_identity, "qe_identity")]
+        windows += [crl_window(crl) for crl in (self.root_ca_crl, self.pck_crl)]
+        windows += [document_window(self.tcb_info, "tcb_info"), document_window(self.qe_identity, "qe_identity")]
         return intersection(windows)
 
 
@@ -120,7 +120,7 @@ def certificate_window(certificate: x509.Certificate) -> Window:
     return Window(_seconds(certificate.not_valid_before_utc), _seconds(certificate.not_valid_after_utc))
 
 
-def _crl_window(crl_hex: str) -> Window:
+def crl_window(crl_hex: str) -> Window:
     try:
         crl = x509.load_der_x509_crl(bytes.fromhex(crl_hex))
         end = crl.next_update_utc
@@ -132,7 +132,7 @@ def _crl_window(crl_hex: str) -> Window:
     return Window(_seconds(start), _seconds(end))
 
 
-def _document_window(text: str, name: str) -> Window:
+def document_window(text: str, name: str) -> Window:
     document = _document(text, name)
     try:
         start, end = (datetime.fromisoformat(document[key]) for key in ("issueDate", "nextUpdate"))

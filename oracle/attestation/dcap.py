@@ -12,8 +12,9 @@ from typing import NoReturn
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from enclave_app.protocol.measurement import SGX_REGISTERS, TDX_REGISTERS
 from oracle.attestation.anchors import load_root
-from oracle.attestation.claims import Verified
+from oracle.attestation.claims import DcapClaims, Verified
 from oracle.attestation.collateral import Collateral, Window, certificate_window, intersection, pem_chain
 from oracle.attestation.errors import Code, CollateralError, VerificationError
 from oracle.attestation.onchain.evidence import versions
@@ -28,14 +29,8 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
 
     Raises VerificationError, CollateralError or RootError. Any TCB status but Revoked passes: appraisal judges it.
     """
-    # A debug enclave's memory is the host's to read: to R4 it is no real one.
-    if parsed.report.debug:
-        _refuse(Code.DEBUG_ENCLAVE, "a debug enclave", "a production enclave", "launch it without the debug attribute")
-    if not isinstance(parsed.report, SgxReport) and any(parsed.report.mr_service_td):
-        # A service TD can change the measured TD at run time, and no measurement covers it (R3).
-        _refuse(Code.SERVICE_TD, "a bound service TD", "MRSERVICETD of zeros", "launch the TD without one")
+    chain = check_quote(parsed)
     root = load_root(root_der)
-    chain = _pck_chain(parsed)
     window = intersection([collateral.window(), *map(certificate_window, chain), certificate_window(root)])
     _check_time(window, now)
     try:
@@ -53,20 +48,40 @@ def verify_dcap(parsed: ParsedQuote, collateral: Collateral, root_der: bytes, no
     return Verified(
         tee=parsed.tee,
         measurement=parsed.measurement,
+        registers=registers(parsed),
         report_data=parsed.report_data,
         root=hashlib.sha256(root_der).digest(),
         tcb_status=_status(report.status),
         advisory_ids=report.advisory_ids,
-        tcb_evaluation=collateral.tcb_evaluation,
-        qe_evaluation=collateral.qe_evaluation,
+        dcap=DcapClaims(
+            tcb_evaluation=collateral.tcb_evaluation,
+            qe_evaluation=collateral.qe_evaluation,
+            fmspc=pck.fmspc,
+            pck_serial=posted.serial,
+        ),
         platform=posted.platform,
-        fmspc=pck.fmspc,
-        pck_serial=posted.serial,
         svn_digest=versions(parsed, posted).digest,
         collateral=collateral.digest,
         verified_at=now,
         valid_until=window.end,
     )
+
+
+def check_quote(parsed: ParsedQuote) -> list[x509.Certificate]:
+    """What a quote decides without collateral; its PCK chain, leaf first. Raises VerificationError."""
+    # A debug enclave's memory is the host's to read: to R4 it is no real one.
+    if parsed.report.debug:
+        _refuse(Code.DEBUG_ENCLAVE, "a debug enclave", "a production enclave", "launch it without the debug attribute")
+    if not isinstance(parsed.report, SgxReport) and any(parsed.report.mr_service_td):
+        # A service TD can change the measured TD at run time, and no measurement covers it (R3).
+        _refuse(Code.SERVICE_TD, "a bound service TD", "MRSERVICETD of zeros", "launch the TD without one")
+    return _pck_chain(parsed)
+
+
+def registers(parsed: ParsedQuote) -> dict[str, bytes]:
+    """What the measurement covers, by name (R3)."""
+    table = SGX_REGISTERS if isinstance(parsed.report, SgxReport) else TDX_REGISTERS
+    return {name: parsed.report.raw[offset : offset + size] for name, offset, size in table}
 
 
 def _pck_chain(parsed: ParsedQuote) -> list[x509.Certificate]:

@@ -59,6 +59,14 @@ class Contract:
         named = tuple(_named(o, v) for o, v in zip(outputs, values, strict=True))
         return named[0] if len(named) == 1 else named
 
+    def arguments(self, function: str, data: bytes) -> tuple[Any, ...]:
+        """What `call` made calldata of, structures as dicts. Raises Refused `abi.decode` for calldata of something else."""
+        entry = self._functions[function]
+        if data[:4] != keccak(text=_signature(entry))[:4]:
+            raise Refused("abi.decode", f"calldata of something else than {self.name}.{function}")
+        values = _decode(entry["inputs"], data[4:], f"{self.name}.{function}")
+        return tuple(_named(i, v) for i, v in zip(entry["inputs"], values, strict=True))
+
     def topic(self, event: str) -> bytes:
         return keccak(text=_signature(self._events[event]))
 
@@ -102,7 +110,7 @@ def load(name: str) -> Contract:
     return Contract(name, json.loads(text))
 
 
-CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "AttestedVerifier", "IDcapVerifier", "IDcapCollateral")
+CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "AttestedVerifier", "DcapVerifier", "DcapCollateral")
 
 
 def explain_revert(fault: RpcFault) -> OracleError:

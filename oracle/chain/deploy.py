@@ -21,14 +21,14 @@ MAX_DEPLOYMENT = 1 << 20
 
 class Deployment(Document):
     """Where the contracts are on one chain, and the block from which their logs begin. `verifiers` are the enclave registry's,
-    by name: `dcap`, which reads `collateral`, and `attested`."""
+    by name: `dcap`, which reads `collateral`, and `attested`; only who registers enclaves needs these."""
 
     chain_id: Uint256
     agreement_registry: Address
     enclave_registry: Address
     oracle: Address
     verifiers: dict[str, Address]
-    collateral: Address
+    collateral: Address | None = None
     first_block: Annotated[int, Field(strict=True, ge=0)]
 
     @classmethod

@@ -15,10 +15,13 @@ from enclave_app.protocol.errors import Bug, OracleError, Refused
 from oracle.cli import (
     agreement,
     agreement_chain,
+    collateral,
     dataset,
     devnet,
     doctor,
     enclave,
+    enclave_chain,
+    evidence,
     function,
     keybroker,
     keys,
@@ -40,6 +43,8 @@ ORDER = (
     "receipt",
     "withdraw",
     "enclave",
+    "evidence",
+    "collateral",
     "keybroker",
     "worker",
 )
@@ -83,8 +88,10 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_MORE = (agreement_chain, task_facts)  # add their commands to a group of another module
-for group in (devnet, keys, dataset, function, agreement, task, receipt, enclave, keybroker, worker):
+_MORE = (agreement_chain, enclave_chain, task_facts)  # add their commands to a group of another module
+for group in (
+    devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker
+):  # fmt: skip
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

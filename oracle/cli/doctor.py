@@ -19,7 +19,12 @@ def doctor(as_json: Json = False) -> None:
         report = examine()
     rows = [(MARKS[c.state], c.name, c.found, c.purpose) for c in report.checks]
     remedies = [(c.name, c.remedy) for c in report.checks if c.remedy is not None]
-    tables = [grid(("", "what", "found", "needed for"), rows)]
+    tables = [
+        grid(("", "what", "found", "needed for"), rows),
+        grid(
+            ("", "attester", "because"), [("ok" if a.usable else "–", a.attester, a.reason) for a in report.attesters]
+        ),
+    ]
     if remedies:
         tables.append(grid(("to get", "do"), remedies))
     screen.answer(
@@ -28,6 +33,7 @@ def doctor(as_json: Json = False) -> None:
             "attester": report.attester,
             "simulated": report.simulated,
             "note": report.note,
+            "attesters": report.attesters,
             "checks": report.checks,
         },
         *tables,

@@ -8,18 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enclave_app.protocol.errors import Permanent, Refused
-from oracle.cli.common import ConfigFile, Json, make_client, read_config, run
+from oracle.cli.common import (
+    ConfigFile,
+    Json,
+    make_client,
+    read_config,
+    run,
+)
 from oracle.cli.screen import Screen, fields, when
 
 if TYPE_CHECKING:
     from oracle.chain.enclaves import RegisteredEnclave
-    from oracle.worker.config import WorkerConfig
+    from oracle.worker.config import HostConfig
     from oracle.worker.register import Enrolled
 
-app = typer.Typer(name="enclave", help="Enclaves: measure, register, list.", no_args_is_help=True)
+app = typer.Typer(name="enclave", help="Enclaves: measure, register, list, watch, challenge.", no_args_is_help=True)
 
-WorkerConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration, which names the enclave.")
+PATIENCE = 60.0
+"""Seconds for collateral that has to be fetched first."""
+
+HostConfigFile = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="The worker's configuration, or a host's: what names the enclave."
+    ),
 ]
 
 
@@ -35,12 +47,50 @@ def measure(
 
 
 @app.command("register")
-def register(config: WorkerConfigFile, as_json: Json = False) -> None:
+def register(config: HostConfigFile, as_json: Json = False) -> None:
     """Register a running enclave on chain, or renew its registration, as its worker would."""
-    from enclave_app.protocol.structs import TcbStatus
-    from oracle.worker.config import WorkerConfig
+    from oracle.worker.config import read_host
 
-    settings = WorkerConfig.read(config)
+    _show(read_host(config), as_json)
+
+
+@app.command("vouch")
+def vouch(
+    config: HostConfigFile,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="WHERE", help="The verifier enclave's socket or URL. [default: `vouchedBy`]"),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", metavar="FILE", help="A development root, with --by. [default: the makers']"),
+    ] = None,
+    crl: Annotated[
+        Path | None, typer.Option("--crl", metavar="FILE", help="What AMD revoked (DER), with --by.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Register a running SEV-SNP or Nitro enclave on the word of a verifier enclave, or renew its registration."""
+    from oracle.worker.config import AttestationConfig, read_host
+    from oracle.yamlfile import validate_yaml
+
+    settings = read_host(config)
+    if by is not None:
+        vouched = validate_yaml(
+            AttestationConfig,
+            {"vouchedBy": by, **{name: str(each) for name, each in (("root", root), ("crl", crl)) if each}},
+        )
+        settings = settings.model_copy(update={"attestation": vouched})
+    elif settings.attestation is None or settings.attestation.vouched_by is None:
+        raise Refused("vouch.by", "neither --by nor `attestation.vouchedBy` says which verifier enclave to ask")
+    elif root is not None or crl is not None:
+        raise Refused("vouch.by", "--root and --crl go with --by", hint="Set them under `attestation`")
+    _show(settings, as_json)
+
+
+def _show(settings: HostConfig, as_json: bool) -> None:
+    from enclave_app.protocol.structs import TcbStatus
+
     screen = Screen(as_json)
     with screen.busy("waiting for the enclave and the chain"):
         enrolled = run(_register(settings))
@@ -58,6 +108,8 @@ def register(config: WorkerConfigFile, as_json: Json = False) -> None:
         "simulated": enrolled.identity.simulated,
         "valid_until": standing.valid_until,
     }
+    if any(identity.verifier):
+        value["verifier"] = identity.verifier
     screen.answer(value, fields({**value, "valid_until": when(standing.valid_until)}))
 
 
@@ -77,7 +129,7 @@ def list_enclaves(
     found = [enclave for enclave in run(read()) if every or enclave.valid]
     shown = [item for enclave in found for item in (fields(_readable(enclave)), "")]
     none = "No enclave is registered." if every else "No enclave is registered and valid."
-    Screen(as_json).answer({"enclaves": [_entry(enclave) for enclave in found]}, *(shown or [none]))
+    Screen(as_json).answer({"enclaves": [entry(enclave) for enclave in found]}, *(shown or [none]))
 
 
 async def _measure(config: Path) -> bytes:
@@ -103,35 +155,44 @@ async def _measure(config: Path) -> bytes:
     return parse_digest(out.decode("ascii", "replace").strip())
 
 
-async def _register(settings: WorkerConfig) -> Enrolled:
+async def _register(settings: HostConfig) -> Enrolled:
     from oracle.chain.deploy import Deployment
     from oracle.chain.sender import Sender
     from oracle.chain.source import SingleSource
+    from oracle.worker.collateral import fetching, open_appraisal
     from oracle.worker.enclave import Enclave
     from oracle.worker.keys import account, signing_key
     from oracle.worker.register import register_enclave
     from oracle.worker.registrars import make_registrar
     from oracle.worker.rpc import FailoverRpc
+    from oracle.worker.vouching import open_vouching
 
     deployment = Deployment.read(settings.deployment)
     operator = None if settings.operator is None else signing_key(settings.operator)
     rpc = FailoverRpc(settings.rpc)
     try:
-        async with Enclave(settings.enclave.socket) as enclave:
+        async with (
+            Enclave(settings.enclave.socket) as enclave,
+            open_vouching(settings.attestation, deployment.chain_id) as vouching,
+        ):
             sender, source = Sender(rpc, account(settings.wallet)), SingleSource(rpc)
-            registrar = make_registrar(settings, deployment, sender, source)
+            appraisal = open_appraisal(settings.attestation, deployment.chain_id)
+            registrar = make_registrar(appraisal, deployment, sender, source, vouching)
             if registrar is None:
                 raise Refused(
                     "register.attestation",
-                    "the configuration has no collateral to show the contract what the evidence rests on",
+                    "the configuration has nothing to show the contract what the evidence rests on",
                     hint="Set `attestation`",
                 )
-            return await register_enclave(enclave, sender, source, deployment, registrar, operator)
+            if appraisal is None:
+                return await register_enclave(enclave, sender, source, deployment, registrar, operator)
+            async with fetching(appraisal, PATIENCE) as fetched:
+                return await fetched(lambda: register_enclave(enclave, sender, source, deployment, registrar, operator))
     finally:
         await rpc.close()
 
 
-def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
+def entry(enclave: RegisteredEnclave) -> dict[str, Any]:
     from enclave_app.protocol.structs import TcbStatus, Tee
 
     identity, standing = enclave.record.identity, enclave.record.standing
@@ -158,7 +219,7 @@ def _entry(enclave: RegisteredEnclave) -> dict[str, Any]:
 
 def _readable(enclave: RegisteredEnclave) -> dict[str, Any]:
     """The same for a person: whose root it is, and dates."""
-    value = _entry(enclave)
+    value = entry(enclave)
     maker, verifier = value.pop("maker"), value["verifier"]
     whose = maker or ("DEVELOPMENT or private" if verifier is None else "vouched for by an attested verifier")
     anchor = f"0x{enclave.anchor.hex()} ({whose})"

@@ -49,10 +49,12 @@ def serve(
     from oracle.hardening import forbid_dumps
     from oracle.keybroker.config import read_config
     from oracle.keybroker.server import serve as serve_broker
+    from oracle.logs import configure
 
     forbid_dumps()
     settings, screen = read_config(config), Screen(as_json)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure("keybroker", part="collateral")
     if settings.anchors.development:
         screen.warn("This broker takes SIMULATED enclaves: a development root is configured.")
     run(serve_broker(settings, ready=lambda address: screen.say(f"serving at {address}")))

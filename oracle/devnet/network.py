@@ -44,6 +44,8 @@ ENCLAVE_CONFIG = {
     "format": "enclave-oracle/enclave",
     "v": 1,
     "attester": "software",
+    "role": "tasks",
+    "verifier": None,
     "storageSchemes": ["file", "http", "https"],
     "maxMemoryMib": 4096,
     "maxTimeSeconds": 600,

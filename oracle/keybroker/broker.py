@@ -11,6 +11,7 @@ from importlib import metadata
 from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.fields import Address, Bytes32, Uint256
 from oracle.card import BrokerCard
+from oracle.collateral import CollateralSource, open_source
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.config import KeyBrokerConfig, read_password
 from oracle.keybroker.keys import LOG_FILE, BrokerKeys, load
@@ -18,7 +19,7 @@ from oracle.keybroker.ledger import Ledger
 from oracle.keybroker.output import OutputReleaser
 from oracle.keybroker.release import Releaser
 from oracle.keybroker.terms import agreement_memory
-from oracle.keybroker.trust import CollateralFiles, Trust, load_roots
+from oracle.keybroker.trust import Trust, load_roots
 
 
 class InfoChain(Document):
@@ -43,6 +44,7 @@ class KeyBroker:
     outputs: OutputReleaser
     ledger: Ledger
     chains: Chains
+    collateral: CollateralSource
 
     async def close(self) -> None:
         await self.ledger.close()
@@ -56,7 +58,8 @@ async def open_broker(config: KeyBrokerConfig, *, clock: Callable[[], float] = t
     version = _version()
     ledger = await Ledger.open(config.directory / LOG_FILE, keys.signing, keys.card.digest, version, clock)
     chains = Chains(config.chains, clock)
-    trust = Trust(roots, CollateralFiles(config.collateral), clock)
+    collateral = open_source(config.collateral, roots, clock)
+    trust = Trust(roots, collateral, clock)
     memory = agreement_memory()
     info = Info(
         card=keys.card,
@@ -68,7 +71,8 @@ async def open_broker(config: KeyBrokerConfig, *, clock: Callable[[], float] = t
         development=bool(config.anchors.development),
     )
     releases = Releaser(keys, chains, trust, ledger, memory, clock)
-    return KeyBroker(info, releases, OutputReleaser(keys, chains, ledger, memory[0]), ledger, chains)
+    outputs = OutputReleaser(keys, chains, ledger, memory[0])
+    return KeyBroker(info, releases, outputs, ledger, chains, collateral)
 
 
 def _keys(config: KeyBrokerConfig) -> BrokerKeys:

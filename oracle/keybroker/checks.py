@@ -139,8 +139,15 @@ def check_registered(
 
 
 def check_status(verified: Verified, standing: Standing, tee: Enclaves, block: Block) -> None:
-    """R4, R13: the agreement takes the status that this broker finds, or the enclave is registered as in its grace."""
-    if tee.status_mask >> verified.tcb_status & 1 or in_grace(tee, standing, block.timestamp):
+    """R4, R13: the agreement takes the status that this broker finds, or the enclave is registered as in its grace.
+
+    AMD and AWS publish none: then the registered one alone counts, which the verifier that the agreement names gave it.
+    """
+    if (
+        verified.tcb_status is None
+        or tee.status_mask >> verified.tcb_status & 1
+        or in_grace(tee, standing, block.timestamp)
+    ):
         return
     # A registration under the newer collateral may show what the platform was before.
     kind = Retryable if standing.evaluation < verified.evaluation else Refused

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from enclave_app.protocol.fields import Address
 from enclave_app.protocol.release import MAX_BODY
 from enclave_app.protocol.structs import Confirmation
+from oracle.collateral.config import PcsConfig, under
 from oracle.errors import Refused
 from oracle.passwords import password_file
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
@@ -73,15 +74,18 @@ class ServedChain(YamlModel):
 
 
 class Anchors(YamlModel):
-    """Roots under which this broker appraises evidence itself (R4). `development` are DER files of one devnet's roots."""
+    """Roots under which this broker appraises evidence itself (R4): each maker's pinned ones. `development` are DER files of
+    one devnet's roots."""
 
     intel: bool = True
+    amd: bool = False
+    aws: bool = False
     development: tuple[Path, ...] = ()
     dangerous_development_roots: bool = False
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not self.intel and not self.development:
+        if not (self.intel or self.amd or self.aws or self.development):
             raise ValueError("no trust anchor is set (R21)")
         if self.development and not self.dangerous_development_roots:
             raise ValueError(
@@ -105,13 +109,14 @@ class RateLimits(YamlModel):
 
 
 class KeyBrokerConfig(YamlModel):
-    """`collateral` is one QuoteCollateralV3 JSON file, or a directory of `sgx-<fmspc>.json` and `tdx-<fmspc>.json`."""
+    """`collateral` is where it is fetched from; or one QuoteCollateralV3 JSON file, or a folder of `sgx-<fmspc>.json` and
+    `tdx-<fmspc>.json`, which somebody else keeps fresh."""
 
     directory: Path
     password_file: Path
     chains: tuple[ServedChain, ...] = Field(min_length=1)
     anchors: Anchors = Anchors()
-    collateral: Path
+    collateral: PcsConfig | Path
     listen: Listen = Listen()
     limits: RateLimits = RateLimits()
     max_body: int = Field(default=MAX_BODY, ge=1024, le=MAX_BODY)
@@ -131,7 +136,7 @@ class KeyBrokerConfig(YamlModel):
             update={
                 "directory": base / self.directory,
                 "password_file": base / self.password_file,
-                "collateral": base / self.collateral,
+                "collateral": under(base, self.collateral),
                 "anchors": anchors,
                 "listen": self.listen.model_copy(update={"unix": unix}),
             }

@@ -98,7 +98,7 @@ class Releaser:
         signed = self._signed(terms.agreement_id, terms.agreement.parties(), body.signatures)
         sealing = checks.check_asked(terms, body.release, body.evidence, self._keys.card.digest)
         check_evidence_place(terms, body.evidence)
-        verified = self._trust.verify(body.evidence.tee, body.evidence.quote)
+        verified = self._trust.verify(body.evidence.tee, body.evidence.quote, body.evidence.endorsements)
         expected = report_data(
             terms.chain.chain_id,
             terms.agreement.enclave_registry,

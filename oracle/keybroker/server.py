@@ -106,13 +106,20 @@ async def serve(config: KeyBrokerConfig, *, ready: Callable[[str], None] | None 
     broker = await open_broker(config)
     try:
         runner, address = await start(broker, config)
+        fetching = asyncio.create_task(broker.collateral.run(), name="collateral")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             _say({"event": "serving", "address": address, "broker": broker.info.card.digest.hex()}, logging.INFO)
             if ready is not None:
                 ready(address)
-            await stop.wait()
+            await asyncio.wait((fetching, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if fetching.done():
+                fetching.result()  # it ends by a bug only, and then the broker must not idle on
         finally:
             await runner.cleanup()
+            for task in (fetching, stopping):
+                task.cancel()
+            await asyncio.gather(fetching, stopping, return_exceptions=True)
     finally:
         await broker.close()
         _say({"event": "stopped"}, logging.INFO)

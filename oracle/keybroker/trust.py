@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from pathlib import Path
-
-from cryptography.hazmat.primitives.serialization import Encoding
+from collections.abc import Callable, Mapping, Sequence
 
 from enclave_app.protocol.digests import sha256
 from oracle.attestation import (
-    INTEL_ROOT_DIGEST,
     AttestationError,
     Collateral,
     DevelopmentRoot,
     ParsedQuote,
+    SnpEndorsements,
     Verified,
+    carried,
     evidence_refusal,
-    intel_root,
+    maker_roots,
     parse_evidence,
     verify,
 )
 from oracle.attestation.anchors import MAX_ROOT
-from oracle.attestation.collateral import MAX_COLLATERAL_BYTES, pem_chain
-from oracle.attestation.qvl import QvlRefused, pck_values
-from oracle.errors import Refused, Retryable
+from oracle.collateral import CollateralSource
+from oracle.errors import Refused
 from oracle.files import read_file
 from oracle.keybroker.config import Anchors
 
@@ -37,8 +34,8 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
     """DER of each configured root by its digest. A development root beside a public chain is refused (R4)."""
     roots: dict[bytes, bytes] = {}
     try:
-        if anchors.intel:
-            roots[INTEL_ROOT_DIGEST] = intel_root()
+        for maker, taken in (("intel", anchors.intel), ("amd", anchors.amd), ("aws", anchors.aws)):
+            roots |= maker_roots(maker) if taken else {}
         for path in anchors.development:
             root = DevelopmentRoot(read_file(path, MAX_ROOT))
             for chain_id in chain_ids:
@@ -51,36 +48,10 @@ def load_roots(anchors: Anchors, chain_ids: tuple[int, ...]) -> dict[bytes, byte
     return roots
 
 
-class CollateralFiles:
-    """Collateral that the broker's operator put there: one file, or a directory with one for each TEE and FMSPC.
-
-    A file that changes is read again, so fresh collateral needs no restart.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: dict[Path, tuple[int, Collateral]] = {}
-
-    def for_quote(self, parsed: ParsedQuote) -> Collateral:
-        path = self._path / _file_name(parsed) if self._path.is_dir() else self._path
-        try:
-            changed = path.stat().st_mtime_ns
-            known = self._read.get(path)
-            if known is None or known[0] != changed:
-                known = self._read[path] = changed, Collateral.from_json(read_file(path, MAX_COLLATERAL_BYTES))
-        except AttestationError as error:
-            raise Retryable(f"collateral.{error.code}", "the broker's collateral cannot be read") from None
-        except (OSError, Refused):
-            raise Retryable(
-                "collateral.missing", "the broker has no collateral for this platform", expected=path.name
-            ) from None
-        return known[1]
-
-
 class Trust:
-    """Verifies quotes under the broker's roots. `clock` gives unix seconds."""
+    """Verifies evidence under the broker's roots. `clock` gives unix seconds."""
 
-    def __init__(self, roots: Mapping[bytes, bytes], collateral: CollateralFiles, clock: Callable[[], float]) -> None:
+    def __init__(self, roots: Mapping[bytes, bytes], collateral: CollateralSource, clock: Callable[[], float]) -> None:
         self._roots, self._collateral, self._clock = dict(roots), collateral, clock
         self._kept: OrderedDict[tuple[int, bytes, bytes], Verified] = OrderedDict()
 
@@ -88,17 +59,23 @@ class Trust:
     def roots(self) -> tuple[bytes, ...]:
         return tuple(self._roots)
 
-    def verify(self, tee: int, quote: bytes) -> Verified:
-        """What holds about a quote, or a Refused or Retryable whose code is `evidence.` and the attestation code."""
+    def verify(self, tee: int, quote: bytes, endorsements: Sequence[bytes] = ()) -> Verified:
+        """What holds about evidence, or a Refused or Retryable whose code is `evidence.` and the attestation code."""
         now = int(self._clock())
         try:
             parsed = parse_evidence(tee, quote)
-            collateral = self._collateral.for_quote(parsed)
-            place = tee, sha256(quote), collateral.digest
+            roots = self._roots
+            beside: Collateral | SnpEndorsements | None
+            if isinstance(parsed, ParsedQuote):
+                beside = self._collateral.for_quote(parsed)
+            else:
+                root, beside = carried(parsed, endorsements)
+                roots = {each: der for each, der in self._roots.items() if each == sha256(root)} or self._roots
+            place = tee, sha256(quote), b"" if beside is None else beside.digest
             kept = self._kept.get(place)
             if kept is not None and kept.verified_at <= now < min(kept.verified_at + KEEP_SECONDS, kept.valid_until):
                 return kept
-            verified = self._under_some_root(parsed, collateral, now)
+            verified = _under_some(roots, lambda root: verify(parsed, beside, root, now))
         except AttestationError as error:
             raise evidence_refusal(error) from None
         self._kept[place] = verified
@@ -106,20 +83,12 @@ class Trust:
             self._kept.popitem(last=False)
         return verified
 
-    def _under_some_root(self, parsed: ParsedQuote, collateral: Collateral, now: int) -> Verified:
-        refusal: AttestationError | None = None
-        for root in self._roots.values():
-            try:
-                return verify(parsed, collateral, root, now)
-            except AttestationError as error:
-                refusal = error
-        raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")
 
-
-def _file_name(parsed: ParsedQuote) -> str:
-    leaf = pem_chain(parsed.section.certification.decode("latin-1"))[0]
-    try:
-        fmspc = pck_values(leaf.public_bytes(Encoding.PEM)).fmspc
-    except QvlRefused as error:
-        raise Refused("evidence.pck_chain", f"the platform's certificate cannot be read: {error}") from None
-    return f"{parsed.tee.name.lower()}-{fmspc.hex()}.json"
+def _under_some(roots: Mapping[bytes, bytes], verify_under: Callable[[bytes], Verified]) -> Verified:
+    refusal: AttestationError | None = None
+    for root in roots.values():
+        try:
+            return verify_under(root)
+        except AttestationError as error:
+            refusal = error
+    raise refusal or Refused("anchors.none", "the broker has no trust anchor (R21)")

@@ -101,7 +101,8 @@ class SignedStatement(Document):
 class Receipt(Document):
     """`consents` align with the agreement's parties, empty where the chain recorded a consent of another kind. `function`
     is the bundle, None above `MAX_FUNCTION`; `param_domain`, `manifests` and `outputs` are whole documents, byte for byte.
-    `root` is the DER of a development root, None for Intel's pinned one. `releases` are in the agreement's order."""
+    `root` is the DER of a development root, None for a maker's pinned one. `collateral` is None for AMD's and AWS's evidence.
+    `releases` are in the agreement's order."""
 
     format: Literal["enclave-oracle/receipt"]
     v: Literal[1]
@@ -116,7 +117,7 @@ class Receipt(Document):
     manifests: tuple[Bytes, ...] = Field(max_length=16)
     request: TaskRequest
     evidence: ReceiptEvidence
-    collateral: ReceiptCollateral
+    collateral: ReceiptCollateral | None
     root: Bytes | None
     releases: tuple[SignedStatement, ...] = Field(min_length=1, max_length=16)
     result: Result

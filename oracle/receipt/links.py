@@ -26,7 +26,7 @@ from enclave_app.protocol.rules import AS_OF_WINDOW
 from enclave_app.protocol.shares import key_ids_digest
 from enclave_app.protocol.streaming import encrypted_length
 from enclave_app.protocol.structs import FunctionKind, Outcome, RegisteredIdentity, Tee
-from oracle.agreement.anchors import check_anchors
+from oracle.agreement.anchors import LABELS, check_anchors, maker_of
 from oracle.agreement.consent import check_consent, signed_by
 from oracle.agreement.enclave import check_host, check_operator, check_policy, identity_of, in_grace
 from oracle.agreement.fit import check_function
@@ -35,8 +35,14 @@ from oracle.agreement.terms import Terms, check_request_terms, identify_agreemen
 from oracle.attestation import (
     INTEL_ROOT_DIGEST,
     AttestationError,
+    Collateral,
     DevelopmentRoot,
+    NitroDocument,
+    ParsedQuote,
+    SnpEndorsements,
+    SnpReport,
     Verified,
+    carried,
     evidence_refusal,
     intel_root,
     parse_evidence,
@@ -246,25 +252,57 @@ def evidence_link(case: Case) -> str:
     receipt = case.receipt
     times = [release.statement.time for release in case.signed_statements] or [receipt.request.as_of]
     try:
-        root = intel_root() if receipt.root is None else _development_root(receipt.root, receipt.chain.chain_id)
-        if sha256(root) not in receipt.agreement.tee.anchors:
-            raise Refused(
-                "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
-            )
         parsed = parse_evidence(receipt.evidence.tee, receipt.evidence.quote)
         if parsed.trailing:
-            raise Refused("evidence.form", "there are bytes behind the quote's end")
-        quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
-        if receipt.evidence.endorsements:
-            raise Refused("evidence.form", "there are certificates beside a quote that holds its own")
-        _check_chains(root, (quoted, *receipt.collateral.chains()))
-        collateral = receipt.collateral.collateral()
-        case.verified = tuple(verify(parsed, collateral, root, time) for time in sorted({min(times), max(times)}))
+            raise Refused("evidence.form", "there are bytes behind the evidence's end")
+        beside: Collateral | SnpEndorsements | None
+        if isinstance(parsed, ParsedQuote):
+            root = intel_root() if receipt.root is None else _development_root(receipt.root, receipt.chain.chain_id)
+            _check_listed(receipt, root)
+            beside = _collateral(receipt, parsed, root)
+        else:
+            root, beside = _brought_along(receipt, parsed)
+            _check_listed(receipt, root)
+        case.verified = tuple(verify(parsed, beside, root, time) for time in sorted({min(times), max(times)}))
     except AttestationError as error:
         raise evidence_refusal(error) from None
-    under = "Intel's root" if receipt.root is None else "a development root"
+    maker = maker_of(sha256(root))
+    under = "a development root" if maker is None else f"a root of {LABELS[maker]}"
     span = " to ".join(dict.fromkeys((_when(min(times)), _when(max(times)))))
-    return f"{Tee(receipt.evidence.tee).name} quote under {under}, genuine at {span}"
+    return f"{Tee(receipt.evidence.tee).name} evidence under {under}, genuine at {span}"
+
+
+def _check_listed(receipt: Receipt, root: bytes) -> None:
+    if sha256(root) not in receipt.agreement.tee.anchors:
+        raise Refused(
+            "evidence.anchor_not_listed", "the agreement does not take this root (R4)", found=sha256(root).hex()
+        )
+
+
+def _collateral(receipt: Receipt, parsed: ParsedQuote, root: bytes) -> Collateral:
+    """Each chain in it and in the quote in its one form, up to the root."""
+    if receipt.evidence.endorsements:
+        raise Refused("evidence.form", "there are certificates beside a quote that holds its own")
+    if receipt.collateral is None:
+        raise Refused("evidence.form", "there is no collateral beside a quote")
+    quoted = parsed.section.certification.decode("latin-1").removesuffix("\0")
+    _check_chains(root, (quoted, *receipt.collateral.chains()))
+    return receipt.collateral.collateral()
+
+
+def _brought_along(receipt: Receipt, parsed: SnpReport | NitroDocument) -> tuple[bytes, SnpEndorsements | None]:
+    """AMD's and AWS's evidence comes with its own root: a pinned one, or the receipt's development root."""
+    root, endorsements = carried(parsed, receipt.evidence.endorsements)
+    if receipt.collateral is not None:
+        raise Refused("evidence.form", "there is Intel's collateral beside evidence of another maker's")
+    # Its TCB is the verifier's to judge: without one, nobody did.
+    if receipt.evidence.voucher is None:
+        raise Refused("evidence.voucher", "nobody vouches for evidence that no contract can check (R4)")
+    if receipt.root is not None and _development_root(receipt.root, receipt.chain.chain_id) != root:
+        raise Refused("evidence.form", "the receipt's root is not the evidence's own")
+    if receipt.root is None and maker_of(sha256(root)) is None:
+        raise Refused("evidence.root_mismatch", "the evidence is under no maker's root", found=sha256(root).hex())
+    return root, endorsements
 
 
 def binding_link(case: Case) -> str:
@@ -293,13 +331,14 @@ def measurement_link(case: Case) -> str:
     receipt = case.receipt
     tee, graced = receipt.agreement.tee, False
     for verified in case.verified:
-        wanting = not tee.status_mask >> verified.tcb_status & 1
+        wanting = verified.tcb_status is not None and not tee.status_mask >> verified.tcb_status & 1
         graced = graced or (wanting and tee.grace_days > 0)
         check_policy(verified, tee, verified.report_data, graced=wanting and tee.grace_days > 0)
     last = case.verified[-1]
     if graced:
         _check_grace(case)
-    shown = f"0x{last.measurement.hex()}, {intel_name(last.tcb_status)}, evaluation {last.evaluation}"
+    status = "no status" if last.tcb_status is None else intel_name(last.tcb_status)
+    shown = f"0x{last.measurement.hex()}, {status}, evaluation {last.evaluation}"
     return shown + (", in the agreement's grace" if graced else "")
 
 
@@ -461,8 +500,8 @@ LINKS: Mapping[str, Link] = {
 
 def _development_root(der: bytes, chain_id: int) -> bytes:
     root = DevelopmentRoot(der)
-    if root.digest == INTEL_ROOT_DIGEST:
-        raise Refused("evidence.root_pinned", "Intel's root is pinned, and no receipt brings it along")
+    if maker_of(root.digest) is not None:
+        raise Refused("evidence.root_pinned", "a maker's root is pinned, and no receipt brings it along")
     root.refuse_on_public_chain(chain_id)
     return root.der
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import TaskRecord
+from oracle.agreement.anchors import maker_of
 from oracle.agreement.consent import signed_by
-from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, parse_evidence
-from oracle.errors import Refused
+from oracle.attestation import Collateral, ParsedQuote, carried, parse_evidence
+from oracle.errors import Bug, Refused
 from oracle.receipt.document import (
     MAX_FUNCTION,
     MAX_RECEIPT,
@@ -23,13 +24,14 @@ from oracle.receipt.document import (
 @dataclass(frozen=True)
 class Papers:
     """What a receipt holds beside the task's record: documents by the digests that the agreement names, and with what the
-    evidence verifies. `function` is None where it was too large to fetch; `root` is in DER."""
+    evidence verifies. `function` is None where it was too large to fetch; `root` is in DER. AMD's and AWS's evidence brings
+    its own root: there `root` and `collateral` are None."""
 
     function: bytes | None
     param_domain: bytes
     manifests: tuple[bytes, ...]
-    collateral: Collateral
-    root: bytes
+    collateral: Collateral | None
+    root: bytes | None
 
 
 def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
@@ -37,7 +39,12 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
 
     Nothing is verified here: a worker is not believed, so its own verdict would be worth nothing.
     """
-    agreement, evidence, root = record.agreement, record.evidence, sha256(papers.root)
+    agreement, evidence = record.agreement, record.evidence
+    parsed = parse_evidence(evidence.tee, evidence.quote)
+    der = papers.root if isinstance(parsed, ParsedQuote) else carried(parsed, evidence.endorsements)[0]
+    if der is None or (papers.collateral is None) == isinstance(parsed, ParsedQuote):
+        raise Bug("receipt.papers", "papers of another kind of evidence", found=parsed.raw[:4].hex())
+    root = sha256(der)
     parties = agreement.parties()
     consents = record.consents if len(record.consents) == len(parties) else (b"",) * len(parties)
     agreement_id = record.chain.agreement_id(agreement)
@@ -60,7 +67,7 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
         request=record.request,
         evidence=ReceiptEvidence(
             tee=evidence.tee,
-            quote=parse_evidence(evidence.tee, evidence.quote).raw,
+            quote=parsed.raw,
             signer=evidence.signer,
             sealing_key=sha256(evidence.sealing_key),
             block_hash=evidence.block_hash,
@@ -69,8 +76,8 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
             endorsements=evidence.endorsements,
             voucher=evidence.voucher,
         ),
-        collateral=ReceiptCollateral.of(papers.collateral),
-        root=None if root == INTEL_ROOT_DIGEST else papers.root,
+        collateral=None if papers.collateral is None else ReceiptCollateral.of(papers.collateral),
+        root=None if maker_of(root) is not None else der,
         releases=tuple(SignedStatement(statement=s.statement, signature=s.signature) for s in statements),
         result=record.result,
         signature=record.signature,

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
 from enclave_app.protocol.fields import Address, Bytes32
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
+from oracle.collateral.config import PcsConfig
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
+Url = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class KeySource(YamlModel):
@@ -74,30 +76,52 @@ class StorageConfig(YamlModel):
 
 class AttestationConfig(YamlModel):
     """What this worker appraises and registers its own enclave with, and shows it with in receipts: a root certificate (DER;
-    Intel's when left out) and collateral (QuoteCollateralV3 JSON), read anew each time. Without it others have to register
-    the enclave, and there are no receipts."""
+    Intel's when left out) and collateral: where it is fetched from, or a file of QuoteCollateralV3 JSON, or a folder of
+    `sgx-<fmspc>.json` and `tdx-<fmspc>.json`, read again when they change. Without it others have to register the enclave,
+    and there are no receipts.
+
+    For SEV-SNP and Nitro, `vouchedBy` in its place: the socket or the URL of a verifier enclave. `root` is then a development
+    root (AMD's and AWS's own when left out), `endorsements` a folder with ek.der, ask.der and ark.der, for what the host does
+    not hand to its guest, and `crl` what AMD revoked (DER), read anew each time."""
 
     root: Path | None = None
-    collateral: Path
+    collateral: PcsConfig | Path | None = None
+    vouched_by: Url | Path | None = None
+    endorsements: Path | None = None
+    crl: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.collateral is None) == (self.vouched_by is None):
+            raise ValueError("give `collateral` or `vouchedBy`, one of the two")
+        if self.vouched_by is None and (self.endorsements is not None or self.crl is not None):
+            raise ValueError("`endorsements` and `crl` go with `vouchedBy`")
+        return self
 
 
-class WorkerConfig(YamlModel):
-    """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
-    parked. `releaseGrace` is how long to wait for more brokers once enough have
-    answered, `drain` how long a stop waits for what runs. `minFee` in wei is the least that a task must pay the
-    payee, failure included, and `maxCallbackGas` the most that its callback may use: both are what protects the
-    wallet from agreements of strangers."""
+class HostConfig(YamlModel):
+    """What it takes to keep one enclave registered: all that the host of a verifier enclave needs."""
 
     rpc: tuple[str, ...] = Field(min_length=1)
     deployment: Path
-    journal: Path
     enclave: EnclaveConfig
-    storage: StorageConfig
-    brokers: dict[Bytes32, str] = Field(min_length=1)
     wallet: KeySource
-    payee: Address
     operator: KeySource | None = None
     attestation: AttestationConfig | None = None
+
+
+class WorkerConfig(HostConfig):
+    """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
+    parked. `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop waits for
+    what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most
+    that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
+    written each minute, for Prometheus' node exporter."""
+
+    journal: Path
+    storage: StorageConfig
+    brokers: dict[Bytes32, str] = Field(min_length=1)
+    payee: Address
+    gauges: Path | None = None
     concurrency: int = Field(default=4, ge=1, le=256)
     max_runs: int = Field(default=4, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -119,6 +143,14 @@ class WorkerConfig(YamlModel):
         if isinstance(value, dict) and "brokers" in value:
             value["brokers"] = endpoints(value["brokers"], base)
         return _beside(validate_yaml(cls, value), base)
+
+
+def read_host(path: Path) -> HostConfig:
+    """A worker's configuration, or one with no more than HostConfig's fields. Raises as `WorkerConfig.read`."""
+    value = read_yaml(path)
+    if isinstance(value, dict) and "journal" in value:
+        return WorkerConfig.read(path)
+    return _beside(validate_yaml(HostConfig, value), path.absolute().parent)
 
 
 def _beside(model: M, directory: Path) -> M:

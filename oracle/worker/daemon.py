@@ -21,18 +21,22 @@ from oracle.logs import Log, describe
 from oracle.storage import open_storage
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient
+from oracle.worker.collateral import open_appraisal
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.follower import Follower
+from oracle.worker.gauges import Gauges
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.keys import account, signing_key
+from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.plan import DeadlinePassed, NotOurs
 from oracle.worker.registrars import make_registrar
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.settle import Settler
 from oracle.worker.states import OPEN, State
+from oracle.worker.vouching import open_vouching
 
 WATCH_SECONDS = 2.0
 LONGEST_SLEEP = 5.0
@@ -49,6 +53,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.ready = asyncio.Event()
+        self.gauges = Gauges()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._replan = True
@@ -73,7 +78,10 @@ class Worker:
                 asyncio.create_task(self._follower.run(), name="follower"),
                 asyncio.create_task(self._enrolment.watch(WATCH_SECONDS), name="enrolment"),
                 asyncio.create_task(self._schedule(), name="scheduler"),
+                asyncio.create_task(self._outlook.watch(), name="outlook"),
             ]
+            if self._appraisal is not None:
+                loops.append(asyncio.create_task(self._appraisal.collateral.run(), name="collateral"))
             stack.push_async_callback(_cancel, loops)
             # The scheduler ends when it is told to; the others end by a bug only, and then the worker must not idle on.
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -96,6 +104,8 @@ class Worker:
         enclave = Enclave(config.enclave.socket)
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
+        self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
+        vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
@@ -114,11 +124,12 @@ class Worker:
             sender,
             source,
             deployment,
-            make_registrar(config, deployment, sender, source),
+            make_registrar(self._appraisal, deployment, sender, source, vouching),
             None if config.operator is None else signing_key(config.operator),
             self._on_enclave_change,
             self._now,
         )
+        self._outlook = Outlook(self._enrolment, self._appraisal, self.gauges, self._now, config.gauges)
         parts = Parts(
             config=config,
             deployment=deployment,
@@ -131,6 +142,7 @@ class Worker:
             storage=writable,
             settler=Settler(sender, deployment.oracle),
             now=self._now,
+            appraisal=self._appraisal,
         )
         self._pipeline = Pipeline(parts)
 

@@ -16,6 +16,8 @@ import aiohttp
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.release import ErrorBody
 from enclave_app.protocol.wire import (
+    AppraisalAnswer,
+    AppraisalBody,
     EvidenceAnswer,
     EvidenceBody,
     Identity,
@@ -37,10 +39,10 @@ UNREACHABLE = "enclave.unreachable"
 
 class Enclave:
     """Errors are what the enclave says, Retryable or Permanent with its own code, and Retryable `enclave.unreachable` or
-    `enclave.timeout`. Use it as an async context manager, or close it."""
+    `enclave.timeout`. Use it as an async context manager, or close it. A verifier enclave may be behind a URL."""
 
-    def __init__(self, path: Path) -> None:
-        self.socket = path
+    def __init__(self, where: Path | str) -> None:
+        self.where = where
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Enclave:
@@ -59,6 +61,10 @@ class Enclave:
 
     async def evidence(self, body: EvidenceBody) -> EvidenceAnswer:
         return await self._ask(EvidenceAnswer, "POST", "/v1/evidence", body, QUICK)
+
+    async def appraise(self, body: AppraisalBody) -> AppraisalAnswer:
+        """Of an enclave in the role `verifier`. Raises Permanent `http.404` from any other."""
+        return await self._ask(AppraisalAnswer, "POST", "/v1/appraise", body, QUICK)
 
     async def start(self, body: TaskBody) -> TaskStarted:
         """Hand a task over; the enclave fetches and checks what the task names, hence `QUICK` is generous."""
@@ -82,12 +88,14 @@ class Enclave:
 
     async def _send(self, method: str, path: str, body: bytes | None, seconds: float, most: int = MAX_ANSWER) -> bytes:
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=0))
+            local = aiohttp.UnixConnector(str(self.where), limit=0) if isinstance(self.where, Path) else None
+            self._session = aiohttp.ClientSession(connector=local)
+        base = "http://enclave" if isinstance(self.where, Path) else self.where.rstrip("/")
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             async with self._session.request(
                 method,
-                f"http://enclave{path}",
+                f"{base}{path}",
                 data=body,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=seconds),
@@ -105,7 +113,7 @@ class Enclave:
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable(
                 UNREACHABLE,
-                f"no enclave answers on {self.socket} ({type(error).__name__})",
+                f"no enclave answers on {self.where} ({type(error).__name__})",
                 hint="Is it running? `oracle doctor` tells",
             ) from None
 

@@ -14,7 +14,7 @@ from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Confirmation
 from oracle.chain.deploy import Deployment
 from oracle.chain.enclaves import registered_enclaves
-from oracle.chain.reader import IdentityRecord, Standing
+from oracle.chain.reader import EnclaveReader, IdentityRecord, Standing
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Retryable
@@ -22,6 +22,7 @@ from oracle.logs import Log
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.plan import MIN_MAX_AGE
 from oracle.worker.register import Enrolled, IdentityChanged, Registrar, make_evidence, prepare, register
+from oracle.worker.vouching import find_voucher
 
 RENEW_BEFORE = 24 * 3600
 """A registration is renewed when it has less than this many seconds to live, or less than half of a shorter life."""
@@ -52,11 +53,30 @@ class Enrolment:
         self._enrolled: Enrolled | None = None
         self._made_at = 0
         self._doubted = True
+        self._overdue = False
         self._log = Log("worker.enrolment")
 
     def doubt(self) -> None:
         """The enclave may have restarted: ask who it is before the next use."""
         self._doubted = True
+
+    async def renew(self) -> Enrolled:
+        """Register again, however young the registration is. Raises as `current`."""
+        self._overdue = True
+        return await self.current()
+
+    async def reread(self) -> Enrolled | None:
+        """The same with its standing of now: anyone may have challenged it. Raises Retryable."""
+        enrolled = self._enrolled
+        if enrolled is None:
+            return None
+        head = await self._source.confirmed(Confirmation.LATEST)
+        reader = EnclaveReader(self._source, self._deployment.enclave_registry)
+        found = await reader.record(enrolled.anchor, enrolled.signer, head)
+        if found is None or found.digest != enrolled.record.identity.digest or self._enrolled is not enrolled:
+            return self._enrolled
+        self._enrolled = replace(enrolled, record=IdentityRecord(enrolled.record.identity, found.standing))
+        return self._enrolled
 
     async def current(self, max_age: int = DEFAULT_MAX_AGE) -> Enrolled:
         """The registered enclave, with evidence and registration younger than half of `max_age` seconds.
@@ -65,7 +85,7 @@ class Enrolment:
         """
         max_age = max(max_age, MIN_MAX_AGE)
         enrolled = self._enrolled
-        if enrolled is not None and not self._doubted and self._is_young(enrolled, max_age):
+        if enrolled is not None and not self._doubted and not self._overdue and self._is_young(enrolled, max_age):
             return enrolled
         async with self._lock:
             try:
@@ -78,9 +98,9 @@ class Enrolment:
         if self._doubted:
             await self._identify()
         enrolled = self._enrolled
-        if enrolled is None or not self._is_young(enrolled, max_age):
+        if enrolled is None or self._overdue or not self._is_young(enrolled, max_age):
             enrolled = await self._renew(max_age)
-            self._enrolled = enrolled
+            self._enrolled, self._overdue = enrolled, False
         return enrolled
 
     async def watch(self, interval: float) -> None:
@@ -136,10 +156,11 @@ class Enrolment:
     async def _registered(self, registrar: Registrar, max_age: int) -> Enrolled:
         prepared = await prepare(self.enclave, self._source, self._deployment, registrar, self._operator)
         standing, now = None if prepared.record is None else prepared.record.standing, prepared.head.timestamp
-        if standing is not None and not standing.retired and self._is_standing_young(standing, max_age, now):
+        young = standing is not None and not standing.retired and self._is_standing_young(standing, max_age, now)
+        if standing is not None and young and not self._overdue:
             # Brokers want younger evidence than this one, or it is from before this start; that costs no transaction.
             record = IdentityRecord(prepared.identity, standing)
-            enrolled = Enrolled(prepared.claimed, registrar.anchor, prepared.evidence, record)
+            enrolled = Enrolled(prepared.claimed, prepared.anchor, prepared.evidence, record)
         else:
             enrolled = await register(prepared, self._sender, self._source, self._deployment, registrar)
             self._log.info(
@@ -168,8 +189,9 @@ class Enrolment:
             )
         enclave = young[-1]
         evidence, _ = await make_evidence(self.enclave, identity, self._deployment, head, self._operator)
+        voucher = await find_voucher(self._source, self._deployment, head, enclave, evidence)
         self._made_at = head.timestamp
-        return Enrolled(identity, enclave.anchor, evidence, enclave.record)
+        return Enrolled(identity, enclave.anchor, evidence.model_copy(update={"voucher": voucher}), enclave.record)
 
     def _is_young(self, enrolled: Enrolled, max_age: int) -> bool:
         now = self._chain_time()

@@ -21,7 +21,8 @@ from oracle.receipt import Papers
 from oracle.storage import Storage
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
-from oracle.worker.config import WorkerConfig
+from oracle.worker.collateral import Appraisal
+from oracle.worker.config import AttestationConfig, WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.journal import JournalThread, Overtaken
@@ -51,12 +52,13 @@ class Parts:
     storage: Storage
     settler: Settler
     now: Callable[[], int]
+    appraisal: Appraisal | None
 
 
 class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self._p, self._db, self._journal = parts, parts.db, parts.db.journal
-        self._papers = PaperFile(parts.blobs, parts.config.attestation)
+        self._papers = PaperFile(parts.blobs, parts.appraisal, _is_vouched(parts.config.attestation))
         self._rounds: dict[bytes, Round] = {}
 
     async def work(self, task_id: bytes) -> None:
@@ -303,6 +305,10 @@ KEPT = ("blob.", "run.")
 Others would be releases, and brokers cap those (R13): a storage that is away for seconds must not use them up (R19)."""
 FORGOTTEN = frozenset({"task.unknown", "task.forgotten"})
 """What an enclave says that dropped a started task for want of room, or restarted: no fault of the task (R19)."""
+
+
+def _is_vouched(attestation: AttestationConfig | None) -> bool:
+    return attestation is not None and attestation.vouched_by is not None
 
 
 def _is_about_answers(error: OracleError) -> bool:

@@ -1,43 +1,44 @@
 """What a receipt needs beside the result: gathered before the brokers are asked, so that nothing can be missing after.
 
-The collateral is read for each task, and kept with the result: it has to be that of the time of the releases, and may have
-been replaced by the time the task is settled.
+The collateral is looked up for each task, and kept with the result: it has to be that of the time of the releases, and may
+have been replaced by the time the task is settled.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from enclave_app.protocol.release import TaskRecord
-from oracle.attestation import AttestationError, Collateral, intel_root
+from oracle.attestation import AttestationError, ParsedQuote, parse_evidence
 from oracle.errors import Refused, Retryable
 from oracle.logs import Log
 from oracle.receipt import Papers, make_receipt
 from oracle.worker.blobs import TOO_LARGE, BlobCache
-from oracle.worker.config import AttestationConfig
+from oracle.worker.collateral import Appraisal
 from oracle.worker.plan import Plan
 
 
 class PaperFile:
-    """Without `attestation` in the configuration there is nothing to show evidence with, and so there are no receipts."""
+    """Without `attestation` in the configuration there is nothing to show Intel's evidence with, and so there are no receipts."""
 
-    def __init__(self, blobs: BlobCache, attestation: AttestationConfig | None) -> None:
-        self._blobs, self._attestation = blobs, attestation
-        if attestation is None:
+    def __init__(self, blobs: BlobCache, appraisal: Appraisal | None, vouched: bool = False) -> None:
+        self._blobs, self._appraisal, self._vouched = blobs, appraisal, vouched
+        if appraisal is None and not vouched:
             Log("worker.receipts").warning("no receipts will be written: the configuration has no `attestation`")
 
     async def gather(self, plan: Plan) -> Papers | None:
         """Raises Retryable where storage or the configured files fail: a release that was spent brings a receipt, too."""
-        if self._attestation is None:
+        if self._appraisal is None and not self._vouched:
             return None
-        agreement = plan.agreement
+        agreement, evidence = plan.agreement, plan.enrolled.evidence
         try:
+            parsed, collateral, root = parse_evidence(evidence.tee, evidence.quote), None, None
+            if self._appraisal is not None and isinstance(parsed, ParsedQuote):
+                collateral, root = self._appraisal.collateral.for_quote(parsed), self._appraisal.root
             return Papers(
                 function=await self._function(agreement.fn.id),
                 param_domain=await self._blobs.get(agreement.param_domain),
                 manifests=tuple([await self._blobs.get(version) for version in plan.request.versions]),
-                collateral=Collateral.from_json(_read(self._attestation.collateral)),
-                root=intel_root() if self._attestation.root is None else _read(self._attestation.root),
+                collateral=collateral,
+                root=root,
             )
         except AttestationError as error:
             raise Retryable(f"attestation.{error.code}", str(error)) from None
@@ -60,10 +61,3 @@ def receipt_of(record: TaskRecord, papers: Papers | None, log: Log) -> bytes | N
     except Refused as error:
         log.error("no receipt can be made", code=error.code, message=error.message)
         return None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Retryable("attestation.file", f"cannot read {path}", found=error.strerror) from None

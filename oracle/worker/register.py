@@ -18,10 +18,12 @@ from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Confirmation, Host, RegisteredIdentity
 from enclave_app.protocol.wire import EvidenceBody, Identity
+from oracle.agreement.enclave import OF_THE_VERIFIER
 from oracle.attestation import (
     AppraisalPolicy,
     AttestationError,
     Collateral,
+    SnpEndorsements,
     TcbStatus,
     Verified,
     appraise,
@@ -31,7 +33,7 @@ from oracle.attestation import (
 )
 from oracle.chain.abi import load
 from oracle.chain.deploy import Deployment
-from oracle.chain.reader import EnclaveReader, EnclaveRecord, IdentityRecord
+from oracle.chain.reader import EnclaveReader, EnclaveRecord, IdentityRecord, Standing
 from oracle.chain.sender import Sender
 from oracle.chain.source import Block, SingleSource
 from oracle.errors import Retryable, Reverted
@@ -60,27 +62,30 @@ class Registrar(Protocol):
         """The verifier contract's address."""
         ...
 
-    @property
-    def anchor(self) -> bytes:
-        """The trust anchor under which it registers."""
+    async def voucher(self) -> Voucher | None:
+        """The enclave that vouches for the evidence, where no contract can check it. Raises Retryable where none does now."""
         ...
 
-    @property
-    def voucher(self) -> Voucher | None:
-        """The enclave that vouches for the evidence, where no contract can check it."""
+    def endorse(self, given: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The certificates that go with the evidence; `given` are the platform's own. Raises Retryable."""
         ...
 
-    def identify(self, evidence: Evidence, claimed: Identity, now: int) -> RegisteredIdentity:
-        """What will be registered. Raises Refused `evidence.*`, Retryable where only the collateral is out of date."""
+    def identify(self, evidence: Evidence, claimed: Identity, now: int) -> tuple[bytes, RegisteredIdentity]:
+        """The trust anchor under which it will be registered, and as what. Raises Refused `evidence.*`, Retryable where only the
+        collateral is out of date."""
         ...
 
-    async def proof(self, evidence: Evidence, now: int) -> bytes:
-        """The verifier's evidence bytes, once everything that they rest on is on chain."""
+    async def proof(self, evidence: Evidence, registered: Standing | None, now: int) -> bytes:
+        """The verifier's evidence bytes, once everything that they rest on is on chain. `registered` is what is renewed."""
         ...
 
 
 def check_evidence(
-    evidence: Evidence, identity: Identity, collateral: Collateral, root_der: bytes, now: int
+    evidence: Evidence,
+    identity: Identity,
+    collateral: Collateral | SnpEndorsements | None,
+    root_der: bytes,
+    now: int,
 ) -> Verified:
     """Parse, verify and appraise evidence for what `identity` claims. TCB policy and hosts are the agreements' business.
 
@@ -99,12 +104,14 @@ def check_evidence(
             verified,
             AppraisalPolicy(
                 measurements=(identity.measurement,),
+                registers="skip",
                 anchors=(sha256(root_der),),
                 statuses=tuple(status for status in TcbStatus if status is not TcbStatus.REVOKED),
                 evaluation_floor="skip",
                 report_data=expected,
                 advisories="skip",
                 platforms="skip",
+                snp=OF_THE_VERIFIER,
             ),
         )
     except AttestationError as error:
@@ -132,7 +139,7 @@ async def make_evidence(
     deployment: Deployment,
     block: Block,
     operator: SigningKey | None,
-    voucher: Voucher | None = None,
+    registrar: Registrar | None = None,
 ) -> tuple[Evidence, bytes]:
     """Evidence that binds `block` (R2), with the operator's word for the host (R5), and the proof of possession."""
     body = EvidenceBody(
@@ -155,8 +162,8 @@ async def make_evidence(
         block_hash=block.hash,
         operator=body.operator,
         operator_signature=operator.sign(host) if operator is not None else b"",
-        endorsements=answer.endorsements,
-        voucher=voucher,
+        endorsements=answer.endorsements if registrar is None else registrar.endorse(answer.endorsements),
+        voucher=None if registrar is None else await registrar.voucher(),
     )
     return evidence, answer.proof_of_possession
 
@@ -168,6 +175,7 @@ class Prepared:
     claimed: Identity
     evidence: Evidence
     possession: bytes
+    anchor: bytes
     identity: RegisteredIdentity
     record: EnclaveRecord | None
     head: Block
@@ -183,12 +191,12 @@ async def prepare(
     """Raises IdentityChanged, and what evidence is refused for."""
     claimed = await enclave.identity()
     head = await source.confirmed(Confirmation.LATEST)
-    evidence, possession = await make_evidence(enclave, claimed, deployment, head, operator, registrar.voucher)
-    identity = registrar.identify(evidence, claimed, _now(head))
-    record = await EnclaveReader(source, deployment.enclave_registry).record(registrar.anchor, claimed.signer, head)
+    evidence, possession = await make_evidence(enclave, claimed, deployment, head, operator, registrar)
+    anchor, identity = registrar.identify(evidence, claimed, _now(head))
+    record = await EnclaveReader(source, deployment.enclave_registry).record(anchor, claimed.signer, head)
     if record is not None and record.digest != identity.digest:
         raise IdentityChanged(identity.digest.hex(), record.digest.hex())
-    return Prepared(claimed, evidence, possession, identity, record, head)
+    return Prepared(claimed, evidence, possession, anchor, identity, record, head)
 
 
 async def register_enclave(
@@ -213,6 +221,7 @@ async def register(
 ) -> Enrolled:
     """As `register_enclave`, with evidence that is made."""
     evidence, signer = prepared.evidence, prepared.claimed.signer
+    standing = None if prepared.record is None else prepared.record.standing
     registration = (
         signer,
         prepared.identity.sealing_key,
@@ -222,7 +231,7 @@ async def register(
         prepared.possession,
         evidence.operator_signature,
         registrar.verifier,
-        await registrar.proof(evidence, _now(prepared.head)),
+        await registrar.proof(evidence, standing, _now(prepared.head)),
     )
     call = load("EnclaveRegistry").call("register", registration)
     try:
@@ -232,11 +241,11 @@ async def register(
     if not receipt.ok:
         raise Retryable("register.reverted", "the registration was mined and refused; the chain moved meanwhile")
     head = await source.confirmed(Confirmation.LATEST)
-    record = await EnclaveReader(source, deployment.enclave_registry).record(registrar.anchor, signer, head)
+    record = await EnclaveReader(source, deployment.enclave_registry).record(prepared.anchor, signer, head)
     if record is None or record.digest != prepared.identity.digest:
         raise Retryable("register.missing", "the registration is not on chain; it is being reorganised")
     whole = IdentityRecord(prepared.identity, record.standing)
-    return Enrolled(prepared.claimed, registrar.anchor, evidence, whole)
+    return Enrolled(prepared.claimed, prepared.anchor, evidence, whole)
 
 
 def _meaning(refusal: Reverted) -> Exception:
@@ -247,9 +256,21 @@ def _meaning(refusal: Reverted) -> Exception:
         return Retryable("register.block", "the block that the evidence binds is no longer good", found=refusal)
     if refusal.name in STALE:
         return Retryable("register.collateral", "the collateral is out of date on chain; fetch newer", found=refusal)
+    if refusal.name in VERIFIER:
+        return Retryable(
+            "register.verifier", "the verifier enclave's word does not count now", found=refusal,
+            hint="Is it registered, and is the clock right?",
+        )  # fmt: skip
     return refusal
 
 
+VERIFIER = (
+    "AttestedVerifier_InvalidVerifier",
+    "AttestedVerifier_WrongSigner",
+    "AttestedVerifier_StaleAppraisal",
+    "EnclaveRegistry_WrongIdentity",
+)
+"""Refusals that a verifier's renewed registration, or a new statement of its, mends."""
 STALE = (
     "EnclaveRegistry_OlderEvaluation",
     "EnclaveRegistry_EvidenceExpired",

@@ -6,20 +6,31 @@ A test file takes the fixtures by name: `broker, scene, world = kit.broker, kit.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
+from enclave_app.attesters.platform import DevelopmentAuthority
+from enclave_app.attesters.software import SoftwareAttester
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Enclaves, Enrolment, Outcome, Result, Retire, TaskRequest
+from enclave_app.protocol.structs import (
+    Agreement,
+    Enclaves,
+    Enrolment,
+    Outcome,
+    RegisteredIdentity,
+    Result,
+    Retire,
+    TaskRequest,
+)
+from oracle.attestation import Collateral
 from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, EnclaveReader, OracleReader
 from oracle.chain.sender import Sender
@@ -141,7 +152,7 @@ def identity(scene: Scene, signer: str, anchor: bytes | None = None, registry: s
 
     async def look() -> object:
         reader = EnclaveReader(scene.source, registry or scene.world.deployment.enclave_registry)
-        return await reader.identity(anchor or scene.anchor, signer, await scene.head())
+        return await reader.record(anchor or scene.anchor, signer, await scene.head())
 
     return look
 
@@ -178,7 +189,7 @@ async def ask(broker: KeyBroker, refused: Refused, directory: Path, body: Releas
 
 
 def failure(scene: Scene, agreement: Agreement, request: TaskRequest, **changes: Any) -> Result:
-    """The smallest result that settles a task: a signed failure, under the development appraiser's anchor."""
+    """The smallest result that settles a task: a signed failure, under the development root's anchor."""
     base = {
         "agreement_id": request.agreement_id,
         "task_id": request.typed_digest(scene.world.chain.oracle_domain(agreement)),
@@ -196,14 +207,17 @@ async def fulfil(
     request: TaskRequest,
     signer: SigningKey | None = None,
     given: Enclaves | None = None,
+    enclave: RegisteredIdentity | None = None,
     **changes: Any,
 ) -> None:
-    """Settle a task with a result by `signer`; `given` are the enclave terms that the relayer claims were agreed."""
+    """Settle a task with a result by `signer`, who is registered as `enclave`; `given` are the enclave terms that the relayer
+    claims were agreed."""
     result = failure(scene, agreement, request, **changes)
     signature = (signer or scene.world.enclave.signer).sign(
         result.typed_digest(scene.world.chain.oracle_domain(agreement))
     )
-    call = load("ComputeOracle").call("fulfil", request, given or agreement.tee, agreement.price, result, signature)
+    shown = given or agreement.tee, agreement.price, result, enclave or scene.world.identity
+    call = load("ComputeOracle").call("fulfil", request, *shown, signature)
     await scene.transact(scene.world.requester, agreement.oracle, call)
 
 
@@ -239,23 +253,32 @@ async def deploy(scene: Scene, name: str, *args: object) -> str:
 def at_registry(scene: Scene, registry: str) -> Scene:
     """The same world with another enclave registry: evidence, registrations and agreements are for that one."""
     deployment = scene.world.deployment.model_copy(update={"enclave_registry": registry})
-    return Scene(replace(scene.world, deployment=deployment), scene.rpc)
+    return Scene(scene.world.changed(deployment=deployment), scene.rpc)
 
 
-async def with_second_verifier(scene: Scene) -> tuple[Scene, LocalAccount, str]:
-    """A registry that takes the host's own verifier beside the agreed one; its appraiser, and where it is."""
-    own: LocalAccount = Account.create()
-    verifier = await deploy(scene, "DevelopmentVerifier", own.address)
-    registry = await deploy(scene, "EnclaveRegistry", [scene.world.deployment.verifiers["development"], verifier])
-    return at_registry(scene, registry), own, verifier
+def under(scene: Scene, authority: DevelopmentAuthority) -> Scene:
+    """The same world where the host's own root vouches for the registered enclave's keys, and for any program."""
+    platform = authority.issue_platform()
+    enclave = replace(scene.world.enclave, attester=SoftwareAttester(platform, scene.world.program))
+    return Scene(scene.world.changed(authority=authority, platform=platform, enclave=enclave), scene.rpc)
 
 
-async def register_under(scene: Scene, appraiser: LocalAccount, verifier: str, **said: Any) -> None:
-    """The host relays the enclave's own proof of possession to a verifier whose appraiser it is itself."""
-    evidence = await scene.evidence()
-    said_by_host = scene.appraised(await scene.statement(evidence, **said), appraiser, verifier)
-    honest = await scene.registration(evidence)
-    await scene.send_registration(honest._replace(verifier=verifier, evidence=said_by_host))
+async def with_second_verifier(scene: Scene) -> tuple[Scene, Scene]:
+    """A registry that takes a verifier under the host's own root beside the agreed one: as the agreed root sees the world, and
+    as the host's does."""
+    own = DevelopmentAuthority(int(time.time()))
+    store = await deploy(scene, "DcapCollateral", own.root_der)
+    verifier = await deploy(scene, "DcapVerifier", store)
+    registry = await deploy(scene, "EnclaveRegistry", [scene.world.deployment.verifiers["dcap"], verifier])
+    agreed = at_registry(scene, registry)
+    theirs = under(agreed, own)
+    deployment = agreed.world.deployment.model_copy(update={"verifiers": {"dcap": verifier}, "collateral": store})
+    return agreed, Scene(theirs.world.changed(deployment=deployment), scene.rpc)
+
+
+async def for_a_minute(scene: Scene) -> Collateral:
+    """Collateral that ends in a minute of the chain's time, under an evaluation number of its own."""
+    return scene.collateral(now=(await scene.head()).timestamp + 60, days=0, evaluation=18)
 
 
 async def forked(scene: Scene) -> Block:

@@ -18,6 +18,7 @@ from enclave_app.protocol.structs import Retire
 from oracle.chain.abi import load
 from oracle.keybroker import KeyBroker, open_broker
 from tests import broker_fixtures as fixtures
+from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie, reason_of
 from tests.broker_kit import Enclave, Scene
 from tests.output_kit import Finished, finished, released_by
@@ -70,13 +71,10 @@ async def invented_task(scene: Scene) -> Told:
 async def invented_registration(scene: Scene) -> Told:
     fresh = Enclave(SoftwareAttester(scene.world.platform, scene.world.program))
     body = await scene.body(enclave=fresh)
-    seen, head = scene.verified(body.evidence), await scene.head()
-    operator = bytes.fromhex(body.evidence.operator[2:])
-    identity = words(
-        seen.measurement, seen.platform, operator, 1, 1, 0, 17, head.timestamp, head.timestamp + 3600, head.number,
-        fresh.sealing.public.digest, seen.svn_digest,
-    )  # fmt: skip
-    return Told(release(body), about(ENCLAVES, "identity", identity))
+    head = await scene.head()
+    digest = scene.identity(body.evidence).digest
+    record = words(digest, 1, 0, 0, 17, 0, 0, head.timestamp, head.timestamp + 3600, head.number)
+    return Told(release(body), about(ENCLAVES, "record", record))
 
 
 async def invented_consent(scene: Scene) -> Told:
@@ -110,17 +108,16 @@ async def hidden_retirement(scene: Scene) -> Told:
     digest = Retire(signer=signer.address).typed_digest(body.chain.enclave_domain(body.agreement))
     call = load(ENCLAVES).call("retire", scene.anchor, signer.address, signer.sign(digest))
     await scene.transact(scene.world.requester, scene.world.deployment.enclave_registry, call)
-    return Told(release(body), about(ENCLAVES, "identity", word(5, 0)))
+    return Told(release(body), about(ENCLAVES, "record", word(2, 0)))
 
 
 async def hidden_expiry(scene: Scene) -> Told:
     """Of a registration for a minute, of which the broker is asked two minutes later."""
-    valid_until = (await scene.head()).timestamp + 60
     await scene.mine()
-    await scene.register(await scene.evidence(), valid_until=valid_until)
+    await scene.register(await scene.evidence(), collateral=await kit.for_a_minute(scene))
     await scene.rpc.call("evm_increaseTime", 120)
     body = await scene.body()
-    return Told(release(body), about(ENCLAVES, "identity", word(8, 1 << 39)))
+    return Told(release(body), about(ENCLAVES, "record", word(8, 1 << 39)))
 
 
 async def hidden_delay(scene: Scene) -> Told:
@@ -163,8 +160,8 @@ async def invented_signer(scene: Scene) -> Told:
     task = await finished(scene)
     await task.settle()
     body = task.body(**task.statement(SigningKey.generate()))
-    measurement = int.from_bytes(scene.world.program.measurement, "big")
-    return Told(lambda broker: broker.outputs.output(body), about(ENCLAVES, "identity", word(0, measurement)))
+    digest = int.from_bytes(scene.world.identity.digest, "big")
+    return Told(lambda broker: broker.outputs.output(body), about(ENCLAVES, "record", word(0, digest)))
 
 
 LIES: list[tuple[Callable[[Scene], Awaitable[Told]], str, str, str]] = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,19 +187,25 @@ async def test_a_request_that_may_yet_go_away_is_not_released(
 
 YES = "6001600052" + "6001602052" + "647fffffffff604052"
 """To whatever is asked, in so many words as follow; of a task, that it was requested at block 1, until the year 19391."""
-ANSWERS = {"oracle": "60c06000f3", "enclave_registry": "6101806000f3", "agreement_registry": "6101c06000f3"}
-"""RETURN of six, twelve and fourteen words: a task, an identity, an agreement."""
+REGISTERED = "6001600052" + "6001602052" + "647fffffffff61010052"
+"""The same about an enclave: registered as something, up to date, until that year."""
+ANSWERS = {
+    "oracle": YES + "60c06000f3",
+    "enclave_registry": REGISTERED + "6101406000f3",
+    "agreement_registry": YES + "6101c06000f3",
+}
+"""RETURN of six, ten and fourteen words: a task, a record, an agreement."""
 
 
 async def with_contract(scene: Scene, name: str) -> tuple[Scene, ReleaseBody]:
     """The same world in which one contract is the liar's, and a body that fits it, signed for as the true agreement was."""
     fake = str(to_checksum_address("0x" + "fa" * 20))
-    await scene.rpc.call("anvil_setCode", fake, "0x" + YES + ANSWERS[name])
+    await scene.rpc.call("anvil_setCode", fake, "0x" + ANSWERS[name])
     agreement = scene.agreement()
     await scene.activate(agreement)
     request = await scene.request(agreement)
     deployment = scene.world.deployment.model_copy(update={name: fake})
-    theirs = Scene(replace(scene.world, deployment=deployment), scene.rpc)
+    theirs = Scene(scene.world.changed(deployment=deployment), scene.rpc)
     named = agreement.model_copy(update={name: fake} if name in type(agreement).model_fields else {})
     request = request.model_copy(update={"agreement_id": theirs.world.chain.agreement_id(named)})
     return theirs, await body_of(theirs, named, request, signatures=scene.signatures(agreement))

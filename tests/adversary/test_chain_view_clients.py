@@ -184,7 +184,7 @@ async def test_a_tasks_id_is_its_request(reader: Reader, refused: Refused) -> No
 async def test_no_fee_goes_to_a_contract_of_the_agreements_makers(tmp_path: Path, refused: Refused, part: str) -> None:
     """Who activates an agreement chooses its contracts; a requester signed none of it."""
     async with worker_world(tmp_path) as place:
-        theirs = place.deployment.verifiers["development"]
+        theirs = place.deployment.verifiers["dcap"]
         agreement_id = await place.activate(await place.agreement(**{part: theirs}))
         wallet = SigningKey.generate()
         await place.rpc.call("anvil_setBalance", wallet.address, hex(10**20))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
+from enclave_app.attesters.platform import DEVELOPMENT_PCE_SVN
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.evidence import report_data
@@ -28,6 +29,7 @@ case = partial(kit.case, "evidence")
 
 NOBODY = "0x00000000000000000000000000000000000000AA"
 MISMATCH = "evidence.report_data_mismatch"
+MEASUREMENT = "evidence.measurement_not_listed"
 
 
 def with_evidence(body: ReleaseBody, **changes: Any) -> ReleaseBody:
@@ -148,7 +150,7 @@ async def test_an_old_registration(scene: Scene, broker: KeyBroker, tmp_path: Pa
 async def test_an_expired_registration(scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused) -> None:
     enclave = Enclave(scene.world.enclave.attester)
     body = await scene.body(enclave=enclave)
-    await scene.register(body.evidence, enclave, valid_until=(await scene.head()).timestamp + 60)
+    await scene.register(body.evidence, enclave, collateral=await kit.for_a_minute(scene))
     await scene.rpc.call("evm_increaseTime", 120)
     await scene.mine()
     await kit.ask(broker, refused, tmp_path, body)
@@ -170,7 +172,7 @@ async def test_no_registration(scene: Scene, broker: KeyBroker, tmp_path: Path, 
     await broker.releases.release(body)
 
 
-@lie("evidence", "a registered signer with another sealing key", "R2", "enclave.sealing_key")
+@lie("evidence", "a registered signer with another sealing key", "R2", "enclave.identity")
 async def test_another_sealing_key_than_registered(
     scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused
 ) -> None:
@@ -180,7 +182,7 @@ async def test_another_sealing_key_than_registered(
     await kit.ask(broker, refused, tmp_path, await scene.body(enclave=asking))
 
 
-@lie("evidence", "another agreed operator than the registered one", "R5 R13", "enclave.operator")
+@lie("evidence", "another agreed operator than the registered one", "R5 R13", "enclave.identity")
 async def test_another_operator_than_registered(
     scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused
 ) -> None:
@@ -229,52 +231,81 @@ async def test_another_platform(scene: Scene, broker: KeyBroker, tmp_path: Path,
     await kit.ask(broker, refused, tmp_path, body.model_copy(update={"release": release, "evidence": evidence}))
 
 
-# A lying appraiser: whoever holds the development appraiser's key can register anything, so a broker appraises itself
+# A registry that a broker does not simply believe: it makes the identity from the evidence that it appraised (R13)
+
+
+def another_program(scene: Scene, enclave: Enclave) -> Enclave:
+    program = SoftwareEnclave(secrets.token_bytes(32), b"{}")
+    return Enclave(SoftwareAttester(scene.world.platform, program), enclave.signer, enclave.sealing)
+
+
+def another_machine(scene: Scene, enclave: Enclave) -> Enclave:
+    attester = SoftwareAttester(scene.world.authority.issue_platform(), scene.world.program)
+    return Enclave(attester, enclave.signer, enclave.sealing)
+
+
+def patched_machine(scene: Scene, enclave: Enclave) -> Enclave:
+    """The same machine with another PCESVN: the status was judged by other versions."""
+    world = scene.world
+    platform = world.authority.issue_platform(ppid=world.platform.ppid, pce_svn=DEVELOPMENT_PCE_SVN + 1)
+    return Enclave(SoftwareAttester(platform, world.program), enclave.signer, enclave.sealing)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "registered",
+    [
+        case("program", another_program, "a registration of another program", "R13", "enclave.identity"),
+        case("machine", another_machine, "a registration of another machine", "R13", "enclave.identity"),
+        case("versions", patched_machine, "a registration of the same machine, patched", "R13", "enclave.identity"),
+    ],
+)
+async def test_a_registration_of_something_else(
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, registered: Any
+) -> None:
+    """By the same keys, so that the registry has a record of the signer."""
+    enclave = Enclave(scene.world.enclave.attester)
+    other = registered(scene, enclave)
+    await scene.register(await scene.evidence(other), other)
+    await kit.ask(broker, refused, tmp_path, await scene.body(enclave=enclave))
+
+
+@pytest.mark.parametrize(
+    "shown",
     [
         case(
-            "program",
-            {"measurement": bytes([1]) * 32},
-            "a registration of another program",
-            "R13",
-            "enclave.measurement",
-        ),
-        case("platform", {"platform": bytes([1]) * 32}, "a registration of another machine", "R13", "enclave.platform"),
-        case("TEE", {"tee": 2}, "a registration of another kind of TEE", "R13", "enclave.platform"),
-        case(
-            "status", {"tcb_status": 5}, "a registration with a TCB status that is not agreed", "R3", "enclave.status"
+            "status",
+            {"status": "OutOfDate", "evaluation": 18},
+            "a registration with a TCB status that is not agreed",
+            "R3",
+            "enclave.status",
         ),
         case("evaluation", {"evaluation": 16}, "a registration below the evaluation floor", "R3", "enclave.evaluation"),
     ],
 )
 async def test_a_registration_that_does_not_fit(
-    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, said: dict[str, Any]
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, shown: dict[str, Any]
 ) -> None:
     enclave = Enclave(scene.world.enclave.attester)
     body = await scene.body(enclave=enclave)
-    await scene.register(body.evidence, enclave, **said)
+    await scene.register(body.evidence, enclave, collateral=scene.collateral(**shown))
     await kit.ask(broker, refused, tmp_path, body)
 
 
-@lie("evidence", "an agreed measurement, registered for another program", "R3 R13", "evidence.measurement_not_listed")
+@lie("evidence", "an agreed program's registration with another program's quote", "R3 R13", MEASUREMENT)
 async def test_a_registration_that_lies_about_the_program(
     scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused
 ) -> None:
-    other = Enclave(SoftwareAttester(scene.world.platform, SoftwareEnclave(secrets.token_bytes(32), b"{}")))
-    body = await scene.body(enclave=other)
-    await scene.register(body.evidence, other, measurement=scene.world.program.measurement)
-    await kit.ask(broker, refused, tmp_path, body)
+    other = another_program(scene, scene.world.enclave)
+    await kit.ask(broker, refused, tmp_path, await scene.body(enclave=other))
 
 
-@lie("evidence", "one agreed program, registered as another agreed one", "R3 R13", "enclave.differs")
+@lie("evidence", "one agreed program, registered as another agreed one", "R3 R13", "enclave.identity")
 async def test_a_registration_of_another_agreed_program(
     scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused
 ) -> None:
-    another, enclave = bytes([1]) * 32, Enclave(scene.world.enclave.attester)
-    agreement = kit.tee(scene.agreement(), measurements=(scene.world.program.measurement, another))
-    body = await scene.body(agreement, enclave=enclave)
-    await scene.register(body.evidence, enclave, measurement=another)
+    enclave = Enclave(scene.world.enclave.attester)
+    other = another_program(scene, enclave)
+    await scene.register(evidence := await scene.evidence(other), other)
+    agreed = (scene.world.program.measurement, scene.verified(evidence).measurement)
+    body = await scene.body(kit.tee(scene.agreement(), measurements=agreed), enclave=enclave)
     await kit.ask(broker, refused, tmp_path, body)

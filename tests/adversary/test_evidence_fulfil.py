@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from enclave_app.attesters.software import SoftwareAttester
-from enclave_app.protocol.evidence import development_anchor
+from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, TaskRequest
 from oracle.attestation import INTEL_ROOT_DIGEST
@@ -60,39 +59,61 @@ async def test_no_registration(scene: Scene, refused: Refused) -> None:
         ),
     ],
 )
-async def test_a_downgrade_to_the_development_verifier(scene: Scene, refused: Refused, anchor: bytes | None) -> None:
+async def test_a_downgrade_to_a_development_root(scene: Scene, refused: Refused, anchor: bytes | None) -> None:
     agreement, request = await asked(scene, refused, anchors=(INTEL_ROOT_DIGEST,))
     async with refused():
         await kit.fulfil(scene, agreement, request, anchor=anchor or scene.anchor)
 
 
-@lie("evidence", "its own appraiser's record over the agreed one", "R2 R4", "ComputeOracle_AnchorNotAgreed")
+@lie("evidence", "its own root's record over the agreed one", "R2 R4", "ComputeOracle_AnchorNotAgreed")
 async def test_the_record_of_another_anchor(scene: Scene, refused: Refused) -> None:
     """Another verifier of the same registry takes the same signer, and says what the host likes: it overwrites nothing."""
-    scene, own, verifier = await kit.with_second_verifier(scene)
+    scene, theirs = await kit.with_second_verifier(scene)
     await scene.register(await scene.evidence())
     await scene.mine()
     agreement, request = await asked(scene, refused)
     refused.watch(kit.identity(scene, scene.world.enclave.signer.address))
-    theirs = development_anchor(scene.world.chain.chain_id, own.address)
     async with refused():
-        await kit.register_under(scene, own, verifier, measurement=bytes([1]) * 32)
-        await kit.fulfil(scene, agreement, request, anchor=theirs)
+        await theirs.register(evidence := await theirs.evidence())
+        shown = theirs.identity(evidence)
+        await kit.fulfil(scene, agreement, request, anchor=theirs.anchor, enclave=shown)
     await kit.fulfil(scene, agreement, request)
 
 
+def another_program(scene: Scene, boot: Enclave) -> Enclave:
+    attester = SoftwareAttester(scene.world.platform, SoftwareEnclave(bytes([1]) * 32, b"{}"))
+    return Enclave(attester, boot.signer, boot.sealing)
+
+
+@lie("evidence", "a result by another program", "R3", "ComputeOracle_MeasurementNotAgreed")
+async def test_another_program(scene: Scene, refused: Refused, boot: Enclave) -> None:
+    agreement, request = await asked(scene, refused)
+    other = another_program(scene, boot)
+    await scene.register(evidence := await scene.evidence(other), other)
+    async with refused():
+        await kit.fulfil(scene, agreement, request, boot.signer, enclave=scene.identity(evidence))
+
+
+@lie("evidence", "another program's result, shown as the agreed program's", "R3", "EnclaveRegistry_WrongIdentity")
+async def test_another_identity_than_is_registered(scene: Scene, refused: Refused, boot: Enclave) -> None:
+    """The relayer brings the parts of the identity; the registry knows their digest."""
+    agreement, request = await asked(scene, refused)
+    other = another_program(scene, boot)
+    await scene.register(evidence := await scene.evidence(other), other)
+    shown = scene.identity(evidence).model_copy(update={"measurement": scene.world.program.measurement})
+    async with refused():
+        await kit.fulfil(scene, agreement, request, boot.signer, enclave=shown)
+
+
 @pytest.mark.parametrize(
-    "said",
+    "shown",
     [
         case(
-            "program",
-            {"measurement": bytes([1]) * 32},
-            "a result by another program",
+            "status",
+            {"status": "OutOfDate", "evaluation": 18},
+            "a result from an outdated platform",
             "R3",
-            "ComputeOracle_MeasurementNotAgreed",
-        ),
-        case(
-            "status", {"tcb_status": 5}, "a result from an outdated platform", "R3", "ComputeOracle_TcbStatusNotAgreed"
+            "ComputeOracle_TcbStatusNotAgreed",
         ),
         case(
             "evaluation",
@@ -104,20 +125,42 @@ async def test_the_record_of_another_anchor(scene: Scene, refused: Refused) -> N
     ],
 )
 async def test_an_enclave_that_is_not_agreed(
-    scene: Scene, refused: Refused, boot: Enclave, said: dict[str, Any]
+    scene: Scene, refused: Refused, boot: Enclave, shown: dict[str, Any]
 ) -> None:
     agreement, request = await asked(scene, refused)
-    await scene.register(await scene.evidence(boot), boot, **said)
+    evidence = await scene.evidence(boot)
+    await scene.register(evidence, boot, collateral=scene.collateral(**shown))
     async with refused():
-        await kit.fulfil(scene, agreement, request, boot.signer)
+        await kit.fulfil(scene, agreement, request, boot.signer, enclave=scene.identity(evidence))
+
+
+@lie("evidence", "a result from a platform whose grace is over", "R4", "ComputeOracle_TcbStatusNotAgreed")
+async def test_a_platform_past_its_grace(scene: Scene, refused: Refused, boot: Enclave) -> None:
+    """It was fine under the evaluation before, and shows that; a day after the better level came, it is not any more."""
+    agreement, request = await asked(scene, refused, grace_days=1)
+    evidence = await scene.evidence(boot)
+    newer = scene.collateral(status="OutOfDate", evaluation=18)
+    await scene.register(evidence, boot, collateral=newer, earlier=scene.collateral())
+    identity = scene.identity(evidence)
+    before = await scene.rpc.call("evm_snapshot")
+    await kit.fulfil(scene, agreement, request, boot.signer, enclave=identity)
+    await scene.rpc.call("evm_revert", before)
+    longer = kit.tee(agreement, max_evidence_age=1 << 30)
+    await scene.activate(longer)
+    request = await scene.request(longer, deadline=(await scene.head()).timestamp + 3 * 86_400)
+    refused.watch(kit.task(scene, longer, request))
+    await scene.rpc.call("evm_increaseTime", 86_400)
+    await scene.mine()
+    async with refused():
+        await kit.fulfil(scene, longer, request, boot.signer, enclave=identity)
 
 
 @lie("evidence", "a result by an enclave on somebody else's machine", "R5", "ComputeOracle_HostNotAgreed")
 async def test_another_operator(scene: Scene, refused: Refused, boot: Enclave) -> None:
     agreement, request = await asked(scene, refused)
-    await scene.register(await scene.evidence(boot, operator=Account.create()), boot)
+    await scene.register(evidence := await scene.evidence(boot, operator=Account.create()), boot)
     async with refused():
-        await kit.fulfil(scene, agreement, request, boot.signer)
+        await kit.fulfil(scene, agreement, request, boot.signer, enclave=scene.identity(evidence))
 
 
 @lie("evidence", "a result from a machine that is not listed", "R5", "ComputeOracle_HostNotAgreed")
@@ -125,9 +168,9 @@ async def test_another_platform(scene: Scene, refused: Refused) -> None:
     agreed = scene.verified(await scene.evidence()).platform
     agreement, request = await asked(scene, refused, operators=(), platforms=(agreed,))
     elsewhere = Enclave(SoftwareAttester(scene.world.authority.issue_platform(), scene.world.program))
-    await scene.register(await scene.evidence(elsewhere), elsewhere)
+    await scene.register(evidence := await scene.evidence(elsewhere), elsewhere)
     async with refused():
-        await kit.fulfil(scene, agreement, request, elsewhere.signer)
+        await kit.fulfil(scene, agreement, request, elsewhere.signer, enclave=scene.identity(evidence))
     await kit.fulfil(scene, agreement, request)
 
 
@@ -155,7 +198,8 @@ async def test_a_retired_identity(scene: Scene, refused: Refused) -> None:
 async def test_wider_terms(scene: Scene, refused: Refused, boot: Enclave) -> None:
     """`fulfil` is given the terms again; what they were is kept as a hash."""
     agreement, request = await asked(scene, refused)
-    await scene.register(await scene.evidence(boot), boot, tcb_status=5)
+    evidence = await scene.evidence(boot)
+    await scene.register(evidence, boot, collateral=scene.collateral(status="OutOfDate", evaluation=18))
     wider = agreement.tee.model_copy(update={"status_mask": 1 << 1 | 1 << 5})
     async with refused():
-        await kit.fulfil(scene, agreement, request, boot.signer, wider)
+        await kit.fulfil(scene, agreement, request, boot.signer, wider, scene.identity(evidence))

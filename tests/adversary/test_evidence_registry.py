@@ -1,20 +1,33 @@
-"""Evidence at EnclaveRegistry and its verifier: each case relays a registration that is right but for one thing (R2, R4).
+"""Evidence at EnclaveRegistry, its verifiers and their collateral: each case relays what is right but for one thing (R2, R4).
 
 Whoever relays one is the host or anybody: nothing but what it carries decides.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pytest
-from eth_account import Account
+from cryptography.hazmat.primitives.serialization import Encoding
+from eth_abi.abi import encode
 
-from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.attesters.dcap_format import FLAG_DEBUG, FLAG_INIT, FLAG_MODE64BIT
+from enclave_app.attesters.platform import DevelopmentAuthority
+from enclave_app.attesters.software import SoftwareAttester
+from enclave_app.protocol.evidence import Voucher, registered_under, report_data
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Host
+from enclave_app.protocol.structs import Host, RegisteredIdentity, VerifierStatement
+from oracle.attestation import Collateral, parse_dcap
+from oracle.attestation.collateral import pem_chain
+from oracle.attestation.onchain.evidence import dcap_evidence
+from oracle.attestation.onchain.structs import certificate_digest
+from oracle.chain.abi import load
+from oracle.chain.source import Block
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Registration, Scene
@@ -118,96 +131,292 @@ async def test_a_changed_registration(
         await scene.send_registration(changed)
 
 
+# Evidence before DcapVerifier
+
+
+async def quote_of_another(scene: Scene, boot: Enclave) -> bytes:
+    other = Enclave(boot.attester)
+    return (await scene.registration(await scene.evidence(other), other)).evidence
+
+
+async def quote_with_a_tail(scene: Scene, boot: Enclave) -> bytes:
+    """The second half of the report data is for nobody's words."""
+    evidence = await scene.evidence(boot)
+    bound = parse_dcap(1, evidence.quote).report_data[:32] + bytes([1]) * 32
+    return dcap_evidence(parse_dcap(1, await boot.attester.quote(bound)), scene.collateral())
+
+
+async def debug_enclave(scene: Scene, boot: Enclave) -> bytes:
+    program = replace(scene.world.program, flags=FLAG_INIT | FLAG_DEBUG | FLAG_MODE64BIT)
+    debug = Enclave(SoftwareAttester(scene.world.platform, program), boot.signer, boot.sealing)
+    evidence = await scene.evidence(debug)
+    return dcap_evidence(parse_dcap(1, evidence.quote), scene.collateral())
+
+
+async def another_measurement(scene: Scene, boot: Enclave) -> bytes:
+    quote = bytearray((await scene.evidence(boot)).quote)
+    quote[48 + 64] ^= 1  # the first byte of MRENCLAVE
+    return dcap_evidence(parse_dcap(1, bytes(quote)), scene.collateral())
+
+
+async def own_root(scene: Scene, boot: Enclave) -> bytes:
+    """A quote that is genuine, under a root of the host's own; the store took none of its certificates."""
+    authority = DevelopmentAuthority((await scene.head()).timestamp)
+    attester = SoftwareAttester(authority.issue_platform(), scene.world.program)
+    evidence = await scene.evidence(Enclave(attester, boot.signer, boot.sealing))
+    collateral = Collateral.from_json(json.dumps(authority.collateral()))
+    return dcap_evidence(parse_dcap(1, evidence.quote), collateral)
+
+
+async def better_level(scene: Scene, boot: Enclave) -> bytes:
+    """Collateral of its own making, which says that the platform is fine."""
+    evidence = await scene.evidence(boot)
+    outdated = scene.collateral(status="OutOfDate", evaluation=18)
+    await scene.post(evidence.quote, outdated)
+    return dcap_evidence(parse_dcap(1, evidence.quote), scene.collateral(evaluation=18))
+
+
+async def revoked_level(scene: Scene, boot: Enclave) -> bytes:
+    evidence = await scene.evidence(boot)
+    return (await scene.registration(evidence, boot, scene.collateral(status="Revoked", evaluation=18))).evidence
+
+
+async def revoked_platform(scene: Scene, boot: Enclave) -> bytes:
+    """Its certificate was revoked after it had been posted; anybody may post the list that says so."""
+    now = (await scene.head()).timestamp
+    newer = scene.collateral(now=now + 60, revoked=[scene.world.platform], evaluation=18)
+    return (await scene.registration(await scene.evidence(boot), boot, newer)).evidence
+
+
+async def not_there(scene: Scene, boot: Enclave) -> bytes:
+    evidence = await scene.evidence(boot)
+    return dcap_evidence(parse_dcap(1, evidence.quote), scene.collateral(evaluation=18))
+
+
+STORE = "DcapCollateral_"
+VERIFIER = "DcapVerifier_"
+
+
 @pytest.mark.parametrize(
-    "said",
+    "made",
     [
-        case("revoked", {"tcb_status": 7}, "a platform whose TCB is revoked", "R3", "EnclaveRegistry_BadTcbStatus"),
-        case("status", {"tcb_status": 33}, "a TCB status that is none", "R21", "EnclaveRegistry_BadTcbStatus"),
-        case("TEE", {"tee": 5}, "a kind of TEE that is none", "R21", "EnclaveRegistry_BadTeeKind"),
-        case("nothing", {"measurement": bytes(32)}, "an enclave without a measurement", "R3", "EnclaveRegistry_Zero"),
-        case("data", {"report_data": bytes([1]) * 32}, "an appraisal of another quote", "R2", DATA),
-        case("old", {"appraised_at": -900}, "an appraisal of long ago", "R2", "EnclaveRegistry_StaleAppraisal"),
-        case("early", {"appraised_at": 900}, "an appraisal of the future", "R2", "EnclaveRegistry_StaleAppraisal"),
-        case("ended", {"valid_until": -1}, "evidence that has expired", "R2", "EnclaveRegistry_EvidenceExpired"),
+        case("quote", quote_of_another, "another enclave's quote", "R2", DATA),
+        case("tail", quote_with_a_tail, "a quote with words of its own", "R2", VERIFIER + "ReportDataNotZero"),
+        case("debug", debug_enclave, "an enclave whose memory it can read", "R4", VERIFIER + "Debug"),
+        case("measurement", another_measurement, "a quote it changed", "R3", VERIFIER + "BadQuoteSignature"),
+        case("root", own_root, "a quote under its own root", "R4", STORE + "UnknownPck"),
+        case("own", better_level, "collateral that it made itself", "R4", STORE + "NotCurrent"),
+        case("missing", not_there, "collateral that nobody posted", "R4", STORE + "NotCurrent"),
+        case("TCB", revoked_level, "a platform whose TCB is revoked", "R4", VERIFIER + "Revoked"),
+        case("revoked", revoked_platform, "a platform whose certificate was revoked", "R4", STORE + "Revoked"),
     ],
 )
-async def test_an_appraisal_that_does_not_hold(
-    scene: Scene, refused: Refused, boot: Enclave, said: dict[str, Any]
+async def test_evidence_that_does_not_hold(
+    scene: Scene, refused: Refused, boot: Enclave, honest: Registration, made: Any
 ) -> None:
-    """By the registry's own appraiser; times are given from now."""
-    now = (await scene.head()).timestamp
-    moments = {name: now + value for name, value in said.items() if name in ("appraised_at", "valid_until")}
-    registration = await scene.registration(await scene.evidence(boot), boot, **{**said, **moments})
+    evidence = await made(scene, boot)
+    head = await scene.head()
+    fresh = await scene.registration(await scene.evidence(boot, head), boot)
+    refused.watch(kit.identity(scene, honest.signer))
+    async with refused():
+        await scene.send_registration(fresh._replace(evidence=evidence))
+
+
+@lie("evidence", "evidence that rests on collateral that has ended", "R2 R4", "DcapCollateral_Expired")
+async def test_collateral_that_has_ended(scene: Scene, refused: Refused, boot: Enclave) -> None:
+    collateral = await kit.for_a_minute(scene)
+    await scene.post((await scene.evidence(boot)).quote, collateral)
+    await scene.rpc.call("evm_increaseTime", 120)
+    await scene.mine()
+    registration = await scene.registration(await scene.evidence(boot), boot, collateral)
     refused.watch(kit.identity(scene, registration.signer))
     async with refused():
         await scene.send_registration(registration)
 
 
-# The verifier
-
-
-@lie("evidence", "an appraisal that it signed itself", "R4", "DevelopmentVerifier_WrongAppraiser")
-async def test_an_appraisal_by_the_host(scene: Scene, refused: Refused, boot: Enclave, honest: Registration) -> None:
-    statement = await scene.statement(await scene.evidence(boot))
-    refused.watch(kit.identity(scene, honest.signer))
-    async with refused():
-        await scene.send_registration(honest._replace(evidence=scene.appraised(statement, Account.create())))
-
-
-@lie("evidence", "an appraisal that was signed for another verifier", "R4", "DevelopmentVerifier_WrongAppraiser")
-async def test_an_appraisal_for_another_verifier(
-    scene: Scene, refused: Refused, boot: Enclave, honest: Registration
-) -> None:
-    statement = await scene.statement(await scene.evidence(boot))
-    elsewhere = scene.appraised(statement, verifier=scene.world.deployment.oracle)
-    refused.watch(kit.identity(scene, honest.signer))
-    async with refused():
-        await scene.send_registration(honest._replace(evidence=elsewhere))
-
-
-@lie("evidence", "an appraisal with another measurement than was signed", "R4", "DevelopmentVerifier_WrongAppraiser")
-async def test_an_appraisal_changed_after_signing(scene: Scene, refused: Refused, honest: Registration) -> None:
-    changed = bytearray(honest.evidence)
-    changed[32 + 31] ^= 1  # the second word is the measurement
-    refused.watch(kit.identity(scene, honest.signer))
-    async with refused():
-        await scene.send_registration(honest._replace(evidence=bytes(changed)))
-
-
-@lie("evidence", "an appraisal with words of its own behind it", "R2", "DevelopmentVerifier_BadEvidenceLength")
-async def test_an_appraisal_with_trailing_bytes(scene: Scene, refused: Refused, honest: Registration) -> None:
-    refused.watch(kit.identity(scene, honest.signer))
-    async with refused():
-        await scene.send_registration(honest._replace(evidence=honest.evidence + bytes(32)))
-
-
 @lie("evidence", "a verifier of its own, which the registry does not know", "R2 R4", "EnclaveRegistry_UnknownVerifier")
 async def test_a_verifier_of_the_hosts(scene: Scene, refused: Refused, boot: Enclave, honest: Registration) -> None:
-    own = Account.create()
-    verifier = await kit.deploy(scene, "DevelopmentVerifier", own.address)
-    statement = await scene.statement(await scene.evidence(boot))
+    verifier = await kit.deploy(scene, "DcapVerifier", scene.world.deployment.collateral)
     refused.watch(kit.identity(scene, honest.signer))
     async with refused():
-        await scene.send_registration(
-            honest._replace(verifier=verifier, evidence=scene.appraised(statement, own, verifier))
-        )
+        await scene.send_registration(honest._replace(verifier=verifier))
 
 
-@lie("evidence", "a verifier whose appraiser is nobody", "R4 R21", "DevelopmentVerifier_ZeroAppraiser")
-async def test_an_appraiser_who_is_nobody(scene: Scene, refused: Refused) -> None:
-    """No signature at all recovers to the zero address."""
-    refused.watch(scene.head)
-    async with refused():
-        await kit.deploy(scene, "DevelopmentVerifier", ZERO_ADDRESS)
-
-
-@lie("evidence", "the development verifier on a public chain", "R4", "DevelopmentVerifier_NotADevelopmentChain")
-async def test_the_development_verifier_on_a_public_chain(
+@lie("evidence", "contracts under a development root on a public chain", "R4", "DcapCollateral_NotADevelopmentChain")
+async def test_a_development_root_on_a_public_chain(
     scene: Scene, refused: Refused, on_chain: Callable[[int], Awaitable[None]]
 ) -> None:
-    appraiser = scene.world.appraiser.address
-    await kit.deploy(scene, "DevelopmentVerifier", appraiser)
+    await kit.deploy(scene, "DcapCollateral", scene.world.authority.root_der)
     await on_chain(11155111)
     refused.watch(scene.head)
     async with refused():
-        await kit.deploy(scene, "DevelopmentVerifier", appraiser)
+        await kit.deploy(scene, "DcapCollateral", scene.world.authority.root_der)
+
+
+# Collateral of its own before the store
+
+
+def own_pieces(scene: Scene) -> tuple[DevelopmentAuthority, Collateral]:
+    authority = DevelopmentAuthority(int(time.time()))
+    return authority, Collateral.from_json(json.dumps(authority.collateral()))
+
+
+def own_ca(scene: Scene) -> tuple[Any, ...]:
+    authority, _ = own_pieces(scene)
+    return "postIssuer", authority._pck_ca.certificate.public_bytes(Encoding.DER)
+
+
+def own_tcb_info(scene: Scene) -> tuple[Any, ...]:
+    """Newer, and signed by its own signer in the name of the posted one."""
+    _, own = own_pieces(scene)
+    signer = certificate_digest(pem_chain(scene.collateral().tcb_info_issuer_chain)[0])
+    return "postTcbInfo", own.tcb_info.encode(), bytes.fromhex(own.tcb_info_signature), signer
+
+
+def changed_tcb_info(scene: Scene) -> tuple[Any, ...]:
+    genuine = scene.collateral(status="OutOfDate", evaluation=18)
+    signer = certificate_digest(pem_chain(genuine.tcb_info_issuer_chain)[0])
+    changed = genuine.tcb_info.replace("OutOfDate", "UpToDate ", 1)
+    return "postTcbInfo", changed.encode(), bytes.fromhex(genuine.tcb_info_signature), signer
+
+
+def empty_list(scene: Scene) -> tuple[Any, ...]:
+    """No platform is revoked, says a list that it signed itself."""
+    _, own = own_pieces(scene)
+    ca = certificate_digest(pem_chain(scene.collateral().pck_crl_issuer_chain)[0])
+    return "postCrl", bytes.fromhex(own.pck_crl), ca
+
+
+def older_list(scene: Scene) -> tuple[Any, ...]:
+    older = scene.collateral(now=int(time.time()) - 7200)
+    ca = certificate_digest(pem_chain(older.pck_crl_issuer_chain)[0])
+    return "postCrl", bytes.fromhex(older.pck_crl), ca
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        case("CA", own_ca, "a CA of its own", "R4", STORE + "UnknownIssuer"),
+        case("TCB info", own_tcb_info, "TCB info that it signed itself", "R4", STORE + "BadSignature"),
+        case("changed", changed_tcb_info, "TCB info that it changed", "R4", STORE + "BadSignature"),
+        case("CRL", empty_list, "a revocation list that it signed itself", "R4", STORE + "UnknownIssuer"),
+        case("older", older_list, "an older revocation list over a newer one", "R4", STORE + "NotNewer"),
+    ],
+)
+async def test_collateral_of_its_own(scene: Scene, refused: Refused, post: Any) -> None:
+    store = scene.world.deployment.collateral
+    assert store is not None
+    refused.watch(scene.head)
+    async with refused():
+        await scene.transact(scene.world.requester, store, load("DcapCollateral").call(*post(scene)))
+
+
+# The word of an enclave, before AttestedVerifier
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a verifier enclave says of an enclave that no contract can judge, and who says that it is registered."""
+
+    statement: VerifierStatement
+    signer: SigningKey
+    anchor: bytes
+    identity: RegisteredIdentity
+
+
+async def word(scene: Scene, boot: Enclave, head: Block) -> Word:
+    deployment = scene.world.deployment
+    bound = report_data(
+        deployment.chain_id, deployment.enclave_registry, boot.signer.address, boot.sealing.public.digest, head.hash
+    )
+    statement = VerifierStatement(
+        tee=3,
+        measurement=bytes([1]) * 32,
+        report_data=bound[:32],
+        root=bytes([2]) * 32,
+        tcb_status=1,
+        evaluation=0,
+        platform=bytes([3]) * 32,
+        svn_digest=bytes([4]) * 32,
+        collateral=bytes(32),
+        appraised_at=head.timestamp,
+        valid_until=head.timestamp + 3600,
+    )
+    return Word(statement, scene.world.enclave.signer, scene.anchor, scene.world.identity)
+
+
+async def vouched(scene: Scene, boot: Enclave, said: Word, head: Block) -> Registration:
+    signature = said.signer.sign(said.statement.typed_digest(kit.registry_domain(scene)))
+    attested = (
+        said.statement.to_abi(), said.anchor, scene.world.enclave.signer.address, said.identity.to_abi(), signature
+    )  # fmt: skip
+    kinds = f"({VerifierStatement.abi_type()},bytes32,address,{RegisteredIdentity.abi_type()},bytes)"
+    honest = await scene.registration(await scene.evidence(boot, head), boot)
+    return honest._replace(verifier=scene.world.deployment.verifiers["attested"], evidence=encode([kinds], [attested]))
+
+
+def said(**changes: Any) -> Callable[[Word], Word]:
+    return lambda word: replace(word, statement=word.statement.model_copy(update=changes))
+
+
+def early(word: Word) -> Word:
+    return said(appraised_at=word.statement.appraised_at - 900)(word)
+
+
+def shown(**changes: Any) -> Callable[[Word], Word]:
+    return lambda word: replace(word, identity=word.identity.model_copy(update=changes))
+
+
+ATTESTED = "AttestedVerifier_"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        case(
+            "signed", lambda word: replace(word, signer=HOST), "a verdict that it signed itself", "R4",
+            ATTESTED + "WrongSigner",
+        ),
+        case("SGX", said(tee=1), "a verdict on evidence that contracts judge", "R4", ATTESTED + "BadTeeKind"),
+        case("old", early, "a verdict of long ago", "R2", ATTESTED + "StaleAppraisal"),
+        case("other", said(report_data=bytes(32)), "a verdict on other evidence", "R2", DATA),
+        case("revoked", said(tcb_status=7), "a platform that the verdict calls revoked", "R4", "EnclaveRegistry_BadTcbStatus"),
+        case("ended", said(valid_until=1), "a verdict that has ended", "R2", "EnclaveRegistry_EvidenceExpired"),
+        case(
+            "program", shown(measurement=bytes([9]) * 32), "a verdict by another verifier than it says", "R3",
+            "EnclaveRegistry_WrongIdentity",
+        ),
+        case(
+            "nested", shown(verifier=bytes([9]) * 32), "a verdict by an enclave that rests on another's", "R4",
+            ATTESTED + "Nested",
+        ),
+        case(
+            "nobody", lambda word: replace(word, anchor=bytes([9]) * 32), "a verdict by an enclave that nobody registered",
+            "R2 R4", ATTESTED + "InvalidVerifier",
+        ),
+    ],
+)  # fmt: skip
+async def test_the_word_of_another_enclave(scene: Scene, refused: Refused, boot: Enclave, change: Any) -> None:
+    head = await scene.head()
+    honest = await word(scene, boot, head)
+    before = await scene.rpc.call("evm_snapshot")
+    await scene.send_registration(await vouched(scene, boot, honest, head))
+    await scene.rpc.call("evm_revert", before)
+    through = registered_under(
+        honest.statement.root, Voucher(anchor=scene.anchor, measurement=honest.identity.measurement)
+    )
+    refused.watch(kit.identity(scene, boot.signer.address, through))
+    changed = await vouched(scene, boot, change(honest), head)
+    async with refused():
+        await scene.send_registration(changed)
+
+
+@lie("evidence", "the word of a verifier enclave that was retired", "R2 R4", "AttestedVerifier_InvalidVerifier")
+async def test_the_word_of_a_retired_verifier(scene: Scene, refused: Refused, boot: Enclave) -> None:
+    signer = scene.world.enclave.signer
+    await kit.retire(scene, signer.address, signer)
+    head = await scene.head()
+    registration = await vouched(scene, boot, await word(scene, boot, head), head)
+    refused.watch(scene.head)
+    async with refused():
+        await scene.send_registration(registration)

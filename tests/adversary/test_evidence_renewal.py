@@ -7,8 +7,16 @@ from functools import partial
 from typing import Any
 
 import pytest
+from eth_account import Account
 
+from enclave_app.attesters.platform import DEVELOPMENT_PCE_SVN
+from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
+from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.signing import SigningKey
+from oracle.attestation import parse_dcap
+from oracle.attestation.onchain.evidence import dcap_challenge, quote_chain, versions
+from oracle.attestation.onchain.structs import Pck
+from oracle.chain.abi import load
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Registration, Scene
@@ -119,25 +127,120 @@ async def test_a_renewal_over_an_older_block(
     await scene.send_registration(await scene.registration(await scene.evidence(boot), boot))
 
 
-@lie("evidence", "a renewal with another measurement", "R2 R3", "EnclaveRegistry_MeasurementChanged")
-async def test_a_renewal_with_another_measurement(
+def another_program(scene: Scene, boot: Enclave) -> Enclave:
+    attester = SoftwareAttester(scene.world.platform, SoftwareEnclave(bytes([1]) * 32, b"{}"))
+    return Enclave(attester, boot.signer, boot.sealing)
+
+
+def another_machine(scene: Scene, boot: Enclave) -> Enclave:
+    attester = SoftwareAttester(scene.world.authority.issue_platform(), scene.world.program)
+    return Enclave(attester, boot.signer, boot.sealing)
+
+
+def another_sealing_key(scene: Scene, boot: Enclave) -> Enclave:
+    return Enclave(boot.attester, boot.signer)
+
+
+CHANGED = "EnclaveRegistry_IdentityChanged"
+
+
+@pytest.mark.parametrize(
+    "renewed",
+    [
+        case("program", another_program, "a renewal with another measurement", "R2 R3", CHANGED),
+        case("machine", another_machine, "a renewal from another machine", "R2 R5", CHANGED),
+        case("sealing key", another_sealing_key, "a renewal with another sealing key", "R1 R2", CHANGED),
+    ],
+)
+async def test_a_renewal_of_something_else(
+    scene: Scene, refused: Refused, boot: Enclave, registered: Registration, renewed: Any
+) -> None:
+    changed = renewed(scene, boot)
+    registration = await scene.registration(await scene.evidence(changed), changed)
+    refused.watch(kit.identity(scene, registered.signer))
+    async with refused():
+        await scene.send_registration(registration)
+    await scene.register(await scene.evidence(boot), boot)
+
+
+@lie("evidence", "a renewal by another operator", "R5", CHANGED)
+async def test_a_renewal_by_another_operator(
+    scene: Scene, refused: Refused, boot: Enclave, registered: Registration
+) -> None:
+    registration = await scene.registration(await scene.evidence(boot, operator=Account.create()), boot)
+    refused.watch(kit.identity(scene, registered.signer))
+    async with refused():
+        await scene.send_registration(registration)
+
+
+@lie("evidence", "a renewal under an older TCB evaluation", "R4", "EnclaveRegistry_OlderEvaluation")
+async def test_a_renewal_under_an_older_evaluation(
+    scene: Scene, refused: Refused, boot: Enclave, registered: Registration
+) -> None:
+    """Genuine collateral, whose end is as far away: it only knows less."""
+    registration = await scene.registration(await scene.evidence(boot), boot, scene.collateral(evaluation=16))
+    refused.watch(kit.identity(scene, registered.signer))
+    async with refused():
+        await scene.send_registration(registration)
+
+
+# Challenges
+
+
+async def challenge(scene: Scene, signed: Evidence, proof: bytes) -> None:
+    call = load("EnclaveRegistry").call(
+        "challenge",
+        scene.anchor,
+        signed.signer,
+        scene.identity(signed),
+        scene.world.deployment.verifiers["dcap"],
+        proof,
+    )
+    await scene.transact(scene.world.requester, scene.world.deployment.enclave_registry, call)
+
+
+async def news(scene: Scene, evidence: Evidence, **shown: Any) -> bytes:
+    """Proof of how these versions stand under other collateral, which is posted."""
+    collateral, parsed = scene.collateral(**shown), parse_dcap(1, evidence.quote)
+    await scene.post(evidence.quote, collateral)
+    return dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), collateral)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        case("as good", {"evaluation": 18}, "a challenge that lowers nothing", "R4", "EnclaveRegistry_NotLower"),
+        case(
+            "older",
+            {"evaluation": 16, "status": "OutOfDate"},
+            "a challenge by an older TCB evaluation",
+            "R4",
+            "EnclaveRegistry_OlderEvaluation",
+        ),
+    ],
+)
+async def test_a_challenge_that_must_not_lower(
+    scene: Scene, refused: Refused, boot: Enclave, registered: Registration, shown: dict[str, Any]
+) -> None:
+    evidence = await scene.evidence(boot)
+    proof = await news(scene, evidence, **shown)
+    refused.watch(kit.identity(scene, registered.signer))
+    async with refused():
+        await challenge(scene, evidence, proof)
+    await challenge(scene, evidence, await news(scene, evidence, evaluation=19, status="OutOfDate"))
+
+
+@lie("evidence", "another platform's news as a competitor's", "R4", "EnclaveRegistry_WrongChallenge")
+async def test_a_challenge_by_another_platforms_versions(
     scene: Scene, refused: Refused, boot: Enclave, registered: Registration
 ) -> None:
     evidence = await scene.evidence(boot)
+    platform = scene.world.authority.issue_platform(pce_svn=DEVELOPMENT_PCE_SVN - 1)
+    worse = Enclave(SoftwareAttester(platform, scene.world.program))
+    proof = await news(scene, await scene.evidence(worse), evaluation=18)
     refused.watch(kit.identity(scene, registered.signer))
     async with refused():
-        await scene.register(evidence, boot, measurement=bytes([1]) * 32)
-    await scene.register(evidence, boot)
-
-
-@lie("evidence", "a renewal with another sealing key", "R1 R2", "EnclaveRegistry_SealingKeyChanged")
-async def test_a_renewal_with_another_sealing_key(
-    scene: Scene, refused: Refused, boot: Enclave, registered: Registration
-) -> None:
-    swapped = Enclave(boot.attester, boot.signer)
-    refused.watch(kit.identity(scene, registered.signer))
-    async with refused():
-        await scene.register(await scene.evidence(swapped), swapped)
+        await challenge(scene, evidence, proof)
 
 
 @lie("evidence", "a renewal of a retired enclave", "R2", "EnclaveRegistry_Retired")

@@ -15,22 +15,22 @@ from enclave_app.attesters.dcap_format import FLAG_DEBUG, FLAG_INIT, FLAG_MODE64
 from enclave_app.attesters.development_pki import Issuer
 from enclave_app.attesters.platform import DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester
-from enclave_app.protocol.evidence import development_anchor
+from enclave_app.protocol.evidence import Voucher, registered_under
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Agreement
 from oracle.agreement.enclave import check_policy
-from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_evidence
+from oracle.attestation import INTEL_ROOT_DIGEST, intel_root, parse_dcap
+from oracle.collateral import CollateralFiles
 from oracle.keybroker import KeyBroker, open_broker
 from oracle.keybroker.keys import LOG_FILE
-from oracle.keybroker.trust import CollateralFiles, Trust
+from oracle.keybroker.trust import Trust
+from tests import recorded_kit
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Enclave, Scene, collateral_with
 
 broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "evidence")
-
-RECORDED = Path(__file__).parent.parent / "data" / "attestation"
 
 
 def with_quote(body: ReleaseBody, quote: bytes) -> ReleaseBody:
@@ -93,24 +93,49 @@ async def test_a_made_up_root_that_is_agreed(scene: Scene, tmp_path: Path, refus
 async def test_a_simulated_enclave_for_a_real_one(
     scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused
 ) -> None:
-    agreement = kit.tee(scene.agreement(), anchors=(scene.anchor, INTEL_ROOT_DIGEST))
+    agreement = kit.tee(scene.agreement(), anchors=(INTEL_ROOT_DIGEST,))
     await kit.ask(broker, refused, tmp_path, await scene.body(agreement))
 
 
 @pytest.mark.parametrize(
     "anchor",
     [
-        case("appraiser", None, "a registration by an appraiser who is not agreed", "R4", "enclave.anchor"),
-        case("Intel", INTEL_ROOT_DIGEST, "a development registration as Intel's", "R2 R4", "enclave.unknown"),
+        case("other", bytes([1]) * 32, "a registration under an anchor that nobody has", "R4", "enclave.path"),
+        case("Intel", INTEL_ROOT_DIGEST, "a development registration as Intel's", "R2 R4", "enclave.path"),
     ],
 )
-async def test_a_downgrade_to_the_development_verifier(
-    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, anchor: bytes | None
+async def test_a_registration_under_another_anchor_than_the_evidences(
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, anchor: bytes
 ) -> None:
-    agreement = kit.tee(scene.agreement(), anchors=(scene.world.root, INTEL_ROOT_DIGEST))
+    agreement = kit.tee(scene.agreement(), anchors=(scene.world.root, INTEL_ROOT_DIGEST, anchor))
     body = await scene.body(agreement)
-    release = scene.ask(agreement, body.request, anchor=anchor or scene.anchor)
+    release = scene.ask(agreement, body.request, anchor=anchor)
     await kit.ask(broker, refused, tmp_path, body.model_copy(update={"release": release}))
+    await broker.releases.release(body)
+
+
+VOUCHER = Voucher(anchor=bytes([2]) * 32, measurement=bytes([3]) * 32)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        case("agreed", (False, True), "a verifier enclave that nobody agreed on", "R4", "enclave.anchor"),
+        case("asked", (True, False), "a verifier enclave, and the evidence's own root as anchor", "R4", "enclave.path"),
+        case("never", (True, True), "an agreed verifier enclave that never vouched for it", "R2 R4", "enclave.unknown"),
+    ],
+)
+async def test_a_verifier_that_does_not_vouch(
+    scene: Scene, broker: KeyBroker, tmp_path: Path, refused: Refused, said: tuple[bool, bool]
+) -> None:
+    """The host names whom it likes as having vouched: the anchor that this makes has to be agreed and to have the record."""
+    listed, asked = said
+    through = registered_under(scene.world.root, VOUCHER)
+    agreement = kit.tee(scene.agreement(), anchors=(scene.world.root, *([through] if listed else [])))
+    body = await scene.body(agreement)
+    evidence = body.evidence.model_copy(update={"voucher": VOUCHER})
+    release = scene.ask(agreement, body.request, anchor=through if asked else scene.anchor)
+    await kit.ask(broker, refused, tmp_path, body.model_copy(update={"evidence": evidence, "release": release}))
 
 
 @lie("evidence", "a development root to a broker of a public chain", "R4", "anchors.root_on_public_chain")
@@ -200,19 +225,19 @@ async def test_a_debug_enclave(scene: Scene, broker: KeyBroker, tmp_path: Path, 
 )
 async def test_a_real_quote_of_somebody_else(scene: Scene, tmp_path: Path, refused: Refused, recorded: str) -> None:
     """Everything about it is agreed and holds; it only binds another key."""
-    (found,) = [c for c in json.loads((RECORDED / "cases.json").read_text()) if c["name"] == recorded]
+    found = recorded_kit.case(recorded)
     run, tee = found["verify"][0], {"sgx": 1, "tdx": 2}[found["tee"]]
-    quote, collateral = (RECORDED / found["quote"]).read_bytes(), RECORDED / "collateral" / f"{run['collateral']}.json"
+    quote, collateral = recorded_kit.evidence(found), recorded_kit.collateral_file(run["collateral"])
     trust = Trust({INTEL_ROOT_DIGEST: intel_root()}, CollateralFiles(collateral), lambda: run["now"])
     verified = trust.verify(tee, quote)
     agreement = kit.tee(
         scene.agreement(),
         measurements=(verified.measurement,),
-        anchors=(scene.anchor, INTEL_ROOT_DIGEST),
-        status_mask=1 << verified.tcb_status,
+        anchors=(INTEL_ROOT_DIGEST,),
+        status_mask=1 << (verified.tcb_status or 0),
         eval_floor=1,
     )
-    check_policy(verified, agreement.tee, parse_evidence(tee, quote).report_data)  # all but the key is as agreed
+    check_policy(verified, agreement.tee, parse_dcap(tee, quote).report_data)  # all but the key is as agreed
 
     body = await scene.body(agreement)
     config = scene.config(scene.broker_directory(tmp_path), anchors={"intel": True}, collateral=collateral)
@@ -262,19 +287,19 @@ async def test_a_new_boot_past_the_cap(
 # Two anchors in one registry (R2)
 
 
-@lie("evidence", "its own appraiser's record of the same enclave", "R2 R4", "enclave.anchor")
+@lie("evidence", "its own root's record of the same enclave", "R2 R4", "enclave.path")
 async def test_the_record_of_another_anchor(scene: Scene, tmp_path: Path, refused: Refused) -> None:
     """The registry takes the host's verifier, too. Its record stands beside the agreed one, and counts for nothing."""
-    scene, own, verifier = await kit.with_second_verifier(scene)
+    scene, theirs = await kit.with_second_verifier(scene)
     await scene.register(await scene.evidence())
     agreed = kit.identity(scene, scene.world.enclave.signer.address)
     before = await agreed()
-    await kit.register_under(scene, own, verifier)
+    await theirs.register(await theirs.evidence())
     assert await agreed() == before
 
     agreement: Agreement = scene.agreement()
     body = await scene.body(agreement)
-    release = scene.ask(agreement, body.request, anchor=development_anchor(scene.world.chain.chain_id, own.address))
+    release = scene.ask(agreement, body.request, anchor=theirs.anchor)
     broker = await open_broker(scene.config(scene.broker_directory(tmp_path)))
     await kit.ask(broker, refused, tmp_path, body.model_copy(update={"release": release}))
     await broker.releases.release(body)

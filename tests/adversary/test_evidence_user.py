@@ -1,4 +1,4 @@
-"""Evidence where a party or an appraiser judges it, before anything is signed (R2 to R5)."""
+"""Evidence where a party or a worker judges it, before anything is signed (R2 to R5)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +23,15 @@ from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.wire import Identity
 from oracle.agreement.document import AgreementDocument
 from oracle.agreement.explain import Severity, explain
-from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, DevelopmentRoot
-from oracle.worker.register import DevelopmentAppraiser
+from oracle.attestation import INTEL_ROOT_DIGEST
+from oracle.chain.deploy import Deployment
+from oracle.chain.sender import Receipt, Sender
+from oracle.chain.source import SingleSource
+from oracle.errors import Permanent
+from oracle.worker.collateral import open_appraisal
+from oracle.worker.config import AttestationConfig
+from oracle.worker.register import Registrar
+from oracle.worker.registrars import make_registrar
 from tests.adversary import desk_kit as kit
 from tests.adversary.chain_kit import case as any_case
 from tests.adversary.desk_kit import Desk
@@ -95,38 +103,58 @@ async def test_any_host_is_said_loudly(desk: Desk, refused: Refused) -> None:
     refused.as_reason(line.severity.value)
 
 
-# The appraiser whose word registers development enclaves
+# The worker that registers an enclave: it holds the evidence against what the enclave says of itself, before it pays for it
 
 
-class Pen(SigningKey):
-    """An appraiser's key that remembers how often it signed."""
+class Wallet(Sender):
+    """A wallet that remembers what it was asked to send, and sends nothing."""
 
-    signed = 0
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
 
-    def sign(self, digest: bytes) -> bytes:
-        self.signed += 1
-        return super().sign(digest)
+    async def transact(self, to: str | None, data: bytes, *, value: int = 0, gas: int | None = None) -> Receipt:
+        self.asked.append(to)
+        raise Permanent("wallet.empty", "this wallet sends nothing")
+
+
+class Nowhere(SingleSource):
+    """No chain."""
+
+    def __init__(self) -> None:
+        pass
+
+
+DEPLOYMENT = Deployment(
+    chain_id=31337,
+    agreement_registry="0x" + "a1" * 20,
+    enclave_registry="0x" + "a3" * 20,
+    oracle="0x" + "a2" * 20,
+    verifiers={"dcap": "0x" + "a4" * 20},
+    collateral="0x" + "a5" * 20,
+    first_block=0,
+)
 
 
 @dataclass(frozen=True)
 class Booth:
-    """An appraiser, and an enclave that comes to it with evidence that holds."""
+    """A worker's registrar, and an enclave that comes to it with evidence that holds."""
 
+    directory: Path
     authority: DevelopmentAuthority = field(default_factory=lambda: DevelopmentAuthority(NOW))
     program: SoftwareEnclave = field(default_factory=lambda: SoftwareEnclave(bytes([0xE1]) * 32, b"{}"))
-    pen: Pen = field(default_factory=lambda: Pen(bytes([7]) * 32))
+    wallet: Wallet = field(default_factory=Wallet)
     signer: SigningKey = field(default_factory=SigningKey.generate)
     sealing: SealingKey = field(default_factory=SealingKey.generate)
 
-    def appraiser(self, **changes: Any) -> DevelopmentAppraiser:
-        fields: dict[str, Any] = {
-            "key": self.pen,
-            "verifier": "0x" + "a4" * 20,
-            "chain_id": 31337,
-            "root": DevelopmentRoot(self.authority.root_der),
-            "collateral": Collateral.from_json(json.dumps(self.authority.collateral())),
-        }
-        return DevelopmentAppraiser(**{**fields, **changes})
+    def registrar(self, **changes: Any) -> Registrar:
+        root, collateral = self.directory / "root.der", self.directory / "collateral.json"
+        root.write_bytes(self.authority.root_der)
+        collateral.write_text(json.dumps(self.authority.collateral()))
+        attestation = AttestationConfig(root=root, collateral=collateral)
+        deployment = DEPLOYMENT.model_copy(update=changes)
+        found = make_registrar(open_appraisal(attestation, deployment.chain_id), deployment, self.wallet, Nowhere())
+        assert found is not None
+        return found
 
     @property
     def identity(self) -> Identity:
@@ -157,61 +185,61 @@ class Booth:
             operator_signature=b"",
         )
 
-    async def signatures(self) -> object:
-        return self.pen.signed
+    async def sent(self) -> object:
+        return list(self.wallet.asked)
 
 
 @pytest.fixture
-async def booth() -> Booth:
-    """Its appraiser signs for an honest enclave."""
-    booth = Booth()
-    booth.appraiser().proof(await booth.evidence(), booth.identity, NOW)
-    assert booth.pen.signed == 1
+async def booth(tmp_path: Path) -> Booth:
+    """Its registrar knows an honest enclave."""
+    booth = Booth(tmp_path)
+    evidence = await booth.evidence()
+    assert booth.registrar().identify(evidence, booth.identity, NOW)[1].measurement == booth.program.measurement
     return booth
 
 
-async def appraise(refused: Refused, booth: Booth, evidence: Evidence, identity: Identity | None = None) -> None:
-    refused.watch(booth.signatures)
+async def identify(refused: Refused, booth: Booth, evidence: Evidence, identity: Identity | None = None) -> None:
+    refused.watch(booth.sent)
     async with refused():
-        booth.appraiser().proof(evidence, identity or booth.identity, NOW)
+        booth.registrar().identify(evidence, identity or booth.identity, NOW)
 
 
-@lie("evidence", "a development root to an appraiser on a public chain", "R4", "anchors.root_on_public_chain")
-async def test_an_appraiser_on_a_public_chain(booth: Booth, refused: Refused) -> None:
-    refused.watch(booth.signatures)
+@lie("evidence", "a development root to a worker of a public chain", "R4", "attestation.root_on_public_chain")
+async def test_a_development_root_for_a_worker_on_a_public_chain(booth: Booth, refused: Refused) -> None:
+    refused.watch(booth.sent)
     async with refused():
-        booth.appraiser(chain_id=SEPOLIA).proof(await booth.evidence(), booth.identity, NOW)
+        booth.registrar(chain_id=SEPOLIA)
 
 
-@lie("evidence", "a quote under a made-up root to an appraiser", "R4", "evidence.quote_refused")
-async def test_a_made_up_root_before_an_appraiser(booth: Booth, refused: Refused) -> None:
-    await appraise(refused, booth, await booth.evidence(DevelopmentAuthority(NOW)))
+@lie("evidence", "a quote under a made-up root to a worker", "R4", "evidence.quote_refused")
+async def test_a_made_up_root_before_a_worker(booth: Booth, refused: Refused) -> None:
+    await identify(refused, booth, await booth.evidence(DevelopmentAuthority(NOW)))
 
 
-@lie("evidence", "a debug enclave to an appraiser", "R3", "evidence.debug_enclave")
-async def test_a_debug_enclave_before_an_appraiser(booth: Booth, refused: Refused) -> None:
+@lie("evidence", "a debug enclave to a worker", "R3", "evidence.debug_enclave")
+async def test_a_debug_enclave_before_a_worker(booth: Booth, refused: Refused) -> None:
     program = replace(booth.program, flags=FLAG_INIT | FLAG_DEBUG | FLAG_MODE64BIT)
     debug = replace(booth, program=program)
-    await appraise(refused, debug, await debug.evidence())
+    await identify(refused, debug, await debug.evidence())
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        case("chain", {"chain_id": 1}, "another chain's quote to an appraiser", "R2", MISMATCH),
-        case("registry", {"registry": "0x" + "a5" * 20}, "another registry's quote to an appraiser", "R2", MISMATCH),
-        case("block", {"block_hash": bytes(32)}, "another block's quote to an appraiser", "R2", MISMATCH),
-        case("signer", {"signer": "0x" + "a6" * 20}, "another enclave's quote to an appraiser", "R2", MISMATCH),
+        case("chain", {"chain_id": 1}, "another chain's quote to a worker", "R2", MISMATCH),
+        case("registry", {"registry": "0x" + "a5" * 20}, "another registry's quote to a worker", "R2", MISMATCH),
+        case("block", {"block_hash": bytes(32)}, "another block's quote to a worker", "R2", MISMATCH),
+        case("signer", {"signer": "0x" + "a6" * 20}, "another enclave's quote to a worker", "R2", MISMATCH),
     ],
 )
-async def test_a_quote_of_something_else_before_an_appraiser(
+async def test_a_quote_of_something_else_before_a_worker(
     booth: Booth, refused: Refused, change: dict[str, Any]
 ) -> None:
     evidence = await booth.evidence()
-    await appraise(refused, booth, evidence.model_copy(update=change))
+    await identify(refused, booth, evidence.model_copy(update=change))
 
 
-@lie("evidence", "another program than it says, to an appraiser", "R3", "evidence.measurement_not_listed")
-async def test_another_program_before_an_appraiser(booth: Booth, refused: Refused) -> None:
+@lie("evidence", "another program than it says, to a worker", "R3", "evidence.measurement_not_listed")
+async def test_another_program_before_a_worker(booth: Booth, refused: Refused) -> None:
     identity = booth.identity.model_copy(update={"measurement": bytes([1]) * 32})
-    await appraise(refused, booth, await booth.evidence(), identity)
+    await identify(refused, booth, await booth.evidence(), identity)

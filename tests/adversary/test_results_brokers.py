@@ -167,9 +167,22 @@ async def test_a_share_list_of_another_program_opens_nothing(
     scene: Scene, task: Finished, broker: KeyBroker, refused: Refused
 ) -> None:
     other = Enclave(SoftwareAttester(scene.world.platform, SoftwareEnclave(secrets.token_bytes(32), b"{}")))
-    await scene.register(await scene.evidence(other), other)
+    await scene.register(evidence := await scene.evidence(other), other)
+    signed = {**task.statement(other.signer), "enclave": scene.identity(evidence)}
     async with refused():
-        await broker.outputs.output(task.body(**task.statement(other.signer)))
+        await broker.outputs.output(task.body(**signed))
+
+
+@lie("results", "shares that another program signed, shown as the agreed program's", "R3 R17", "output.signer")
+async def test_a_share_list_of_another_program_shown_as_the_agreed_one_opens_nothing(
+    scene: Scene, task: Finished, broker: KeyBroker, refused: Refused
+) -> None:
+    """The reader brings what is behind the registry's digest; it is not believed without it."""
+    other = Enclave(SoftwareAttester(scene.world.platform, SoftwareEnclave(secrets.token_bytes(32), b"{}")))
+    await scene.register(evidence := await scene.evidence(other), other)
+    shown = scene.identity(evidence).model_copy(update={"measurement": scene.world.program.measurement})
+    async with refused():
+        await broker.outputs.output(task.body(**task.statement(other.signer), enclave=shown))
 
 
 @lie("results", "the request's key for an output whose readers the agreement names", "R15", "output.recipient")

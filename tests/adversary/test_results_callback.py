@@ -159,8 +159,8 @@ async def test_nothing_is_entered_from_a_callback(scene: Scene, refused: Refused
 async def test_a_relayer_cannot_starve_the_callback(scene: Scene, refused: Refused) -> None:
     made = await called(scene, CIRCLE, 1_000_000)
     task = made.task
-    arguments = (task.request, task.agreement.tee, task.agreement.price, made.result, task.sign(made.result))
-    call = load("ComputeOracle").call("fulfil", *arguments)
+    arguments = (task.request, task.agreement.tee, task.agreement.price, made.result, scene.world.identity)
+    call = load("ComputeOracle").call("fulfil", *arguments, task.sign(made.result))
     refused.watch(standing(task, [made.consumer]))
     transaction = {"from": scene.world.operator.address, "to": task.agreement.oracle, "data": as_hex(call)}
     async with refused():

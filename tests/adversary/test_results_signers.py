@@ -11,6 +11,7 @@ from eth_account import Account
 
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
 from enclave_app.protocol.structs import Enclaves, Retire
+from oracle.attestation import INTEL_ROOT_DIGEST
 from oracle.chain.abi import load
 from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
@@ -45,10 +46,10 @@ async def retired(scene: Scene) -> Finished:
 
 
 async def expired(scene: Scene) -> Finished:
-    """Past a day, at which the registration ends, and within the request's time."""
+    """Past a week, at which the registration ends, and within the request's time."""
     now = (await scene.head()).timestamp
-    task = await finished(scene, request={"deadline": now + 2 * 86_400}, tee=terms_of(scene, max_evidence_age=1 << 30))
-    await scene.rpc.call("evm_increaseTime", 86_400 + 60)
+    task = await finished(scene, request={"deadline": now + 8 * 86_400}, tee=terms_of(scene, max_evidence_age=1 << 30))
+    await scene.rpc.call("evm_increaseTime", 7 * 86_400 + 60)
     await scene.mine()
     return task
 
@@ -61,7 +62,7 @@ async def old(scene: Scene) -> Finished:
 
 
 async def unlisted_anchor(scene: Scene) -> Finished:
-    return await finished(scene, tee=terms_of(scene, anchors=(scene.world.root,)))
+    return await finished(scene, tee=terms_of(scene, anchors=(INTEL_ROOT_DIGEST,)))
 
 
 async def other_host(scene: Scene) -> Finished:
@@ -135,11 +136,12 @@ async def test_a_signer_that_the_agreement_does_not_take_settles_nothing(
 
 
 @lie("results", "an anchor that is agreed, and under which its enclave is not registered", "R2", NOBODY)
-async def test_an_identity_is_an_anchor_and_a_signer(task: Finished, refused: Refused) -> None:
-    assert task.scene.world.root in task.agreement.tee.anchors
+async def test_an_identity_is_an_anchor_and_a_signer(scene: Scene, refused: Refused) -> None:
+    task = await finished(scene, tee=terms_of(scene, anchors=(scene.world.root, INTEL_ROOT_DIGEST)))
+    await settles(task)
     refused.watch(standing(task))
     async with refused():
-        await task.settle(task.result.model_copy(update={"anchor": task.scene.world.root}))
+        await task.settle(task.result.model_copy(update={"anchor": INTEL_ROOT_DIGEST}))
 
 
 @lie("results", "a result of an enclave that was never registered", "R2", NOBODY)

@@ -6,6 +6,7 @@ No enclave runs here: how a task is settled and its result opened is the end-to-
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ import pytest
 import yaml
 from eth_utils.address import to_checksum_address
 
+from enclave_app.attesters.platform import DevelopmentAuthority
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import TaskRequest
 from oracle.agreement import requesters
 from oracle.agreement.document import read_document
-from oracle.chain.deploy import deploy_development
+from oracle.chain.deploy import deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
 from oracle.keys import create_hpke_key, create_wallet
@@ -120,7 +122,7 @@ async def _deploy(url: str, base: Path, addresses: list[str]) -> None:
     try:
         for address in (deployer.address, *addresses):
             await rpc.call("anvil_setBalance", address, hex(10**20))
-        deployment = await deploy_development(Sender(rpc, account_of(deployer)), SigningKey.generate().address)
+        deployment = await deploy(Sender(rpc, account_of(deployer)), DevelopmentAuthority(int(time.time())).root_der)
         (base / "deployment.json").write_bytes(deployment.canonical())
     finally:
         await rpc.close()
@@ -380,6 +382,6 @@ def test_enclaves_are_listed_with_how_they_stand(town: Town, tmp_path: Path) -> 
     assert found["measurement"] == "0x" + world.program.measurement.hex()
     assert (found["state"], found["tee"], found["tcb_status"], found["maker"]) == ("valid", "sgx", "up_to_date", None)
     assert "DEVELOPMENT" in oracle(*words).stdout
-    town.call("anvil_mine", hex(2), hex(2 * 86_400))
+    town.call("anvil_mine", hex(2), hex(8 * 86_400))
     assert answer(*words)["enclaves"] == []
     assert [enclave["state"] for enclave in answer(*words, "--all")["enclaves"]] == ["expired"]

@@ -16,7 +16,7 @@ from enclave_app.attesters.platform import (
     DEVELOPMENT_PCE_SVN,
     DevelopmentAuthority,
 )
-from oracle.attestation import Collateral, intel_root, parse_evidence
+from oracle.attestation import Collateral, intel_root, parse_dcap
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.onchain.collateral import posts
 from oracle.attestation.onchain.evidence import quote_chain
@@ -77,7 +77,7 @@ def test_every_recorded_platform_is_kept_as_python_reads_it(intel: Store) -> Non
     assert len(QUOTES) > 10
     for quote in QUOTES:
         tee = 1 if quote.parent.parent.name == "sgx" else 2
-        chain = quote_chain(parse_evidence(tee, quote.read_bytes()))
+        chain = quote_chain(parse_dcap(tee, quote.read_bytes()))
         pck = Pck.of(chain)
         intel.send("postIssuer", der(chain[1]))
         intel.send("postPck", der(chain[0]), pck.issuer)
@@ -86,7 +86,7 @@ def test_every_recorded_platform_is_kept_as_python_reads_it(intel: Store) -> Non
 
 def test_what_holds_is_told_with_its_last_second(intel: Store) -> None:
     collateral = recorded("sgx-00606a000000-platform-2025-08-15")
-    chain = quote_chain(parse_evidence(1, (RECORDED / "sgx" / "automata-sgx-v3-a" / "quote.bin").read_bytes()))
+    chain = quote_chain(parse_dcap(1, (RECORDED / "sgx" / "automata-sgx-v3-a" / "quote.bin").read_bytes()))
     intel.post(collateral, chain)
     parts = Pck.of(chain).abi(), TcbInfo.of(collateral).abi(), QeIdentity.of(collateral).abi()
     start, end = collateral.window()
@@ -101,9 +101,7 @@ def test_no_changed_byte_is_taken(intel: Store, name: str) -> None:
     collateral = recorded(name)
     chance = random.Random(4)
     quote = "sgx/phala-sgx-v3" if name.startswith("sgx") else "tdx/phala-tdx-v4"
-    chain = quote_chain(
-        parse_evidence(1 if name.startswith("sgx") else 2, (RECORDED / quote / "quote.bin").read_bytes())
-    )
+    chain = quote_chain(parse_dcap(1 if name.startswith("sgx") else 2, (RECORDED / quote / "quote.bin").read_bytes()))
     for each in posts(collateral, chain):
         for _ in range(12):
             arguments = list(each.arguments)

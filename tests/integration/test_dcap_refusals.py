@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from oracle.attestation import parse_evidence
+from oracle.attestation import parse_dcap
 from oracle.attestation.onchain.evidence import EVIDENCE, dcap_challenge, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
@@ -375,7 +375,7 @@ async def test_a_revoked_level_is_refused_and_a_challenge_learns_of_it(store: Co
     case = CASES[name]
     case = replace(case, tcb=replace(case.tcb, levels=(Level("Revoked"),)))
     assert (await store.ask(case)).refusal == "DcapVerifier_Revoked"
-    parsed = parse_evidence(case.tee, case.quote)
+    parsed = parse_dcap(case.tee, case.quote)
     proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), case.collateral)
     *_, found = await store.simulate([*store.posts(Material.of(case)).values(), store.judge(proof)], NOW)
     _, _, judgement = load("DcapVerifier").result("judge", found.data)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oracle.attestation import intel_root, parse_evidence
+from oracle.attestation import intel_root, parse_dcap
 from oracle.attestation.errors import VerificationError
 from oracle.attestation.onchain.evidence import dcap_challenge, dcap_evidence, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
@@ -56,7 +56,7 @@ async def intel(rpc: Rpc) -> Contracts:
 
 @pytest.mark.parametrize("case", RECORDED, ids=[case.name for case in RECORDED])
 async def test_a_recorded_quote_gets_its_verdict_and_status_at_its_time(intel: Contracts, case: Recorded) -> None:
-    parsed, collateral = parse_evidence(case.tee, case.quote), case.collateral
+    parsed, collateral = parse_dcap(case.tee, case.quote), case.collateral
     posts = list(intel.posts(case.material).values())
     try:
         evidence = dcap_evidence(parsed, collateral)
@@ -89,7 +89,7 @@ def test_every_kind_and_version_is_among_the_recorded_that_are_accepted_whole() 
     whole = {
         (each.tee, each.quote[0])
         for each in RECORDED
-        if each.status and not any(parse_evidence(each.tee, each.quote).report_data[32:])
+        if each.status and not any(parse_dcap(each.tee, each.quote).report_data[32:])
     }
     assert whole == {(Tee.SGX, 3), (Tee.TDX, 4), (Tee.TDX, 5)}
 
@@ -119,7 +119,7 @@ async def standing(contracts: Contracts, boot: Boot) -> dict[str, Any]:
 
 def identity(contracts: Contracts, boot: Boot) -> tuple[object, ...]:
     """IEnclaveRegistry.Identity, from the evidence alone."""
-    parsed = parse_evidence(boot.case.tee, boot.case.quote)
+    parsed = parse_dcap(boot.case.tee, boot.case.quote)
     of = versions(parsed, Pck.of(quote_chain(parsed)))
     pck = Pck.of(quote_chain(parsed))
     zero = bytes(32)
@@ -127,7 +127,7 @@ def identity(contracts: Contracts, boot: Boot) -> tuple[object, ...]:
 
 
 def challenge(contracts: Contracts, boot: Boot, newer: Case, proof: bytes | None = None) -> Call:
-    parsed = parse_evidence(boot.case.tee, boot.case.quote)
+    parsed = parse_dcap(boot.case.tee, boot.case.quote)
     if proof is None:
         proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), newer.collateral)
     return Call(
@@ -229,7 +229,7 @@ async def test_a_challenge_with_other_versions_is_refused(rpc: Rpc) -> None:
     newer = outdated(boot.case)
     await contracts.keep(documents(contracts, newer))
     weaker = Boot(replace(boot.case, pck=boot.case.authority.platform(pce_svn=12)), boot.signer, boot.sealing_key)
-    parsed = parse_evidence(weaker.case.tee, weaker.case.quote)
+    parsed = parse_dcap(weaker.case.tee, weaker.case.quote)
     proof = dcap_challenge(versions(parsed, Pck.of(quote_chain(parsed))), newer.collateral)
     call = challenge(contracts, boot, newer, proof)
     assert await contracts.refusal(call) == "EnclaveRegistry_WrongChallenge"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from eth_account import Account
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, open_answer
 from enclave_app.protocol.shares import check_share, recover_key
 from enclave_app.protocol.structs import Agreement, Dataset, Enclaves, KeyRelease
+from oracle.collateral import PcsConfig
 from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker import KeyBroker, open_broker, read_log, verify_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
 from tests import broker_fixtures as fixtures
 from tests.broker_kit import Scene
+from tests.pcs_kit import Service, serving
 
 broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
@@ -159,6 +162,96 @@ async def test_missing_and_expired_collateral_wait(scene: Scene, tmp_path: Path)
     broker = await open_broker(config, clock=lambda: later)
     await refused(broker, body, "evidence.collateral_expired", Retryable, tmp_path)
     await broker.close()
+
+
+async def retried(release: Callable[[ReleaseBody], Awaitable[object]], body: ReleaseBody) -> None:
+    """As a worker does; a generous time limit catches a hang."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await release(body)
+                return
+            except Retryable as error:
+                if error.code != "collateral.missing":
+                    raise
+                await asyncio.sleep(0.01)
+
+
+async def test_a_broker_fetches_its_collateral_itself(scene: Scene, tmp_path: Path) -> None:
+    """R13. Nobody put a file there, and the answer outlives the service."""
+    body, service = await scene.body(), Service(scene.world.authority)
+    service.publish(17)
+    async with serving(service):
+        where = PcsConfig(pcs=service.url, root_crl=service.root_crl_url, cache=tmp_path / "cache")
+        config = scene.config(scene.broker_directory(tmp_path), collateral=where)
+        broker = await open_broker(config)
+        fetching = asyncio.create_task(broker.collateral.run())
+        await refused(broker, body, "collateral.missing", Retryable, tmp_path)
+        await retried(broker.releases.release, body)
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        await broker.close()
+    broker = await open_broker(config)
+    await broker.releases.release(body)
+    await broker.close()
+
+
+# Grace: newer findings about a platform that was fine (R4)
+
+
+async def news(scene: Scene, tmp_path: Path, *, renewed: bool) -> Path:
+    """Newer collateral, which calls the world's platform out of date; its registration may have been renewed under it."""
+    newer = scene.collateral(status="OutOfDate", evaluation=18)
+    if renewed:
+        await scene.mine()
+        await scene.register(await scene.evidence(), collateral=newer, earlier=scene.collateral())
+    own = tmp_path / "newer.json"
+    own.write_text(newer.to_json())
+    return own
+
+
+async def under(scene: Scene, **changes: Any) -> ReleaseBody:
+    agreement = scene.agreement()
+    return await scene.body(agreement.model_copy(update={"tee": tee(agreement, **changes)}))
+
+
+async def test_a_platform_in_the_agreements_grace_gets_its_keys(scene: Scene, tmp_path: Path) -> None:
+    own = await news(scene, tmp_path, renewed=True)
+    for collateral in (own, scene.world.directory / "collateral.json"):
+        home = tmp_path / collateral.stem
+        broker = await open_broker(scene.config(scene.broker_directory(home), collateral=collateral))
+        await broker.releases.release(await under(scene, grace_days=1))
+        await broker.close()
+
+
+@pytest.mark.parametrize(
+    ("renewed", "terms", "code", "kind"),
+    [
+        (True, {"grace_days": 0}, "evidence.status_not_allowed", Refused),
+        (True, {"grace_days": 1, "eval_floor": 18}, "enclave.status", Refused),
+        (True, {"grace_days": 1, "status_mask": 1 << 2}, "enclave.status", Refused),
+        (False, {"grace_days": 1}, "evidence.status_not_allowed", Retryable),
+    ],
+    ids=["no grace", "earlier below the floor", "never fine", "not shown yet"],
+)
+async def test_a_platform_out_of_the_agreements_grace_gets_none(
+    scene: Scene, tmp_path: Path, renewed: bool, terms: dict[str, Any], code: str, kind: type[OracleError]
+) -> None:
+    own = await news(scene, tmp_path, renewed=renewed)
+    broker = await open_broker(scene.config(scene.broker_directory(tmp_path), collateral=own))
+    await refused(broker, await under(scene, **terms), code, kind, tmp_path)
+    await broker.close()
+
+
+async def test_a_grace_ends_by_the_chains_time(scene: Scene, broker: KeyBroker, tmp_path: Path) -> None:
+    await news(scene, tmp_path, renewed=True)
+    await broker.releases.release(await under(scene, grace_days=1, max_evidence_age=1 << 30))
+    await scene.rpc.call("evm_increaseTime", 86_400)
+    await scene.mine()
+    late = await under(scene, grace_days=1, max_evidence_age=1 << 30)
+    with pytest.raises(Refused) as caught:
+        await broker.releases.release(late)
+    assert caught.value.code == "enclave.status"
 
 
 # Consent

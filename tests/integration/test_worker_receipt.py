@@ -152,7 +152,7 @@ async def test_a_worker_that_ended_before_the_receipt_was_written_writes_it_at_i
 @asynccontextmanager
 async def running_without_collateral(place: World) -> AsyncIterator[Worker]:
     """The enclave is registered by now, so that this worker needs nothing but the journal."""
-    async with running(place, attestation=None, development=None) as worker:
+    async with running(place, attestation=None) as worker:
         yield worker
 
 
@@ -206,7 +206,7 @@ async def test_a_worker_without_collateral_settles_and_writes_no_receipt(tmp_pat
         await place.activate(agreement)
         async with running(place):
             pass  # registers the enclave
-        async with running(place, attestation=None, development=None) as worker:
+        async with running(place, attestation=None) as worker:
             task_id, _, _ = await place.request(agreement)
             await in_state(worker, task_id, State.SETTLED)
         _, owed = row(place, task_id)

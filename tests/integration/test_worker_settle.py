@@ -3,59 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from eth_utils.address import to_checksum_address
 
+from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
-from enclave_app.protocol.evidence import Evidence, development_anchor
+from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.release import TaskRecord, recipients_digest
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Confirmation, Out, Result, Retire, TaskRequest, TaskState
-from oracle.attestation import Collateral, DevelopmentRoot
+from enclave_app.protocol.structs import Agreement, Confirmation, Out, Result, Retire, TaskRequest, TaskState, TcbStatus
 from oracle.chain.abi import load
+from oracle.chain.reader import EnclaveReader, EnclaveRecord
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
-from oracle.errors import Reverted
-from oracle.worker.enclave import Enclave
+from oracle.errors import Retryable, Reverted
+from oracle.worker.collateral import open_appraisal
+from oracle.worker.enclave import Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.plan import MIN_MAX_AGE
-from oracle.worker.register import (
-    DevelopmentAppraiser,
-    Enrolled,
-    anchor_of,
-    register_enclave,
-)
+from oracle.worker.register import Enrolled, IdentityChanged, Registrar, register_enclave
+from oracle.worker.registrars import make_registrar
 from oracle.worker.settle import Settler, Verdict, judge
 from tests.worker_kit import FEE, World, world
 
 
-def appraiser(place: World, **changes: Any) -> DevelopmentAppraiser:
-    fields: dict[str, Any] = {
-        "key": place.appraiser,
-        "verifier": place.deployment.verifiers["development"],
-        "chain_id": place.deployment.chain_id,
-        "root": DevelopmentRoot(place.authority.root_der),
-        "collateral": Collateral.from_json(json.dumps(place.authority.collateral())),
-    }
-    return DevelopmentAppraiser(**{**fields, **changes})
+def registrar(place: World, sender: Sender) -> Registrar:
+    appraisal = open_appraisal(place.config().attestation, place.deployment.chain_id)
+    made = make_registrar(appraisal, place.deployment, sender, SingleSource(place.rpc))
+    assert made is not None
+    return made
 
 
-async def register(place: World, operator: SigningKey | None = None, **changes: Any) -> Enrolled:
+async def register(place: World, operator: SigningKey | None = None) -> Enrolled:
+    sender = Sender(place.rpc, place.wallet)
     async with Enclave(place.enclave.socket) as enclave:
-        return await register_enclave(
-            enclave,
-            Sender(place.rpc, place.wallet),
-            SingleSource(place.rpc),
-            place.deployment,
-            appraiser(place, **changes),
-            operator,
-        )
+        source, made = SingleSource(place.rpc), registrar(place, sender)
+        return await register_enclave(enclave, sender, source, place.deployment, made, operator)
 
 
 def record(place: World, agreement: Agreement, task_id: bytes, request: TaskRequest, **changes: Any) -> TaskRecord:
@@ -75,7 +63,7 @@ def record(place: World, agreement: Agreement, task_id: bytes, request: TaskRequ
             ),
         ),
         "payee": place.payee,
-        "anchor": development_anchor(place.deployment.chain_id, place.appraiser.address),
+        "anchor": sha256(place.authority.root_der),
     }
     result = Result(**{**fields, **changes})
     signing = place.enclave.signing
@@ -101,7 +89,7 @@ def record(place: World, agreement: Agreement, task_id: bytes, request: TaskRequ
             operator_signature=b"",
         ),
         consents=(),
-        measurement=place.enclave.measurement,
+        enclave=place.enclave.registered,
     )
 
 
@@ -113,20 +101,22 @@ async def test_registration_puts_the_appraised_identity_on_chain(tmp_path: Path)
     async with world(tmp_path) as place:
         operator = SigningKey.generate()
         enrolled = await register(place, operator)
-        registered = enrolled.record
-        assert registered.measurement == place.enclave.measurement
-        assert registered.sealing_key == place.enclave.sealing.public.digest
-        assert (registered.operator, registered.tee, registered.tcb_status) == (operator.address, 1, 1)
-        assert registered.block_number == enrolled.evidence.block_number
-        anchor = await anchor_of(SingleSource(place.rpc), place.deployment.verifiers["development"])
-        assert enrolled.anchor == anchor == development_anchor(place.deployment.chain_id, place.appraiser.address)
+        assert enrolled.anchor == sha256(place.authority.root_der)
+        assert enrolled.record.identity == place.enclave.registered.model_copy(update={"operator": operator.address})
+        standing = enrolled.record.standing
+        assert (standing.tcb_status, standing.evaluation) == (TcbStatus.UP_TO_DATE, 17)
+        assert standing.block_number == enrolled.evidence.block_number
+        source = SingleSource(place.rpc)
+        reader = EnclaveReader(source, place.deployment.enclave_registry)
+        found = await reader.record(enrolled.anchor, enrolled.signer, await source.confirmed(Confirmation.LATEST))
+        assert found == EnclaveRecord(enrolled.record.identity.digest, standing)
 
 
 async def test_registering_again_renews_over_a_newer_block(tmp_path: Path) -> None:
     async with world(tmp_path) as place:
         first = await register(place)
         second = await register(place)
-        assert second.record.block_number > first.record.block_number
+        assert second.record.standing.block_number > first.record.standing.block_number
         assert second.signer == first.signer
 
 
@@ -135,18 +125,9 @@ async def test_one_agreement_that_wants_young_evidence_is_no_standing_cost(tmp_p
     async with world(tmp_path) as place, Enclave(place.enclave.socket) as enclave:
         source = SingleSource(place.rpc)
         now = (await source.confirmed(Confirmation.LATEST)).timestamp
-        enrolment = Enrolment(
-            enclave,
-            None,
-            Sender(place.rpc, place.wallet),
-            source,
-            place.deployment,
-            appraiser(place).anchor,
-            appraiser(place),
-            None,
-            lambda: None,
-            lambda: now,
-        )
+        sender = Sender(place.rpc, place.wallet)
+        made = registrar(place, sender)
+        enrolment = Enrolment(enclave, None, sender, source, place.deployment, made, None, lambda: None, lambda: now)
 
         async def sent() -> int:
             return as_int(await place.rpc.call("eth_getTransactionCount", place.wallet.address, "latest"))
@@ -162,6 +143,67 @@ async def test_one_agreement_that_wants_young_evidence_is_no_standing_cost(tmp_p
         assert await sent() == before
         await enrolment.current(MIN_MAX_AGE)
         assert await sent() == before + 1
+
+
+async def test_an_enclave_that_changed_machines_cannot_renew(tmp_path: Path) -> None:
+    """R1: it is another identity, and starts again with new keys; nobody pays to learn that from the contract."""
+    async with world(tmp_path) as place:
+        await register(place)
+        place.enclave.move(place.authority)
+        sent = as_int(await place.rpc.call("eth_getTransactionCount", place.wallet.address, "latest"))
+        with pytest.raises(IdentityChanged):
+            await register(place)
+        assert as_int(await place.rpc.call("eth_getTransactionCount", place.wallet.address, "latest")) == sent
+        await place.enclave.restart()
+        assert (await register(place)).signer == place.enclave.signing.address
+
+
+async def test_a_worker_starts_an_enclave_again_that_changed_machines(tmp_path: Path) -> None:
+    async with world(tmp_path) as place, Enclave(place.enclave.socket) as enclave:
+        source, sender = SingleSource(place.rpc), Sender(place.rpc, place.wallet)
+        changes: list[str] = []
+
+        class Process(EnclaveProcess):
+            """Its program is the tiny enclave."""
+
+            async def stop(self, seconds: float = 5.0) -> None:
+                changes.append("stopped")
+
+            async def start(self) -> None:
+                await place.enclave.restart()
+
+        enrolment = Enrolment(
+            enclave,
+            Process((), place.enclave.socket, 1.0),
+            sender,
+            source,
+            place.deployment,
+            registrar(place, sender),
+            None,
+            lambda: changes.append("changed"),
+            lambda: 0,
+        )
+        first = (await enrolment.current()).signer
+        place.enclave.move(place.authority)
+        enrolment.doubt()
+        head = (await source.confirmed(Confirmation.LATEST)).timestamp
+        enrolment._chain_time = lambda: head + MIN_MAX_AGE  # old enough to be looked at again
+        second = await enrolment.current(MIN_MAX_AGE)
+        assert first != second.signer == place.enclave.signing.address
+        assert second.record.identity == place.enclave.registered
+        assert changes == ["stopped", "changed"]
+
+
+async def test_a_registration_by_others_is_found_in_the_registrys_log(tmp_path: Path) -> None:
+    async with world(tmp_path) as place, Enclave(place.enclave.socket) as enclave:
+        source, sender = SingleSource(place.rpc), Sender(place.rpc, place.wallet)
+        enrolment = Enrolment(enclave, None, sender, source, place.deployment, None, None, lambda: None, lambda: 0)
+        with pytest.raises(Retryable) as raised:
+            await enrolment.current()
+        assert raised.value.code == "enclave.unregistered"
+        theirs = await register(place)
+        mine = await enrolment.current()
+        assert (mine.record, mine.anchor) == (theirs.record, theirs.anchor)
 
 
 async def test_a_signed_result_is_settled_and_the_payee_is_paid(tmp_path: Path) -> None:
@@ -219,6 +261,7 @@ async def test_a_second_settlement_is_refused_before_sending_and_means_settled(t
         ("late", "ComputeOracle_DeadlinePassed", Verdict.EXPIRED),
         ("old", "ComputeOracle_EvidenceTooOld", Verdict.SIGNER_GONE),
         ("retired", "ComputeOracle_EnclaveRetired", Verdict.SIGNER_GONE),
+        ("other enclave", "EnclaveRegistry_WrongIdentity", Verdict.SIGNER_GONE),
         ("other signature", "ComputeOracle_UnknownEnclave", Verdict.SIGNER_GONE),
         ("other agreement", "ComputeOracle_WrongSettlement", Verdict.NEVER),
         ("no payee", "ComputeOracle_ZeroPayee", Verdict.NEVER),
@@ -241,6 +284,9 @@ async def test_each_refusal_of_the_contract_is_understood(
             await place.rpc.call("anvil_mine", hex(1))
         elif change == "retired":
             await retire(place)
+        elif change == "other enclave":
+            other = signed.enclave.model_copy(update={"platform": b"\x01" * 32})
+            signed = signed.model_copy(update={"enclave": other})
         elif change == "other signature":
             signed = signed.model_copy(update={"signature": SigningKey.generate().sign(b"\x01" * 32)})
         elif change == "other agreement":
@@ -256,7 +302,7 @@ async def retire(place: World) -> None:
     signing = place.enclave.signing
     domain = Domain(chain_id=place.deployment.chain_id, verifying_contract=place.deployment.enclave_registry)
     signature = signing.sign(Retire(signer=signing.address).typed_digest(domain))
-    anchor = development_anchor(place.deployment.chain_id, place.appraiser.address)
+    anchor = sha256(place.authority.root_der)
     call = load("EnclaveRegistry").call("retire", anchor, signing.address, signature)
     await place.requester.transact(place.deployment.enclave_registry, call)
 

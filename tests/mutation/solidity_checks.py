@@ -338,7 +338,10 @@ def _matching(clean: str, opening: int) -> int:
 def _clean(text: str) -> str:
     """The same length, with comments and strings blanked."""
     return re.sub(
-        r'//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"', lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL
+        r"""//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""",
+        lambda m: re.sub(r"[^\n]", " ", m[0]),
+        text,
+        flags=re.DOTALL,
     )
 
 

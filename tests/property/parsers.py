@@ -15,17 +15,24 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import cbor2
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from eth_abi.abi import encode
+from multidict import CIMultiDict
 
-from enclave_app.attesters.base import PlatformError
+from enclave_app.attesters import certificates, dstack, gramine, nitro
+from enclave_app.attesters.base import EvidenceError, PlatformError
+from enclave_app.attesters.bound import sgx_quote, snp_report, tdx_quote
+from enclave_app.attesters.configfs_tsm import _generation
+from enclave_app.attesters.dcap_format import sign_raw
 from enclave_app.attesters.platform import DevelopmentAuthority, Platform
 from enclave_app.config import EnclaveConfig, read_config
 from enclave_app.fetch import Storage
@@ -45,16 +52,31 @@ from oracle import addresses, arrow, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
-from oracle.attestation import AppraisalPolicy, Collateral, DevelopmentRoot, parse_evidence, verify
+from oracle.attestation import (
+    AppraisalPolicy,
+    Collateral,
+    DevelopmentRoot,
+    NitroDocument,
+    Tee,
+    parse_dcap,
+    parse_evidence,
+    verify,
+)
 from oracle.attestation.collateral import pem_chain
+from oracle.attestation.dstack import bare_document
+from oracle.attestation.onchain.evidence import dcap_evidence
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
 from oracle.chain.deploy import Deployment
+from oracle.chain.registrations import read_evidence
 from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
 from oracle.cli.keys import _format
+from oracle.collateral.check import check_collateral, check_evaluations
+from oracle.collateral.pcs import Evaluations, Signed, _der, issuer_chain, signed_document
+from oracle.collateral.platform import platform_named
 from oracle.dataset import keyfile, seal, sources, types
 from oracle.errors import RpcFault
 from oracle.function.spec import pack_directory, read_spec
@@ -65,6 +87,8 @@ from oracle.receipt import Expected, read_receipt, verify_receipt
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import error_of
 from oracle.yamlfile import parse_yaml
+from tests import nitro_kit, recorded_kit, snp_kit
+from tests.attester_kit import certificate_table, packed_table, recorded
 from tests.property.hostile import example
 from tests.receipt_kit import SEALING, Story, authority, make_story, platform
 from tests.unit.agreement.conftest import Case, make_case
@@ -289,7 +313,9 @@ def _child_answer() -> bytes:
     return len(head).to_bytes(4, "big") + head + b"abc"
 
 
-_COLLATERAL = story().papers.collateral
+_PAPERS = story().papers
+assert _PAPERS.collateral is not None
+_COLLATERAL = _PAPERS.collateral
 _QUOTE = story().record.evidence.quote
 
 
@@ -298,12 +324,51 @@ def _verified(quote: bytes = _QUOTE, collateral: Collateral = _COLLATERAL, root:
     return verify(parse_evidence(1, quote), collateral, der, story().time)
 
 
+_CHIP = snp_kit.Authority().chip()
+_LINKS = nitro_kit.links()
+_DOCUMENT, _ = nitro_kit.document(_LINKS)
+
+
+def _guest(report: bytes | None = None, ark: bytes | None = None, **parts: bytes) -> object:
+    """A guest's evidence with one part of it from outside."""
+    parsed = parse_evidence(3, _CHIP.report() if report is None else report)
+    root = _CHIP.authority.ark if ark is None else ark
+    return verify(parsed, replace(_CHIP.endorsements, ark=root, **parts), root, snp_kit.NOW)
+
+
+def _document(data: bytes) -> object:
+    parsed = parse_evidence(4, data)
+    assert isinstance(parsed, NitroDocument)
+    return verify(parsed, None, parsed.cabundle[0], nitro_kit.NOW)
+
+
+def _content(data: bytes) -> object:
+    return _document(nitro_kit.sign(data, _LINKS[-1].key))
+
+
 def _collateral(data: bytes) -> object:
     found = Collateral.from_json(data)
     with contextlib.suppress(OracleError):
         assert found.tcb_evaluation + found.qe_evaluation >= 0
         found.window()
+    with contextlib.suppress(OracleError):
+        platform_named(found)
     return _verified(collateral=found)
+
+
+def _evaluation_list() -> bytes:
+    tcb = json.loads(_COLLATERAL.tcb_info)
+    row = {"tcbEvaluationDataNumber": 17, "tcbRecoveryEventDate": tcb["issueDate"]}
+    value = {"id": "SGX", "version": 1, "tcbEvalNumbers": [row]}
+    return json.dumps({**value, "issueDate": tcb["issueDate"], "nextUpdate": tcb["nextUpdate"]}).encode()
+
+
+def _evaluations(data: bytes) -> object:
+    """Whatever it says, signed by who should."""
+    text = data.decode("utf-8", "surrogateescape")
+    signature = sign_raw(authority()._tcb.key, text.encode("utf-8", "surrogatepass")).hex()
+    listed = Evaluations(Tee.SGX, Signed(text, signature, _COLLATERAL.tcb_info_issuer_chain))
+    return check_evaluations(listed, authority().root_der, story().time)
 
 
 def _checks_receipt(data: bytes) -> object:
@@ -330,7 +395,7 @@ def _platform_json() -> bytes:
 
 _AGREEMENT = document.AgreementDocument(chain=story().record.chain, agreement=story().record.agreement)
 _BROKER_YAML = {
-    "directory": "broker", "passwordFile": "password", "collateral": "collateral.json",
+    "directory": "broker", "passwordFile": "password", "collateral": {"pcs": "https://c.example", "cache": "c"},
     "chains": [
         {"chainId": 1, "agreementRegistries": ["0x" + "11" * 20], "rpc": ["https://a.example", "https://b.example"]}
     ],
@@ -348,7 +413,11 @@ _FUNCTION_YAML = {
     "name": "f", "kind": "sql", "entry": "q.sql", "tables": {"t": {"a": "int64"}},
     "params": [{"name": "n", "type": "integer", "min": 1, "max": 2}], "outputs": ["result"],
 }  # fmt: skip
-_POLICY_YAML = {"measurements": ["0x" + "11" * 32], "anchors": "skip", "statuses": ["UpToDate"], "evaluation_floor": 17}
+_POLICY_YAML = {
+    "measurements": ["0x" + "11" * 32], "registers": {"mrtd": ["0x" + "22" * 48]}, "anchors": "skip",
+    "statuses": ["UpToDate"], "evaluation_floor": 17,
+    "snp": {"vmpl": [0], "keys": ["VCEK"], "min_tcb": {"Milan": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}}},
+}  # fmt: skip
 
 
 @cache
@@ -429,6 +498,10 @@ def _any_public_key(path: Path) -> object:
 _CHAIN = "oracle.chain"
 _ABI = ("oracle.chain.abi:_decode", "oracle.chain.events:_typed", "enclave_app.protocol.eip712:Struct.from_abi")
 
+_SGX = recorded("sgx/automata-sgx-v3-a/quote.bin")
+_TDX = recorded("tdx/phala-tdx-v4/quote.bin")
+_SNP = recorded("snp/dstack-milan-v3/report.bin")
+
 PARSERS: list[Parser] = [
     # The protocol's own documents.
     Parser("canonical JSON", canonical.load, b'{"a":[1,"x"]}', covers=("enclave_app.protocol.canonical:load",)),
@@ -487,11 +560,41 @@ PARSERS: list[Parser] = [
     # Evidence.
     Parser("a quote", lambda d: _verified(quote=d), _QUOTE, "bytes",
            ("oracle.attestation.quote:_Reader.number", "oracle.attestation.qvl:verify_quote")),
+    Parser("an SEV-SNP report", lambda d: _guest(report=d), _CHIP.report(), "bytes",
+           ("enclave_app.appraise.snp_report:_number",)),
+    Parser("an endorsement key's certificate", lambda d: _guest(ek=d), _CHIP.ek, "bytes",
+           ("enclave_app.appraise.certificates:read_certificate",)),
+    Parser("AMD's signing key's certificate", lambda d: _guest(ask=d), _CHIP.authority.ask, "bytes"),
+    Parser("AMD's root", lambda d: _guest(ark=d), _CHIP.authority.ark, "bytes"),
+    Parser("a maker's revocation list", lambda d: _guest(crl=d), _CHIP.authority.crl(1), "bytes",
+           ("enclave_app.appraise.certificates:check_revocation",)),
+    Parser("a Nitro document", _document, _DOCUMENT, "bytes",
+           ("enclave_app.appraise.cbor:_Reader._head", "enclave_app.appraise.nitro:_check_signature")),
+    Parser("a Nitro document's content", _content, cbor2.loads(_DOCUMENT)[2], "bytes"),
+    Parser("a dstack attestation", lambda d: parse_evidence(4, bare_document(d)),
+           recorded_kit.evidence(recorded_kit.case("dstack-prod-2025")), "bytes", ("oracle.attestation.dstack:_compact",)),
     Parser("collateral", _collateral, _COLLATERAL.to_json().encode(),
-           covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:_crl_window",
-                   "oracle.attestation.collateral:_document_window", "oracle.keybroker.trust:CollateralFiles.for_quote",
-                   "oracle.worker.appraisers:make_appraiser", "oracle.worker.receipts:PaperFile.gather",
+           covers=("oracle.attestation.collateral:_load", "oracle.attestation.collateral:crl_window",
+                   "oracle.attestation.collateral:document_window", "oracle.collateral.cache:Files.read",
+                   "oracle.collateral.platform:platform_named",
+                   "oracle.chain.collateral:_issued",
                    "oracle.receipt.document:ReceiptCollateral.of")),
+    Parser("a registration's evidence", lambda d: read_evidence(1, d),
+           dcap_evidence(parse_dcap(1, _QUOTE), _COLLATERAL), "bytes",
+           ("oracle.chain.registrations:read_evidence", "oracle.chain.registrations:_versions",
+            "oracle.attestation.onchain.evidence:versions")),
+    Parser("fetched collateral",
+           lambda d: check_collateral(Collateral.from_json(d), None, authority().root_der, story().time),
+           _COLLATERAL.to_json().encode(),
+           covers=("oracle.collateral.check:_check_crl", "oracle.collateral.check:_check_signed",
+                   "oracle.collateral.check:_object")),
+    Parser("a list of evaluations", _evaluations, _evaluation_list(), covers=("oracle.collateral.check:_evaluation",)),
+    Parser("a signed document", lambda d: signed_document(d, "tcbInfo"),
+           f'{{"tcbInfo":{_COLLATERAL.tcb_info},"signature":"{_COLLATERAL.tcb_info_signature}"}}'.encode()),
+    Parser("a header's chain", text(lambda t: issuer_chain(CIMultiDict({"Chain": t}), "Chain")),
+           quote(_COLLATERAL.tcb_info_issuer_chain).encode(), "bytes"),
+    Parser("a service's revocation list", _der, bytes.fromhex(_COLLATERAL.pck_crl), "bytes",
+           ("oracle.collateral.pcs:_der",)),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),
@@ -504,6 +607,24 @@ PARSERS: list[Parser] = [
            ("oracle.attestation.policy:AppraisalPolicy.from_yaml", "oracle.attestation.policy:_bytes_of.convert")),
     Parser("a quote's measurement", lambda d: quoted_measurement(2, d), _QUOTE + bytes(600), "bytes",
            ("enclave_app.identity:quoted_measurement",), errors=(ValueError,)),
+    Parser("an SGX quote from its platform", lambda d: sgx_quote(d, bytes(64)), _SGX, "bytes",
+           ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
+    Parser("a TDX quote from its platform", lambda d: tdx_quote(d, _TDX[568:632]), _TDX, "bytes",
+           ("enclave_app.attesters.bound:_number",), errors=(EvidenceError,)),
+    Parser("a report from its platform", lambda d: snp_report(d, _SNP[0x50:0x90]), _SNP, "bytes", errors=(EvidenceError,)),
+    Parser("a host's certificate table", lambda d: certificates.endorsements(d, _SNP),
+           packed_table(certificate_table(certificates.VCEK)), "bytes",
+           ("enclave_app.attesters.certificates:read_table", "enclave_app.attesters.certificates:endorsements"),
+           errors=(EvidenceError,)),
+    Parser("a Nitro Secure Module's answer", nitro.read_response,
+           b"\xa1\x6bAttestation\xa1\x68document\x58\x20" + bytes(32), "bytes",
+           ("enclave_app.attesters.nitro:read_response",), errors=(EvidenceError, PlatformError)),
+    Parser("a dstack guest agent's answer", dstack.read_answer, b'{"quote":"00ff","event_log":"[]"}',
+           covers=("enclave_app.attesters.dstack:read_answer",), errors=(EvidenceError,)),
+    Parser("a kind of attestation", in_file("attestation_type", lambda p: gramine.attestation_type(p.parent)), b"dcap",
+           "bytes", ("enclave_app.attesters.gramine:attestation_type",), errors=(EvidenceError,)),
+    Parser("a report's generation", in_file("generation", lambda p: _generation(p.parent)), b"1\n", "bytes",
+           ("enclave_app.attesters.configfs_tsm:_line",), errors=(EvidenceError,)),
     Parser("a platform", _platform, _platform_json(), covers=("enclave_app.attesters.platform:Platform.load",),
            errors=(PlatformError,)),
     # Receipts.
@@ -534,7 +655,7 @@ PARSERS: list[Parser] = [
            ("oracle.yamlfile:parse_yaml", "oracle.yamlfile:read_yaml")),
     Parser("a broker's configuration", in_file("broker.yaml", read_broker_config), json.dumps(_BROKER_YAML).encode(),
            "yaml", ("oracle.keybroker.config:read_config", "oracle.keybroker.config:_endpoint",
-                    "oracle.yamlfile:validate_yaml", "oracle.yamlfile:read_yaml")),
+                    "oracle.collateral.config:PcsConfig._address", "oracle.yamlfile:validate_yaml", "oracle.yamlfile:read_yaml")),
     Parser("a worker's configuration", in_file("worker.yaml", WorkerConfig.read), json.dumps(_WORKER_YAML).encode(),
            "yaml", ("oracle.worker.config:WorkerConfig.read",)),
     Parser("a client's configuration", in_file("oracle.yaml", lambda p: _client(p)), json.dumps(_CLIENT_YAML).encode(),

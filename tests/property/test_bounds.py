@@ -174,7 +174,9 @@ def test_a_file_of_few_bytes_a_value_is_refused() -> None:
 
 
 def test_collateral_nested_in_a_string_is_no_deeper_than_any_other() -> None:
-    value = json.loads(story().papers.collateral.to_json())
+    collateral = story().papers.collateral
+    assert collateral is not None
+    value = json.loads(collateral.to_json())
     for name in ("tcb_info", "qe_identity"):
         nested = Collateral.from_json(json.dumps({**value, name: "[" * 1_000_000}))
         with pytest.raises(OracleError):

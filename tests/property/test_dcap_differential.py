@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from oracle.attestation import Collateral, intel_root, parse_evidence, verify
+from oracle.attestation import Collateral, intel_root, parse_dcap, verify
 from oracle.attestation.errors import AttestationError
 from oracle.attestation.onchain.evidence import EVIDENCE, dcap_evidence
 from oracle.attestation.onchain.structs import Pck, QeIdentity, TcbInfo
@@ -106,7 +106,7 @@ async def bases(rpc: Rpc) -> list[Base]:
     intel = await Contracts.deploy(rpc, intel_root())
     for each in recorded():
         # Evidence that binds something in its second half is refused whatever else it is, and would show nothing.
-        if each.status is not None and not any(parse_evidence(each.tee, each.quote).report_data[32:]):
+        if each.status is not None and not any(parse_dcap(each.tee, each.quote).report_data[32:]):
             found.append(Base(each.name, each.tee, each.material, intel))
     return found
 
@@ -200,7 +200,7 @@ def ask_wrapper(base: Base, material: Material) -> str | None:
         return None
     try:
         collateral = Collateral.from_json(json.dumps(material.pieces))
-        verify(parse_evidence(base.tee, material.quote), collateral, material.root, material.now)
+        verify(parse_dcap(base.tee, material.quote), collateral, material.root, material.now)
     except AttestationError as error:
         return str(error.code)
     return None
@@ -259,7 +259,7 @@ async def test_no_byte_of_the_evidence_can_be_changed_into_other_claims(rpc: Rpc
     for base in await bases(rpc):
         contracts, material = base.contracts, base.material
         posts = list(contracts.posts(material).values())
-        evidence = dcap_evidence(parse_evidence(base.tee, material.quote), base.collateral)
+        evidence = dcap_evidence(parse_dcap(base.tee, material.quote), base.collateral)
         rng = random.Random(f"{SEED}/{base.name.split('@')[0]}")
         calls = [contracts.verify(mutations.flipped(rng, evidence)[0]) for _ in range(60)]
         whole, *found = (await contracts.simulate([*posts, contracts.verify(evidence), *calls], material.now))[

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enclave_app.attesters.base import AttesterError
 from enclave_app.protocol.errors import MAX_MESSAGE, OracleError
 from tests.property.hostile import hostile
 from tests.property.parsers import PARSERS, Parser
@@ -75,7 +76,7 @@ def check(parser: Parser, data: bytes) -> None:
     except parser.errors as error:
         text = str(error)
         assert not any(secret in text for secret in parser.secrets)
-        if isinstance(error, OracleError):
+        if isinstance(error, OracleError | AttesterError):
             assert len(text) <= MAX_MESSAGE
             assert all(character.isprintable() or character == "\n" for character in text)
 

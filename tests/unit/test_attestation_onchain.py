@@ -11,7 +11,7 @@ from eth_abi.abi import decode, encode
 from eth_utils.crypto import keccak
 
 from enclave_app.attesters.development_pki import Issuer
-from oracle.attestation import Code, CollateralError, Tee, VerificationError, parse_evidence
+from oracle.attestation import Code, CollateralError, Tee, VerificationError, parse_dcap
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.onchain.evidence import (
     EVIDENCE,
@@ -52,7 +52,7 @@ TDX15 = tdx_case(5, AUTHORITY)
 
 
 def parsed(case: Case) -> ParsedQuote:
-    return parse_evidence(case.tee, case.quote)
+    return parse_dcap(case.tee, case.quote)
 
 
 def signed(issuer: Issuer) -> bytes:
@@ -95,7 +95,7 @@ def test_the_quote_ends_before_its_chain(case: Case) -> None:
 
 
 def test_padding_of_a_quote_stays_at_home() -> None:
-    padded = parse_evidence(Tee.TDX, TDX.quote + bytes(70))
+    padded = parse_dcap(Tee.TDX, TDX.quote + bytes(70))
     assert dcap_evidence(padded, TDX.collateral) == dcap_evidence(parsed(TDX), TDX.collateral)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from enclave_app.attesters.platform import DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Code, EvidenceError, SgxReport, Tee, parse_evidence
+from oracle.attestation import Code, EvidenceError, SgxReport, Tee, parse_dcap, parse_evidence
 
 ENCLAVE = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=b"configuration")
 PLATFORM = DevelopmentAuthority(1_800_000_000).issue_platform()
@@ -23,7 +23,7 @@ def changed(offset: int, replacement: bytes) -> bytes:
 
 
 def test_a_minted_quote_parses_into_what_was_put_in() -> None:
-    parsed = parse_evidence(1, QUOTE)
+    parsed = parse_dcap(1, QUOTE)
 
     assert (parsed.tee, parsed.version) == (Tee.SGX, 3)
     assert isinstance(parsed.report, SgxReport)
@@ -68,10 +68,17 @@ def test_a_quote_of_another_tee_than_named_is_refused() -> None:
     assert caught.value.code is Code.TEE_MISMATCH
 
 
-@pytest.mark.parametrize("tee", [0, 3, -1, 256])
+@pytest.mark.parametrize("tee", [0, 5, -1, 256])
 def test_an_unknown_tee_is_refused(tee: int) -> None:
     with pytest.raises(EvidenceError) as caught:
         parse_evidence(tee, QUOTE)
+    assert caught.value.code is Code.TEE_UNSUPPORTED
+
+
+@pytest.mark.parametrize("tee", [0, 3, 4])
+def test_where_only_intel_s_evidence_will_do_no_other_is_read(tee: int) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        parse_dcap(tee, QUOTE)
     assert caught.value.code is Code.TEE_UNSUPPORTED
 
 

@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oracle.attestation import (
     Code,
-    Collateral,
     SgxReport,
     Tee,
     VerificationError,
     intel_root,
+    parse_dcap,
     parse_evidence,
     verify,
 )
 from oracle.attestation.quote import ParsedQuote
 from oracle.attestation.types import INTEL_NAMES
+from tests import recorded_kit
+from tests.recorded_kit import collateral, evidence, named
 
-DATA = Path(__file__).parent.parent / "data" / "attestation"
-CASES: list[dict[str, Any]] = json.loads((DATA / "cases.json").read_text())
-RUNS = [(case, run) for case in CASES for run in case["verify"]]
+CASES = recorded_kit.cases("sgx", "tdx")
+RUNS = [(case, run) for case, run in recorded_kit.runs("sgx", "tdx") if run["collateral"]]
 ACCEPTED = [(case, run) for case, run in RUNS if run["expected"] == "ok"]
 REFUSED = {
-    "automata-sgx-v3-debug": Code.DEBUG_ENCLAVE,
-    "automata-tdx-v5-servicetd": Code.SERVICE_TD,
+    "Debug mode is enabled": Code.DEBUG_ENCLAVE,
+    "Invalid MR service TD": Code.SERVICE_TD,
+    "SEPT_VE_DISABLE is not enabled": Code.QUOTE_REFUSED,
+    "No matching TCB level found": Code.QUOTE_REFUSED,
 }
 
 
 def read(case: dict[str, Any]) -> tuple[int, bytes]:
-    return Tee[case["tee"].upper()].value, (DATA / case["quote"]).read_bytes()
+    return Tee[case["tee"].upper()].value, evidence(case)
 
 
-def collateral(name: str) -> Collateral:
-    return Collateral.from_json((DATA / "collateral" / f"{name}.json").read_text())
-
-
-def named(cases: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-    return [f"{case['name']}@{run['now']}" for case, run in cases]
+def quote(case: dict[str, Any]) -> ParsedQuote:
+    return parse_dcap(*read(case))
 
 
 def registers(parsed: ParsedQuote) -> dict[str, object]:
@@ -63,10 +60,9 @@ def registers(parsed: ParsedQuote) -> dict[str, object]:
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_recorded_quote_parses_into_its_recorded_fields(case: dict[str, Any]) -> None:
-    tee, quote = read(case)
-    assert hashlib.sha256(quote).hexdigest() == case["sha256"]
+    assert hashlib.sha256(evidence(case)).hexdigest() == case["quote"]["sha256"]
 
-    parsed = parse_evidence(tee, quote)
+    parsed = quote(case)
 
     assert (parsed.declared_end, parsed.trailing) == (case["declared_end"], case["trailing_bytes"])
     found = {**registers(parsed), "report_data": parsed.report_data.hex()}
@@ -80,7 +76,8 @@ def test_a_recorded_quote_gives_its_status_at_its_time(case: dict[str, Any], run
 
     assert claims.tcb_status is INTEL_NAMES[run["status"]]
     assert list(claims.advisory_ids) == run["advisory_ids"]
-    assert claims.fmspc.hex() == case["pck"]["fmspc"]
+    assert claims.dcap is not None
+    assert claims.dcap.fmspc.hex() == case["pck"]["fmspc"]
     assert claims.root == hashlib.sha256(intel_root()).digest()
     assert run["now"] < claims.valid_until
 
@@ -102,11 +99,11 @@ REJECTED = [(case, run) for case, run in RUNS if run["expected"] == "reject"]
 def test_a_recorded_quote_that_must_not_count_is_refused(case: dict[str, Any], run: dict[str, Any]) -> None:
     with pytest.raises(VerificationError) as caught:
         verify(parse_evidence(*read(case)), collateral(run["collateral"]), intel_root(), run["now"])
-    assert caught.value.code is REFUSED[case["name"]]
+    assert caught.value.code is REFUSED[run["reason"]]
 
 
 def test_a_recorded_quote_without_a_certificate_chain_is_refused() -> None:
-    case = next(case for case in CASES if case["name"] == "oasis-sgx-v3-eppid-nochain")
+    case = recorded_kit.case("oasis-sgx-v3-eppid-nochain")
     pieces = collateral("sgx-00a067110000-processor-2025-06-19")
     with pytest.raises(VerificationError) as caught:
         verify(parse_evidence(*read(case)), pieces, intel_root(), 1_751_624_924)
@@ -114,5 +111,5 @@ def test_a_recorded_quote_without_a_certificate_chain_is_refused() -> None:
 
 
 def test_both_kinds_and_all_three_versions_are_among_the_accepted() -> None:
-    versions = {(case["tee"], parse_evidence(*read(case)).version) for case, _ in ACCEPTED}
+    versions = {(case["tee"], quote(case).version) for case, _ in ACCEPTED}
     assert versions == {("sgx", 3), ("tdx", 4), ("tdx", 5)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from enclave_app.appraise.errors import Code as AppraiseCode
 from enclave_app.attesters.collateral import CollateralSpec
 from enclave_app.attesters.dcap_format import FLAG_DEBUG, FLAG_INIT, FLAG_MODE64BIT
 from enclave_app.attesters.platform import DAY, DevelopmentAuthority
@@ -18,19 +19,25 @@ from oracle.attestation import (
     Code,
     Collateral,
     CollateralError,
+    DcapClaims,
     DevelopmentRoot,
+    EvidenceError,
+    Parsed,
     RootError,
+    SnpEndorsements,
     TcbStatus,
     VerificationError,
     Verified,
     dcap,
     intel_root,
+    parse_dcap,
     parse_evidence,
     verify,
 )
 from oracle.attestation.dcap import check_agreement
 from oracle.attestation.qvl import pck_values, verify_quote
 from oracle.attestation.types import intel_name
+from tests import recorded_kit
 
 NOW = 1_800_000_000
 ENCLAVE = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=b"configuration")
@@ -63,10 +70,44 @@ def test_a_minted_quote_gives_the_claims_that_were_put_in() -> None:
     assert claims.report_data == bytes(range(64))
     assert claims.root == hashlib.sha256(AUTHORITY.root_der).digest() == DevelopmentRoot(AUTHORITY.root_der).digest
     assert claims.platform == hashlib.sha256(PLATFORM.ppid).digest()
-    assert (claims.fmspc, claims.pck_serial) == (PLATFORM.fmspc, PLATFORM.serial)
+    assert claims.dcap == DcapClaims(17, 17, PLATFORM.fmspc, PLATFORM.serial)
+    assert claims.registers["mrenclave"] == ENCLAVE.mrenclave
     assert claims.evaluation == 17
     assert claims.collateral == COLLATERAL.digest
     assert claims.valid_until == NOW + 30 * DAY
+
+
+def test_each_kind_of_evidence_takes_its_own_endorsements_only() -> None:
+    snp, nitro = recorded_kit.case("virtee-milan-v2"), recorded_kit.case("anjuna-prod-2023")
+    endorsements = recorded_kit.endorsements(snp)
+    kinds: list[tuple[Parsed, Collateral | SnpEndorsements | None]] = [
+        (parse_evidence(1, QUOTE), COLLATERAL),
+        (parse_evidence(3, recorded_kit.evidence(snp)), endorsements),
+        (parse_evidence(4, recorded_kit.evidence(nitro)), None),
+    ]
+    for parsed, _ in kinds:
+        for other, given in kinds:
+            if other is not parsed:
+                with pytest.raises(VerificationError) as caught:
+                    verify(parsed, given, AUTHORITY.root_der, NOW)
+                assert code_of(caught) is Code.ENDORSEMENTS_KIND
+
+
+def test_what_amd_and_aws_call_evidence_refuses_under_the_names_of_this_package() -> None:
+    report, document = (
+        parse_evidence(3, recorded_kit.evidence(recorded_kit.case("virtee-milan-v2"))),
+        parse_evidence(4, recorded_kit.evidence(recorded_kit.case("anjuna-prod-2023"))),
+    )
+    endorsements = recorded_kit.endorsements(recorded_kit.case("virtee-milan-v2"))
+    for parsed, given in ((report, endorsements), (document, None)):
+        with pytest.raises(VerificationError) as caught:
+            verify(parsed, given, AUTHORITY.root_der, NOW)
+        assert code_of(caught) is Code.ROOT_MISMATCH
+    for tee in (3, 4):
+        with pytest.raises(EvidenceError) as malformed:
+            parse_evidence(tee, b"")
+        assert malformed.value.code is Code.EVIDENCE_TOO_SHORT
+    assert {str(code) for code in AppraiseCode} <= {str(code) for code in Code}
 
 
 def test_padding_does_not_change_the_claims() -> None:
@@ -133,7 +174,8 @@ def test_a_revoked_pck_certificate_is_refused_and_its_neighbour_is_not() -> None
 
 def test_the_evaluation_number_is_the_older_of_the_two() -> None:
     claims = check(collateral=minted(evaluation=20, qe_evaluation=19))
-    assert (claims.tcb_evaluation, claims.qe_evaluation, claims.evaluation) == (20, 19, 19)
+    assert claims.dcap == DcapClaims(20, 19, PLATFORM.fmspc, PLATFORM.serial)
+    assert claims.evaluation == 19
 
 
 def test_expired_collateral_is_refused_and_a_newer_one_mends_it() -> None:
@@ -180,7 +222,7 @@ def test_the_svn_digest_does_not_move_with_the_enclave() -> None:
 
 @pytest.mark.parametrize("name", ["mr_enclave", "report_data", "attributes"])
 def test_two_readings_of_one_quote_are_refused(name: str) -> None:
-    parsed = parse_evidence(1, QUOTE)
+    parsed = parse_dcap(1, QUOTE)
     pck = pck_values(PLATFORM.chain_pem)
     report = verify_quote(QUOTE, COLLATERAL, AUTHORITY.root_der, NOW)
     check_agreement(parsed, report, pck)

@@ -23,6 +23,7 @@ GROUPS = [
     "task",
     "withdraw",
     "enclave",
+    "evidence",
     "keybroker",
     "worker",
 ]

@@ -22,11 +22,16 @@ CHANGES_STATE = {
     },
     "AgreementTerms": set(),
     "ComputeOracle": {"request", "cancel", "fulfil", "expire", "withdraw"},
-    "DevelopmentVerifier": set(),
-    "EnclaveRegistry": {"register", "retire"},
+    "AttestedVerifier": set(),
+    "DcapCollateral": {"postIssuer", "postPck", "postCrl", "postTcbInfo", "postQeIdentity"},
+    "DcapVerifier": set(),
+    "EnclaveRegistry": {"register", "challenge", "retire"},
 }  # fmt: skip
 """Every function that is neither view nor pure, by contract of the core; each one's caller is judged in its interface."""
 FOREIGN_CODE = {0xF2: "CALLCODE", 0xF4: "DELEGATECALL", 0xFF: "SELFDESTRUCT"}
+ENDS = {0x00, 0x56, 0xF3, 0xFD, 0xFF}
+"""STOP, JUMP, RETURN, REVERT, SELFDESTRUCT: what follows is reached by a JUMPDEST only."""
+JUMPDEST, INVALID = 0x5B, 0xFE
 CLOCKS = re.compile(r".*\b(time|monotonic|perf_counter)(_ns)?|.*\.(now|utcnow|today|gmtime|localtime|clock_gettime)")
 READS_A_CLOCK = {
     ("attesters/platform.py", "main"),  # a tool: the enclave does not call it
@@ -38,6 +43,8 @@ WRITERS = re.compile(
     r"|.*\.(write_bytes|write_text|mkdir|touch|symlink_to|hardlink_to)|(\w*path\w*|Path\(.*\))\.(open|rename|replace)"
 )
 OPENS_FILES = {
+    ("attesters/configfs_tsm.py", "ConfigfsTsmAttester._request"),  # a kernel interface: a directory is a request
+    ("attesters/device.py", "opened"),  # pseudo-files and devices, named by constants
     ("attesters/platform.py", "Platform.write"),  # makes development platforms, before any enclave
     ("attesters/platform.py", "_write_new"),
     ("fetch.py", "_open_regular"),  # O_RDONLY
@@ -62,10 +69,16 @@ def state_changing(entries: object) -> set[str]:
 
 
 def opcodes(code: bytes) -> Iterator[int]:
-    at = 0
+    """Those that can be reached: constants that the compiler put behind the code are none."""
+    at, live = 0, True
     while at < len(code):
-        yield code[at]
-        at += 1 + (code[at] - 0x5F if 0x60 <= code[at] <= 0x7F else 0)
+        op = code[at]
+        # Behind an INVALID the compiler puts the code that is deployed, which begins without a JUMPDEST.
+        live = live or op in (JUMPDEST, INVALID)
+        if live:
+            yield op
+        live = live and op not in ENDS
+        at += 1 + (op - 0x5F if 0x60 <= op <= 0x7F else 0)
 
 
 def calls(root: Path, names: re.Pattern[str]) -> set[tuple[str, str]]:
@@ -109,6 +122,7 @@ def test_a_contract_of_the_core_runs_no_code_but_its_own(name: str) -> None:
 
 def test_a_proxy_would_be_seen() -> None:
     assert [each for each in opcodes(bytes.fromhex("60f4f4")) if each in FOREIGN_CODE] == [0xF4]
+    assert [each for each in opcodes(bytes.fromhex("00f45bf4fef4")) if each in FOREIGN_CODE] == [0xF4, 0xF4]
     upgrade = {"type": "function", "name": "upgradeTo", "stateMutability": "nonpayable"}
     assert state_changing([upgrade, {"type": "fallback", "stateMutability": "payable"}]) == {"upgradeTo", "fallback"}
 
@@ -154,14 +168,15 @@ def test_what_runs_in_the_sandbox_imports_nothing_that_holds_keys() -> None:
 
 
 def test_the_sandbox_is_forked_before_there_are_keys() -> None:
-    """R6: in the order of `main`, which calls `_serve` last; only `_serve` makes the identity."""
+    """R6: in the order of `main`, which calls `_serve_tasks` last; only that makes the identity, or the role without tasks."""
     tree = ast.parse((ROOT / "enclave_app" / "main.py").read_text())
     order = {
         where: [
             ast.unparse(node.func) for name, node in within(tree, "") if name == where and isinstance(node, ast.Call)
         ]
-        for where in ("main", "_serve")
+        for where in ("main", "_serve_tasks", "_serve_verifier")
     }
-    assert order["main"].index("Sandbox.fork") < order["main"].index("_serve")
-    assert "EnclaveIdentity.create" in order["_serve"]
+    assert order["main"].index("Sandbox.fork") < order["main"].index("_serve_tasks")
+    assert "EnclaveIdentity.create" in order["_serve_tasks"]
+    assert not {"Sandbox.fork", "Tasks", "Executor"} & {*order["_serve_verifier"]}
     assert "EnclaveIdentity.create" not in order["main"]

@@ -196,7 +196,13 @@ def test_a_task_of_an_agreement_that_was_never_seen_is_not_ours() -> None:
     assert raised.value.code == "plan.agreement"
 
 
-OUTDATED = {"tcb_status": 5, "earlier_status": 1, "earlier_evaluation": 17, "evaluation": 18, "changed_at": NOW - 86400}
+OUTDATED: dict[str, Any] = {
+    "tcb_status": 5,
+    "earlier_status": 1,
+    "earlier_evaluation": 17,
+    "evaluation": 18,
+    "changed_at": NOW - 86400,
+}
 
 
 def test_an_outdated_platform_is_ours_within_the_agreements_grace() -> None:

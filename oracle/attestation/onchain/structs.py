@@ -272,7 +272,9 @@ def _tcb_level(value: dict[str, Any], tee: Tee) -> TcbLevel:
         parts[1] = bytes(each["svn"] for each in tcb["tdxtcbcomponents"])
     if any(len(each) != 16 for each in parts):
         raise ValueError("a TCB level without 16 components")
-    return TcbLevel(b"".join(parts), _number(tcb["pcesvn"]), INTEL_NAMES[value["tcbStatus"]], _seconds(value["tcbDate"]))
+    return TcbLevel(
+        b"".join(parts), _number(tcb["pcesvn"]), INTEL_NAMES[value["tcbStatus"]], _seconds(value["tcbDate"])
+    )
 
 
 def _modules(value: dict[str, Any]) -> tuple[TdxModule, ...]:

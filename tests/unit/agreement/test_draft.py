@@ -14,7 +14,10 @@ from enclave_app.protocol.bundle import InputColumn, pack
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, TcbStatus
+from oracle.agreement.document import parse_document
 from oracle.agreement.draft import Deployment, build_draft, draft_agreement
+from oracle.attestation import INTEL_ROOT_DIGEST
+from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.keys import create_wallet, read_public_key, read_wallet
 
@@ -284,6 +287,59 @@ def test_makers_are_known_by_name_and_roots_by_file(case: Any) -> None:
     anchors = case.draft().document.agreement.tee.anchors
     assert len(anchors) == 5
     assert len(set(anchors)) == 5
+
+
+VERIFIER = "0x" + "e5" * 32
+
+
+def test_what_an_attested_verifier_vouches_for_is_listed_beside_the_makers_roots(case: Any) -> None:
+    case.set("enclaves.anchors", ["intel", f"amd via {VERIFIER} under intel"])
+    document = case.draft().document
+    assert [path.root for path in document.paths] == list(MAKERS["amd"])
+    assert {(path.voucher.anchor, path.voucher.measurement) for path in document.paths} == {
+        (INTEL_ROOT_DIGEST, bytes([0xE5]) * 32)
+    }
+    anchors = (INTEL_ROOT_DIGEST, *MAKERS["amd"], *(path.anchor for path in document.paths))
+    assert document.agreement.tee.anchors == anchors
+
+
+@pytest.mark.parametrize(
+    ("anchor", "refused_there"),
+    [
+        (f"amd via {VERIFIER} under intel", False),
+        (f"amd via {VERIFIER} under 0x{'de' * 32}", True),
+        (f"0x{'de' * 32} via {VERIFIER} under intel", True),
+    ],
+)
+def test_a_development_root_anywhere_on_a_path_is_refused_on_public_chains(
+    case: Any, anchor: str, refused_there: bool
+) -> None:
+    case.set("chain.id", 1)
+    case.set("enclaves.anchors", [anchor])
+    if refused_there:
+        with pytest.raises(Refused) as refused:
+            case.draft()
+        assert refused.value.code == "agreement.development_anchor"
+    else:
+        assert len(case.draft().document.paths) == 3
+
+
+@pytest.mark.parametrize("lost", ["anchor", "root"])
+def test_a_path_that_leads_nowhere_in_the_agreement_is_no_part_of_a_document(case: Any, lost: str) -> None:
+    case.set("enclaves.anchors", [f"aws via {VERIFIER} under intel"])
+    document = case.draft().document
+    (path,) = document.paths
+    value = json.loads(document.canonical())
+    value["agreement"]["tee"]["anchors"].remove("0x" + (path.anchor if lost == "anchor" else path.root).hex())
+    with pytest.raises(Refused) as refused:
+        parse_document(json.dumps(value).encode())
+    assert "a path leads to" in refused.value.message
+
+
+def test_a_grace_is_drafted_in_days_and_is_none_where_it_is_not_written(case: Any) -> None:
+    assert case.draft().document.agreement.tee.grace_days == 0
+    case.set("enclaves.graceDays", 14)
+    assert case.draft().document.agreement.tee.grace_days == 14
 
 
 def test_statuses_are_read_in_intels_spelling_too(case: Any) -> None:

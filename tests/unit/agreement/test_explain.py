@@ -82,6 +82,30 @@ def test_a_development_anchor_is_loud_and_says_simulated(case: Any) -> None:
     assert "SIMULATED" not in said(explain(draft), "enclaves")
 
 
+def test_a_verifier_that_is_believed_is_named_with_its_program(case: Any) -> None:
+    case.set("enclaves.anchors", ["aws via 0x" + "e5" * 32 + " under intel"])
+    lines = explain(case.draft().document)
+    assert "AWS (Nitro Enclaves) enclaves count as real on chain on the word of the enclave 0xe5e5" in said(
+        lines, "enclaves"
+    )
+    assert worst(lines, "enclaves", "0xe5e5") is Severity.NOTICE
+    assert "SIMULATED" not in said(lines, "enclaves")
+
+
+def test_a_simulated_verifier_is_as_loud_as_any_development_anchor(case: Any) -> None:
+    case.set("enclaves.anchors", ["aws via 0x" + "e5" * 32 + " under 0x" + "de" * 32])
+    lines = explain(case.draft().document)
+    assert worst(lines, "enclaves", "0xe5e5") is Severity.DANGER
+    assert worst(lines, "enclaves", "SIMULATED") is Severity.DANGER
+
+
+@pytest.mark.parametrize(("days", "severity"), [(30, Severity.NOTICE), (365, Severity.WARNING)])
+def test_a_grace_is_said_and_a_long_one_loudly(case: Any, days: int, severity: Severity) -> None:
+    assert "without the fix" not in said(explain(case.draft().document), "enclaves")
+    case.set("enclaves.graceDays", days)
+    assert worst(explain(case.draft().document), "enclaves", f"{days} day(s) without the fix") is severity
+
+
 def test_a_public_output_is_loud(case: Any) -> None:
     draft = case.draft().document
     output = draft.agreement.outputs[0].model_copy(update={"recipients": ()})

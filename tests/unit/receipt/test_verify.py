@@ -18,8 +18,8 @@ from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.shares import key_ids_digest
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Outcome
-from oracle.agreement.anchors import MAKERS
 from oracle.attestation import INTEL_ROOT_DIGEST, Collateral, parse_evidence, verify
+from oracle.attestation.anchors import MAKERS
 from oracle.chain.reader import Consent, EnclaveRecord, Standing
 from oracle.errors import Refused
 from oracle.receipt import Expected, Papers, Receipt, Report, Verdict, make_receipt, read_receipt, verify_receipt
@@ -218,7 +218,9 @@ def test_an_agreed_platform_needs_no_operator() -> None:
         )
 
     evidence, papers = STORY.record.evidence, STORY.papers
-    known = verify(parse_evidence(evidence.tee, evidence.quote), papers.collateral, papers.root, STORY.time).platform
+    known = verify(
+        parse_evidence(evidence.tee, evidence.quote), papers.collateral, authority().root_der, STORY.time
+    ).platform
     assert check(on(known)).verdict is Verdict.AUTHENTIC
     assert check(on(b"\1" * 32)).reason == "host.not_agreed"
 
@@ -278,7 +280,11 @@ def test_assurance_is_the_lowest_along_the_path() -> None:
 
 @pytest.mark.parametrize(
     ("root", "voucher"),
-    [(b"\1" * 32, None), (MAKERS["amd"][0], VOUCHER), (b"\1" * 32, VOUCHER.model_copy(update={"anchor": INTEL_ROOT_DIGEST}))],
+    [
+        (b"\1" * 32, None),
+        (next(iter(MAKERS["amd"])), VOUCHER),
+        (b"\1" * 32, VOUCHER.model_copy(update={"anchor": INTEL_ROOT_DIGEST})),
+    ],
 )
 def test_a_simulation_anywhere_on_the_path_counts_for_nothing_on_a_public_chain(
     root: bytes, voucher: Voucher | None
@@ -347,7 +353,8 @@ def test_without_a_grace_the_chain_is_not_asked() -> None:
 
 
 def test_a_receipt_outlives_its_collateral() -> None:
-    collateral: Collateral = STORY.papers.collateral
+    collateral = STORY.papers.collateral
+    assert collateral is not None
     assert collateral.window().end < STORY.time + 3650 * DAY
     assert check(STORY, now=STORY.time + 3650 * DAY).verdict is Verdict.AUTHENTIC
 
@@ -431,10 +438,12 @@ def test_the_maker_keeps_the_agreements_order_and_no_padding() -> None:
 
 
 def test_the_maker_writes_pem_in_its_one_form() -> None:
+    collateral = STORY.papers.collateral
+    assert collateral is not None
     spaced = Collateral(
         **{
-            **vars(STORY.papers.collateral),
-            "pck_crl_issuer_chain": STORY.papers.collateral.pck_crl_issuer_chain.replace("\n", "\r\n"),
+            **vars(collateral),
+            "pck_crl_issuer_chain": collateral.pck_crl_issuer_chain.replace("\n", "\r\n"),
         }
     )
     papers = Papers(**{**vars(STORY.papers), "collateral": spaced})

@@ -1,0 +1,151 @@
+"""A devnet with an SEV-SNP guest in it: the enclave program over a stand-in of configfs-tsm whose reports a minted chip signs,
+and a verifier enclave that is registered by its own quote."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from enclave_app.attesters.certificates import ARK, ASK, VCEK
+from enclave_app.config import EnclaveConfig
+from enclave_app.protocol.canonical import dump
+from enclave_app.protocol.wire import Identity
+from oracle.devnet import Devnet
+from oracle.devnet.processes import Process
+from oracle.errors import Retryable
+from oracle.worker.enclave import Enclave
+from tests import attester_kit
+from tests.snp_kit import TCB, Authority, Chip
+
+LEAST = {name: TCB[name] for name in ("bootloader", "tee", "snp", "microcode")}
+
+
+def table(chip: Chip) -> bytes:
+    """What an SNP host hands its guest."""
+    found: dict[uuid.UUID, bytes] = {VCEK: chip.ek, ASK: chip.authority.ask, ARK: chip.authority.ark}
+    return attester_kit.packed_table(found)
+
+
+def guest_config() -> bytes:
+    return EnclaveConfig(attester="snp").canonical()
+
+
+def verifier_config(roots: Sequence[bytes], least: Mapping[str, int] | None = None, **snp: Any) -> bytes:
+    """In the role `verifier`, on a software platform."""
+    rule = {
+        "roots": ["0x" + root.hex() for root in roots],
+        "minTcb": {"milan": dict(least or LEAST), "genoa": None, "turin": None},
+        "vmpl": [0],
+        "keys": ["VCEK"],
+        "crl": "skip",
+        "aliasCheck": "require",
+        **snp,
+    }
+    value = EnclaveConfig(attester="software").model_dump(mode="json", by_alias=True)
+    return dump({**value, "role": "verifier", "verifier": {"snp": rule, "nitro": None}})
+
+
+@dataclass
+class Party:
+    """An enclave of this devnet, its socket, and the configuration its host registers it with."""
+
+    socket: Path
+    process: Process
+    host: Path
+    identity: Identity
+
+    async def cli(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """`oracle …` with JSON: its status, and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "oracle", *arguments, "--config", str(self.host), "--json"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        status = process.returncode
+        assert status is not None
+        lines = (out if out.strip() else err).decode().strip()
+        return status, json.loads(lines[lines.index("{") :])
+
+
+@asynccontextmanager
+async def party(
+    devnet: Devnet, home: Path, config: bytes, platform: Path, attestation: Mapping[str, Any]
+) -> AsyncIterator[Party]:
+    """One more enclave beside the devnet's own, running."""
+    home.mkdir(parents=True)  # noqa: ASYNC240
+    (home / "enclave.json").write_bytes(config)
+    # A Unix socket's path has at most 107 bytes.
+    socket = Path(f"/tmp/attested-{uuid.uuid4().hex[:12]}.sock")  # noqa: S108
+    command = ["--config", str(home / "enclave.json"), "--socket", str(socket), "--platform", str(platform)]
+    process = Process("enclave", [sys.executable, "-m", "enclave_app", *command], home / "enclave.log")
+    operator = devnet.accounts["operator"]
+    key = {"keystore": str(operator.keystore), "passwordFile": str(operator.password_file)}
+    host = {
+        "rpc": [devnet.rpc_url],
+        "deployment": str(devnet.directory / "deployment.json"),
+        "enclave": {"socket": str(socket)},
+        "wallet": key,
+        "operator": key,
+        "attestation": dict(attestation),
+    }
+    (home / "host.yaml").write_text(yaml.safe_dump(host))
+    await process.start()
+    try:
+        yield Party(socket, process, home / "host.yaml", await _answers(socket, process))
+    finally:
+        await process.stop()
+        socket.unlink(missing_ok=True)  # noqa: ASYNC240
+
+
+@asynccontextmanager
+async def worker(devnet: Devnet, home: Path, guest: Party, by: Path) -> AsyncIterator[Process]:
+    """A worker for the guest, which registers it on the word of the verifier enclave that listens on `by`."""
+    config = yaml.safe_load((devnet.directory / "worker" / "worker.yaml").read_text())
+    host = yaml.safe_load(guest.host.read_text())
+    config.update(host)
+    config["journal"] = str(home / "journal.sqlite")
+    config["attestation"] = {**host["attestation"], "vouchedBy": str(by)}
+    (home / "worker.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "oracle", "worker", "run", "--config", str(home / "worker.yaml")]
+    process = Process("worker", command, home / "worker.log")
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+async def trust_root(devnet: Devnet, root: Path) -> None:
+    """Every broker takes one root more: stop, configure, start."""
+    for number, broker in enumerate(devnet.brokers, start=1):
+        path = devnet.directory / "brokers" / f"{number}.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["anchors"]["development"].append(str(root))
+        path.write_text(yaml.safe_dump(config))
+        await broker.process.stop()
+        await broker.process.start()
+
+
+def milan() -> Chip:
+    return Authority().chip()
+
+
+async def _answers(socket: Path, process: Process) -> Identity:
+    async with Enclave(socket) as enclave:
+        for _ in range(600):
+            assert process.running, process.tail()
+            try:
+                return await enclave.identity()
+            except Retryable:
+                await asyncio.sleep(0.05)
+    raise AssertionError("the enclave does not answer")
