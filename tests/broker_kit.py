@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
-from oracle.chain.collateral import post_missing
 
 from enclave_app.attesters.collateral import CollateralSpec
 from enclave_app.attesters.platform import (
