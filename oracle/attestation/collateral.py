@@ -133,9 +133,9 @@ def crl_window(crl_hex: str) -> Window:
 
 
 def document_window(text: str, name: str) -> Window:
-    document = _document(text, name)
+    value = document(text, name)
     try:
-        start, end = (datetime.fromisoformat(document[key]) for key in ("issueDate", "nextUpdate"))
+        start, end = (datetime.fromisoformat(value[key]) for key in ("issueDate", "nextUpdate"))
         if start.tzinfo is None or end.tzinfo is None:
             raise _malformed(f"dates without a time zone in {name}", "UTC")
         # A date at either end of the calendar has no counterpart in UTC.
@@ -145,13 +145,14 @@ def document_window(text: str, name: str) -> Window:
 
 
 def _evaluation(text: str, name: str) -> int:
-    number = _document(text, name).get("tcbEvaluationDataNumber")
+    number = document(text, name).get("tcbEvaluationDataNumber")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
         raise _malformed(f"{number!r} as tcbEvaluationDataNumber of {name}", "a 32-bit number")
     return number
 
 
-def _document(text: str, name: str) -> dict[str, Any]:
+def document(text: str, name: str) -> dict[str, Any]:
+    """The JSON object `text`, which messages call `name`. Raises CollateralError."""
     try:
         value = _load(text)
     except (ValueError, Refused) as cause:

@@ -26,6 +26,7 @@ from oracle.worker.gauges import STATUSES, Gauges
 from oracle.worker.register import Enrolled
 
 INTERVAL: Final = 60.0
+FIRST_INTERVAL: Final = 2.0
 DAY: Final = 86_400
 WARN_SECONDS: Final = 7 * DAY
 """Collateral that ends sooner than this is warned of; Intel issues it for 30 days, and anew all the time."""
@@ -48,6 +49,7 @@ class Outlook:
         self._gauges, self._now, self._file = gauges, now, file
         self._told: set[tuple[object, ...]] = set()
         self._tried: tuple[object, ...] | None = None
+        self._seen = False
         self._log = Log("worker.outlook")
 
     async def watch(self, interval: float = INTERVAL) -> None:
@@ -57,11 +59,13 @@ class Outlook:
                 await self.look()
             except OracleError as error:
                 self._log.warning("the outlook cannot be seen", code=error.code, message=error.message)
-            await asyncio.sleep(interval)
+            # At the start there is nothing to look at, for a moment.
+            await asyncio.sleep(interval if self._seen else min(interval, FIRST_INTERVAL))
 
     async def look(self) -> None:
         """Once. Raises what the collateral's source does."""
         enrolled = await self._enrolment.reread()
+        self._seen = enrolled is not None
         try:
             self._tell_registration(enrolled)
             if enrolled is not None and self._appraisal is not None and enrolled.anchor == sha256(self._appraisal.root):

@@ -24,6 +24,7 @@ from oracle.devnet.processes import Process
 from oracle.errors import Retryable
 from oracle.worker.enclave import Enclave
 from tests import attester_kit
+from tests.cli_kit import oracle
 from tests.snp_kit import TCB, Authority, Chip
 
 LEAST = {name: TCB[name] for name in ("bootloader", "tee", "snp", "microcode")}
@@ -64,17 +65,10 @@ class Party:
     identity: Identity
 
     async def cli(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """`oracle …` with JSON: its status, and what it printed."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "oracle", *arguments, "--config", str(self.host), "--json"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        status = process.returncode
-        assert status is not None
-        lines = (out if out.strip() else err).decode().strip()
-        return status, json.loads(lines[lines.index("{") :])
+        """`oracle …` with JSON: its status, and what it answered or was refused for."""
+        ran = await asyncio.to_thread(oracle, *arguments, "--config", self.host, "--json")
+        said = json.loads(ran.stdout)
+        return ran.code, said.get("error", said)
 
 
 @asynccontextmanager
@@ -98,7 +92,7 @@ async def party(
         "operator": key,
         "attestation": dict(attestation),
     }
-    (home / "host.yaml").write_text(yaml.safe_dump(host))
+    (home / "host.yaml").write_text(json.dumps(host))
     await process.start()
     try:
         yield Party(socket, process, home / "host.yaml", await _answers(socket, process))
@@ -115,7 +109,7 @@ async def worker(devnet: Devnet, home: Path, guest: Party, by: Path) -> AsyncIte
     config.update(host)
     config["journal"] = str(home / "journal.sqlite")
     config["attestation"] = {**host["attestation"], "vouchedBy": str(by)}
-    (home / "worker.yaml").write_text(yaml.safe_dump(config))
+    (home / "worker.yaml").write_text(json.dumps(config))
     command = [sys.executable, "-m", "oracle", "worker", "run", "--config", str(home / "worker.yaml")]
     process = Process("worker", command, home / "worker.log")
     await process.start()
@@ -131,7 +125,7 @@ async def trust_root(devnet: Devnet, root: Path) -> None:
         path = devnet.directory / "brokers" / f"{number}.yaml"
         config = yaml.safe_load(path.read_text())
         config["anchors"]["development"].append(str(root))
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(json.dumps(config))
         await broker.process.stop()
         await broker.process.start()
 
@@ -142,7 +136,7 @@ def milan() -> Chip:
 
 async def _answers(socket: Path, process: Process) -> Identity:
     async with Enclave(socket) as enclave:
-        for _ in range(600):
+        for _ in range(4800):
             assert process.running, process.tail()
             try:
                 return await enclave.identity()

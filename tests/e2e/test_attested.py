@@ -165,12 +165,12 @@ async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes)
                 lines = wrong.log.read_text().splitlines() if wrong.log.exists() else []
                 return any(json.loads(line).get("code") == "enclave.anchor" for line in lines if line.startswith("{"))
 
-            await until("the task's refusal", skipped, [wrong], 60)
+            await until("the task's refusal", skipped, [wrong], 240)
         assert (await task.state()).state is TaskState.REQUESTED
 
         (scene.home / "w1").mkdir()
         async with kit.worker(scene.devnet, scene.home / "w1", scene.guest, scene.verifier.socket):
-            assert (await task.result(patience=60)).to_pylist() == expected(100)
+            assert (await task.result(patience=240)).to_pylist() == expected(100)
             settled = await task.settlement()
             assert (settled.result.outcome, settled.result.anchor) == (Outcome.SUCCEEDED, scene.anchor)
             data = await task.fetch_receipt()

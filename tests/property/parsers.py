@@ -64,7 +64,8 @@ from oracle.attestation import (
 )
 from oracle.attestation.collateral import pem_chain
 from oracle.attestation.dstack import bare_document
-from oracle.attestation.onchain.evidence import dcap_evidence
+from oracle.attestation.onchain.collateral import posts
+from oracle.attestation.onchain.evidence import dcap_evidence, quote_chain
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
@@ -371,6 +372,13 @@ def _evaluations(data: bytes) -> object:
     return check_evaluations(listed, authority().root_der, story().time)
 
 
+def _shown(data: bytes) -> object:
+    """What the contracts are told of it: the posts, and evidence that names a level."""
+    found = Collateral.from_json(data)
+    parsed = parse_dcap(1, _QUOTE)
+    return posts(found, quote_chain(parsed)), dcap_evidence(parsed, found)
+
+
 def _checks_receipt(data: bytes) -> object:
     """Never raises; and whatever it is given, a report that names the first link that fails."""
     found = verify_receipt(data, Expected(), story().time, allow_simulated=True)
@@ -595,6 +603,11 @@ PARSERS: list[Parser] = [
            quote(_COLLATERAL.tcb_info_issuer_chain).encode(), "bytes"),
     Parser("a service's revocation list", _der, bytes.fromhex(_COLLATERAL.pck_crl), "bytes",
            ("oracle.collateral.pcs:_der",)),
+    Parser("collateral for the contracts", _shown, _COLLATERAL.to_json().encode(),
+           covers=("oracle.attestation.onchain.collateral:_crl", "oracle.attestation.onchain.collateral:posts",
+                   "oracle.attestation.onchain.evidence:versions", "oracle.attestation.onchain.structs:_modules",
+                   "oracle.attestation.onchain.structs:_seconds",
+                   "oracle.attestation.onchain.structs:_hex")),
     Parser("a certificate chain", text(pem_chain), platform().chain_pem, "bytes",
            ("oracle.attestation.collateral:pem_chain",)),
     Parser("a PCK certificate", pck_values, platform().chain_pem, "bytes", errors=(OracleError, QvlRefused)),

@@ -166,6 +166,8 @@ def test_a_bare_digest_is_the_text_that_it_looks_like() -> None:
         "- measurements",
         "measurement: skip",
         "measurements: any",
+        f"measurements: ['{'00' * 33}']",
+        "measurements: [5]",
         "registers: {mrenclave: '0x00'}",
         f"registers: {{mrenclave: ['0x{'00' * 65}']}}",
         "registers: {mrenclave: ['0x']}",

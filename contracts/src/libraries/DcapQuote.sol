@@ -281,8 +281,8 @@ library DcapQuote {
 
     /// @dev R3: a register that Intel defines later would else stay outside every measurement.
     function _reserved(bytes calldata quote, uint256 report) private pure returns (bytes32) {
-        return word(quote, report, 96) | word(quote, report, 160) | word(quote, report, 262)
-            | word(quote, report, 272) | bytes32(bytes12(word(quote, report, 20)));
+        return word(quote, report, 96) | word(quote, report, 160) | word(quote, report, 262) | word(quote, report, 272)
+            | bytes32(bytes12(word(quote, report, 20)));
     }
 
     function _u16(bytes calldata quote, uint256 start, uint256 offset) private pure returns (uint16) {

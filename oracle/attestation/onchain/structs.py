@@ -7,7 +7,6 @@ Sources: Intel PCS API v4 (TCB info v3, QE identity v2); Intel SGX PCK Certifica
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from oracle.attestation.collateral import Collateral, certificate_window, pem_chain
+from oracle.attestation.collateral import Collateral, certificate_window, document, pem_chain
 from oracle.attestation.errors import Code, CollateralError, VerificationError
 from oracle.attestation.qvl import QvlRefused, pck_values
 from oracle.attestation.types import INTEL_NAMES, Tee
@@ -154,13 +153,13 @@ class TcbInfo:
         """Raises CollateralError for anything that is not Intel's form."""
         signer = certificate_digest(pem_chain(collateral.tcb_info_issuer_chain)[0])
         try:
-            value = json.loads(collateral.tcb_info)
+            value = document(collateral.tcb_info, "tcb_info")
             tee = _TEES[value["id"]]
             levels = tuple(_tcb_level(each, tee) for each in value["tcbLevels"])
             return cls(
                 tee=tee,
-                fmspc=bytes.fromhex(value["fmspc"]),
-                pce_id=bytes.fromhex(value["pceId"]),
+                fmspc=_hex(value["fmspc"], 6),
+                pce_id=_hex(value["pceId"], 2),
                 evaluation=collateral.tcb_evaluation,
                 issued_at=_seconds(value["issueDate"]),
                 next_update=_seconds(value["nextUpdate"]),
@@ -169,7 +168,7 @@ class TcbInfo:
                 modules=_modules(value) if tee is Tee.TDX else (),
                 signer=signer,
             )
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as cause:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as cause:
             raise _malformed("TCB info", cause) from cause
 
     def rest(self, start: int) -> bytes:
@@ -221,22 +220,22 @@ class QeIdentity:
         """Raises CollateralError for anything that is not Intel's form."""
         signer = certificate_digest(pem_chain(collateral.qe_identity_issuer_chain)[0])
         try:
-            value = json.loads(collateral.qe_identity)
+            value = document(collateral.qe_identity, "qe_identity")
             return cls(
                 tee=_TEES[value["id"]],
                 evaluation=collateral.qe_evaluation,
                 issued_at=_seconds(value["issueDate"]),
                 next_update=_seconds(value["nextUpdate"]),
-                misc_select=bytes.fromhex(value["miscselect"]),
-                misc_select_mask=bytes.fromhex(value["miscselectMask"]),
-                attributes=bytes.fromhex(value["attributes"]),
-                attributes_mask=bytes.fromhex(value["attributesMask"]),
-                mr_signer=bytes.fromhex(value["mrsigner"]),
+                misc_select=_hex(value["miscselect"], 4),
+                misc_select_mask=_hex(value["miscselectMask"], 4),
+                attributes=_hex(value["attributes"], 16),
+                attributes_mask=_hex(value["attributesMask"], 16),
+                mr_signer=_hex(value["mrsigner"], 32),
                 isv_prod_id=_number(value["isvprodid"]),
                 levels=_isv_levels(value["tcbLevels"]),
                 signer=signer,
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as cause:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as cause:
             raise _malformed("QE identity", cause) from cause
 
     def abi(self) -> tuple[object, ...]:
@@ -288,9 +287,9 @@ def _modules(value: dict[str, Any]) -> tuple[TdxModule, ...]:
 def _module(version: int, value: dict[str, Any], levels: list[dict[str, Any]]) -> TdxModule:
     return TdxModule(
         version,
-        bytes.fromhex(value["mrsigner"]),
-        bytes.fromhex(value["attributes"]),
-        bytes.fromhex(value["attributesMask"]),
+        _hex(value["mrsigner"], 48),
+        _hex(value["attributes"], 8),
+        _hex(value["attributesMask"], 8),
         _isv_levels(levels),
     )
 
@@ -300,6 +299,13 @@ def _isv_levels(values: list[dict[str, Any]]) -> tuple[int, ...]:
         _number(each["tcb"]["isvsvn"]) << 48 | INTEL_NAMES[each["tcbStatus"]] << 40 | _seconds(each["tcbDate"])
         for each in values
     )
+
+
+def _hex(text: str, size: int) -> bytes:
+    value = bytes.fromhex(text)
+    if len(value) != size:
+        raise ValueError(f"{len(value)} bytes where {size} should be")
+    return value
 
 
 def _number(value: object) -> int:
