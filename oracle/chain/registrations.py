@@ -83,11 +83,14 @@ def read_evidence(tee: int, data: bytes) -> Evidence:
     """From its ABI. Raises Refused `abi.decode`, `registration.quote`."""
     quote, pck, current, _ = decode_strict(_EVIDENCE, data)
     tcb, qe = current[0], current[5]
+    issuers = {"PCK CA": pck[3], "TCB signing certificate": tcb[9]}
+    if qe[11] != tcb[9]:
+        issuers["QE identity's signing certificate"] = qe[11]
     return Evidence(
         _versions(tee, quote, Pck(*pck)),
         min(tcb[3], qe[1]),
         {"PCK certificate": pck[10], "TCB info": tcb[5], "QE identity": qe[3]},
-        {"PCK CA": pck[3], "TCB signing certificate": tcb[9], "QE identity's signing certificate": qe[11]},
+        issuers,
     )
 
 
