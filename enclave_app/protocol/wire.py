@@ -27,7 +27,6 @@ from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
 from .release import ReleaseAnswer, SignedRelease, SignedShares
 from .structs import Agreement, Chain, Result, TaskRequest, VerifierStatement
 
-
 MAX_QUOTE = 64 << 10
 MAX_CRL = 256 << 10
 """Bytes of a maker's list: it is read before its signature can be checked, and AMD's have about a thousand."""
