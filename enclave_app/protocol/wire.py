@@ -29,7 +29,7 @@ from .structs import Agreement, Chain, Result, TaskRequest, VerifierStatement
 
 MAX_QUOTE = 64 << 10
 MAX_CRL = 256 << 10
-"""Bytes of a maker's list: it is read before its signature can be checked, and AMD's have about a thousand."""
+"""Bytes of a maker's list, which is read before its signature can be checked."""
 
 
 class Identity(Document):
