@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import socket as socket_module
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -478,6 +479,16 @@ def prepare(directory: Path, config: bytes) -> None:
         make_platforms(directory / "platform", now=1_700_000_000, days=3650)
 
 
+def _listens(path: Path) -> bool:
+    """The socket is there a moment before anybody listens on it."""
+    with socket_module.socket(socket_module.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 @asynccontextmanager
 async def enclave(
     directory: Path,
@@ -508,10 +519,10 @@ async def enclave(
         )
     try:
         for _ in range(600):
-            if socket.exists() or process.returncode is not None:  # noqa: ASYNC240
+            if process.returncode is not None or _listens(socket):
                 break
             await asyncio.sleep(0.05)
-        if not socket.exists():  # noqa: ASYNC240
+        if not _listens(socket):
             raise NotStarted(log.read_text())
         timeout = aiohttp.ClientTimeout(total=120)
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(socket)), timeout=timeout) as session:
