@@ -17,7 +17,8 @@ import pytest_asyncio
 from enclave_app.protocol.release import ReleaseBody
 from oracle.chain.rpc import Rpc
 from oracle.keybroker import KeyBroker, open_broker
-from tests.broker_kit import Scene, World, anvil, make_world
+from tests.anvil_kit import anvil
+from tests.broker_kit import Scene, World, make_world
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from oracle.attestation import Collateral
 from oracle.attestation.onchain.collateral import Post, posts
 from oracle.chain.abi import Contract, load
 from oracle.errors import Reverted
-from tests.broker_kit import anvil
+from tests.anvil_kit import anvil
 
 RECORDED = Path(__file__).parent / "data" / "attestation"
 _IDS = itertools.count(1)

@@ -29,6 +29,7 @@ from enclave_app.appraise.certificates import (
 from enclave_app.appraise.claims import Claims, digest_of, svn_digest
 from enclave_app.appraise.errors import Code, refuse
 from enclave_app.appraise.snp_report import SIGNED_BYTES, Signer, SnpReport, parse_report
+from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import Tee
 
 __all__ = ["LINES", "Line", "Signer", "SnpClaims", "SnpEndorsements", "SnpReport", "parse_report", "verify_report"]
@@ -106,7 +107,7 @@ class SnpEndorsements:
 class SnpClaims(Claims):
     """`tcb` has, by component, the least that the reported, committed, current and launch TCB all reach.
 
-    `csp` names the provider whose VLEK signed. `chip_masked`: the host hides the chip's id, so `platform` names no machine.
+    `csp` names the provider whose VLEK signed. `chip_masked`: the host hides the chip's id, so `platform` is zero.
     """
 
     report: SnpReport
@@ -152,7 +153,8 @@ def verify_report(report: SnpReport, endorsements: SnpEndorsements, root: bytes,
         measurement=report.measurement,
         report_data=report.report_data,
         root=root,
-        platform=hashlib.sha256(report.chip_id).digest(),
+        # R5: of a masked chip id everyone has the same, and no agreement can list zero.
+        platform=hashlib.sha256(report.chip_id).digest() if any(report.chip_id) else ZERO32,
         svn_digest=svn_digest(Tee.SNP, line.name.encode(), *tcbs),
         collateral=endorsements.digest,
         verified_at=now,

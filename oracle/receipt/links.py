@@ -267,9 +267,10 @@ def evidence_link(case: Case) -> str:
     except AttestationError as error:
         raise evidence_refusal(error) from None
     maker = maker_of(sha256(root))
-    under = "a development root" if maker is None else f"a root of {LABELS[maker]}"
+    under = "a development root" if maker is None else f"{LABELS[maker].split()[0]}'s root"
     span = " to ".join(dict.fromkeys((_when(min(times)), _when(max(times)))))
-    return f"{Tee(receipt.evidence.tee).name} evidence under {under}, genuine at {span}"
+    what = "quote" if isinstance(parsed, ParsedQuote) else "evidence"
+    return f"{Tee(receipt.evidence.tee).name} {what} under {under}, genuine at {span}"
 
 
 def _check_listed(receipt: Receipt, root: bytes) -> None:

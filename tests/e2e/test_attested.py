@@ -143,7 +143,9 @@ async def agreed(scene: Scene) -> bytes:
     """An agreement that takes the guest, on the word of that one verifier."""
     enclaves = {
         "measurements": ["0x" + scene.guest.identity.measurement.hex()],
-        "anchors": ["0x" + scene.anchor.hex(), "0x" + scene.chip.authority.root.hex()],
+        "anchors": [
+            f"{scene.home}/ark.der via 0x{scene.voucher.measurement.hex()} under 0x{scene.devnet.anchor.hex()}"
+        ],
         "statuses": ["UP_TO_DATE"],
         "evaluationFloor": 1,
         "maxEvidenceAge": "24 h",
@@ -163,7 +165,7 @@ async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes)
 
             async def skipped() -> bool:
                 lines = wrong.log.read_text().splitlines() if wrong.log.exists() else []
-                return any(json.loads(line).get("code") == "enclave.anchor" for line in lines if line.startswith("{"))
+                return any(json.loads(line).get("code") == "plan.anchor" for line in lines if line.startswith("{"))
 
             await until("the task's refusal", skipped, [wrong], 240)
         assert (await task.state()).state is TaskState.REQUESTED
@@ -197,7 +199,7 @@ async def test_a_guest_below_the_least_tcb_is_registered_as_out_of_date(scene: S
     async with kit.party(scene.devnet, scene.home / "strict", config, platform, own) as strict:
         assert (await strict.cli("enclave", "register"))[0] == 0
         status, said = await vouch(scene, strict)
-    assert (status, said["tcb_status"]) == (0, int(TcbStatus.OUT_OF_DATE))
+    assert (status, said["tcb_status"]) == (0, "out_of_date")
 
 
 async def test_the_word_of_one_that_was_itself_vouched_for_counts_for_nothing(scene: Scene) -> None:

@@ -19,7 +19,7 @@ from oracle.chain.rpc import Rpc
 from oracle.chain.source import SingleSource
 from oracle.devnet import Devnet
 from oracle.receipt import Expected, Report, Verdict, verify_receipt, verify_with_chain
-from tests.broker_kit import anvil
+from tests.anvil_kit import anvil
 from tests.cli_kit import answer, oracle, refusal
 from tests.e2e.conftest import MARKER
 

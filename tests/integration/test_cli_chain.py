@@ -25,7 +25,8 @@ from oracle.chain.deploy import deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
 from oracle.keys import create_hpke_key, create_wallet
-from tests.broker_kit import anvil, make_world
+from tests.anvil_kit import anvil
+from tests.broker_kit import make_world
 from tests.cli_kit import CHEAP, answer, oracle, refusal
 
 MEASUREMENT = "0x" + "e1" * 32

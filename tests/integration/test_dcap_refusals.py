@@ -16,7 +16,7 @@ from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
 from oracle.chain.rpc import Rpc, as_hex
 from oracle.errors import RpcFault
-from tests.broker_kit import anvil
+from tests.anvil_kit import anvil
 from tests.dcap_chain_kit import Boot, Contracts, Material, change, cut, issuer, revert, show, show_level
 from tests.dcap_fixtures import rpc, url
 from tests.dcap_kit import (

@@ -11,7 +11,8 @@ from enclave_app.protocol.release import ReleaseBody
 from oracle.errors import Retryable
 from oracle.keybroker import open_broker
 from tests import broker_fixtures as fixtures
-from tests.broker_kit import Scene, free_port
+from tests.anvil_kit import free_port
+from tests.broker_kit import Scene
 from tests.rpc_kit import about, proxy, truth, word
 
 scene, world = fixtures.scene, fixtures.world

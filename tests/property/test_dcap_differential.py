@@ -44,8 +44,11 @@ from tests.property.dcap_mutations import Trial
 
 __all__ = ["rpc", "url"]
 
+# A changed certificate may have a serial number that cryptography will refuse one day, and says so.
+pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
+
 SEED = 20_261_122
-FEW, MANY = 500, 5000
+FEW, MANY = 400, 4000
 """Trials; each is one on-chain case at least."""
 NEWER = TEE_TCB_SVN[:2] + b"\x05" + TEE_TCB_SVN[3:]
 

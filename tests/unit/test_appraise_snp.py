@@ -130,7 +130,7 @@ def test_each_line_and_version_is_read(line: str, version: int) -> None:
 
 def test_a_provider_s_key_names_the_provider_and_no_machine() -> None:
     claims = of(VLEK.chip())
-    assert (claims.csp, claims.chip_masked) == ("CN=provider", True)
+    assert (claims.csp, claims.chip_masked, claims.platform) == ("CN=provider", True, bytes(32))
 
 
 def test_padding_is_cut_and_counted_and_changes_no_claim() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,30 @@ def test_a_configuration_that_no_enclave_takes_is_refused(tmp_path: Path) -> Non
     assert "EnclaveConfig" in error["message"]
 
 
-@pytest.mark.parametrize("words", [("enclave", "register"), ("worker", "run")])
+@pytest.mark.parametrize("words", [("enclave", "register"), ("enclave", "vouch"), ("worker", "run")])
 def test_a_worker_configuration_is_needed(words: tuple[str, ...], tmp_path: Path) -> None:
     assert oracle(*words).code == 2
     assert refusal(*words, "--config", tmp_path / "none.yaml")["code"] == "file.read"
+
+
+def host(tmp_path: Path, attestation: dict[str, str]) -> Path:
+    path = tmp_path / "host.yaml"
+    value = {
+        "rpc": ["http://127.0.0.1:1"],
+        "deployment": "deployment.json",
+        "enclave": {"socket": "e.sock"},
+        "wallet": {"keyFile": "key"},
+        "attestation": attestation,
+    }
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_somebody_has_to_be_asked_to_vouch(tmp_path: Path) -> None:
+    assert refusal("enclave", "vouch", "--config", host(tmp_path, {"collateral": "c.json"}))["code"] == "vouch.by"
+
+
+@pytest.mark.parametrize("option", ["--root", "--crl"])
+def test_files_beside_a_configured_verifier_are_the_configurations(tmp_path: Path, option: str) -> None:
+    config = host(tmp_path, {"vouchedBy": "v.sock"})
+    assert refusal("enclave", "vouch", option, tmp_path / "f", "--config", config)["code"] == "vouch.by"

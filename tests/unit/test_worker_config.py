@@ -11,7 +11,7 @@ import yaml
 
 from oracle.errors import Refused
 from oracle.keybroker import init as init_broker
-from oracle.worker.config import WorkerConfig
+from oracle.worker.config import HostConfig, WorkerConfig, read_host
 from tests.cli_kit import CHEAP
 
 GOOD: dict[str, Any] = {
@@ -71,6 +71,9 @@ def test_an_enclave_configuration_becomes_the_command_that_launches_it(tmp_path:
         ({"wallet": {"keystore": "w.json", "passwordFile": "p", "keyFile": "k"}}, "wallet"),
         ({"enclave": {"socket": "e", "config": "c", "command": ["x"]}}, "enclave"),
         ({"attestation": {"root": "r.der"}}, "attestation"),
+        ({"attestation": {"collateral": "c.json", "vouchedBy": "v.sock"}}, "attestation"),
+        ({"attestation": {"collateral": "c.json", "crl": "c.crl"}}, "attestation"),
+        ({"attestation": {"collateral": "c.json", "endorsements": "certificates"}}, "attestation"),
         ({"privateKey": "0x1234567890"}, "privateKey"),
     ],
 )
@@ -79,3 +82,27 @@ def test_a_wrong_field_is_named_and_its_value_is_not_quoted(tmp_path: Path, chan
         read(tmp_path, {**GOOD, **change})
     assert where in raised.value.message
     assert "0x1234567890" not in raised.value.message
+
+
+def test_a_verifier_enclave_is_behind_a_socket_or_a_url(tmp_path: Path) -> None:
+    found = []
+    for where in ("v.sock", "https://verifier.example"):
+        attestation = read(tmp_path, {**GOOD, "attestation": {"vouchedBy": where, "crl": "c.crl"}}).attestation
+        assert attestation is not None
+        assert attestation.crl == tmp_path / "c.crl"
+        found.append(attestation.vouched_by)
+    assert found == [tmp_path / "v.sock", "https://verifier.example"]
+
+
+def test_a_host_that_runs_no_worker_needs_less(tmp_path: Path) -> None:
+    path = tmp_path / "host.yaml"
+    less = {name: GOOD[name] for name in ("rpc", "deployment", "enclave", "wallet", "attestation")}
+    path.write_text(yaml.safe_dump(less))
+    host = read_host(path)
+    assert type(host) is HostConfig
+    assert host.deployment == tmp_path / "deployment.json"
+    path.write_text(yaml.safe_dump({**less, "payee": GOOD["payee"]}))
+    with pytest.raises(Refused, match="payee"):
+        read_host(path)
+    read(tmp_path, GOOD)
+    assert type(read_host(tmp_path / "worker.yaml")) is WorkerConfig
