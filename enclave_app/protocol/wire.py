@@ -27,6 +27,10 @@ from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
 from .release import ReleaseAnswer, SignedRelease, SignedShares
 from .structs import Agreement, Chain, Result, TaskRequest, VerifierStatement
 
+MAX_QUOTE = 64 << 10
+MAX_CRL = 256 << 10
+"""Bytes of a maker's list, which is read before its signature can be checked."""
+
 
 class Identity(Document):
     """Who the enclave says it is; only evidence proves it. `attester` is the kind that mints its evidence."""
@@ -63,9 +67,9 @@ class AppraisalBody(Document):
     chain_id: Uint256
     registry: Address
     tee: Uint8
-    quote: Bytes
+    quote: Bytes = Field(max_length=MAX_QUOTE)
     endorsements: tuple[Bytes, ...] = Field(default=(), max_length=MAX_ENDORSEMENTS)
-    crl: Bytes | None = None
+    crl: Bytes | None = Field(default=None, max_length=MAX_CRL)
     now: Uint64
 
 

@@ -15,7 +15,7 @@ from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.evidence import Evidence, Voucher, registered_under
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.structs import Confirmation, RegisteredIdentity, VerifierStatement
-from enclave_app.protocol.wire import AppraisalBody, Identity
+from enclave_app.protocol.wire import MAX_CRL, AppraisalBody, Identity
 from oracle.agreement.anchors import maker_of
 from oracle.agreement.enclave import identity_of
 from oracle.attestation import (
@@ -39,7 +39,6 @@ from oracle.worker.config import AttestationConfig
 from oracle.worker.enclave import Enclave
 from oracle.worker.register import check_evidence
 
-MAX_CRL = 1 << 20
 ENDORSEMENTS = ("ek.der", "ask.der", "ark.der")
 ATTESTED = f"({VerifierStatement.abi_type()},bytes32,address,{RegisteredIdentity.abi_type()},bytes)"
 """IAttestedVerifier.Attested."""

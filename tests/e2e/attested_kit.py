@@ -102,13 +102,15 @@ async def party(
 
 
 @asynccontextmanager
-async def worker(devnet: Devnet, home: Path, guest: Party, by: Path) -> AsyncIterator[Process]:
-    """A worker for the guest, which registers it on the word of the verifier enclave that listens on `by`."""
+async def worker(devnet: Devnet, home: Path, guest: Party, by: Path | None) -> AsyncIterator[Process]:
+    """A worker for the guest, which registers it on the word of the verifier enclave that listens on `by`; or leaves that to
+    others."""
+    home.mkdir()  # noqa: ASYNC240
     config = yaml.safe_load((devnet.directory / "worker" / "worker.yaml").read_text())
     host = yaml.safe_load(guest.host.read_text())
     config.update(host)
     config["journal"] = str(home / "journal.sqlite")
-    config["attestation"] = {**host["attestation"], "vouchedBy": str(by)}
+    config["attestation"] = None if by is None else {**host["attestation"], "vouchedBy": str(by)}
     (home / "worker.yaml").write_text(json.dumps(config))
     command = [sys.executable, "-m", "oracle", "worker", "run", "--config", str(home / "worker.yaml")]
     process = Process("worker", command, home / "worker.log")

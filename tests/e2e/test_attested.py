@@ -32,7 +32,7 @@ from tests.attester_kit import Tsm, machine
 from tests.e2e import attested_kit as kit
 from tests.e2e.attested_kit import Party
 from tests.e2e.conftest import PARAMS, QUERY, expected, tables
-from tests.snp_kit import DAY, Chip
+from tests.snp_kit import DAY, Authority, Chip
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -87,35 +87,41 @@ async def scene(devnet: Devnet, home: Path) -> AsyncIterator[Scene]:
             yield Scene(devnet, home, chip, guest, verifier, lax)
 
 
+def said(receipt: bytes) -> dict[str, Any]:
+    """The evidence in a receipt."""
+    found: dict[str, Any] = json.loads(receipt)["evidence"]
+    return found
+
+
 async def vouch(scene: Scene, by: Party | Path) -> tuple[int, dict[str, Any]]:
     where = by.socket if isinstance(by, Party) else by
     return await scene.guest.cli("enclave", "vouch", "--by", str(where), "--root", str(scene.home / "ark.der"))
 
 
 async def test_a_verifier_that_is_not_registered_vouches_for_nobody(scene: Scene) -> None:
-    status, said = await vouch(scene, scene.verifier)
-    assert (status, said["code"]) == (1, "register.verifier")
+    status, told = await vouch(scene, scene.verifier)
+    assert (status, told["code"]) == (1, "register.verifier")
     assert await scene.registered(scene.guest) == {}
 
 
 async def test_a_verifier_registers_by_its_own_quote(scene: Scene) -> None:
     for party in (scene.verifier, scene.lax):
-        status, said = await party.cli("enclave", "register")
-        assert (status, said["anchor"]) == (0, "0x" + scene.devnet.anchor.hex())
+        status, told = await party.cli("enclave", "register")
+        assert (status, told["anchor"]) == (0, "0x" + scene.devnet.anchor.hex())
     assert scene.verifier.identity.measurement != scene.lax.identity.measurement
 
 
 async def test_its_word_registers_a_guest_under_an_anchor_that_names_it(scene: Scene) -> None:
-    status, said = await vouch(scene, scene.verifier)
+    status, told = await vouch(scene, scene.verifier)
     assert status == 0
     expected_anchor = attested_anchor(
         scene.devnet.anchor, scene.verifier.identity.measurement, scene.chip.authority.root
     )
     (found,) = (await scene.registered(scene.guest)).values()
     assert (found.anchor, found.valid) == (expected_anchor, True)
-    assert said["anchor"] == "0x" + expected_anchor.hex()
-    assert said["verifier"] == "0x" + scene.verifier.identity.measurement.hex()
-    assert said["simulated"]
+    assert told["anchor"] == "0x" + expected_anchor.hex()
+    assert told["verifier"] == "0x" + scene.verifier.identity.measurement.hex()
+    assert told["simulated"]
     identity, standing = found.record.identity, found.record.standing
     assert (identity.measurement, identity.tee) == (scene.guest.identity.measurement, 3)
     # R4: the lowest along the path, and never longer than the verifier's own registration.
@@ -126,8 +132,8 @@ async def test_its_word_registers_a_guest_under_an_anchor_that_names_it(scene: S
 
 
 async def test_an_enclave_that_runs_tasks_vouches_for_nobody(scene: Scene) -> None:
-    status, said = await vouch(scene, scene.devnet.directory / "worker" / "enclave.sock")
-    assert (status, said["code"]) == (1, "http.404")
+    status, told = await vouch(scene, scene.devnet.directory / "worker" / "enclave.sock")
+    assert (status, told["code"]) == (1, "http.404")
 
 
 async def test_a_verifier_takes_no_task(scene: Scene) -> None:
@@ -156,11 +162,20 @@ async def agreed(scene: Scene) -> bytes:
     return await activate(scene.devnet, prepared)
 
 
+async def test_a_worker_finds_who_vouched_for_its_enclave(scene: Scene, agreed: bytes) -> None:
+    async with (
+        scene.devnet.client("requester") as client,
+        kit.worker(scene.devnet, scene.home / "w0", scene.guest, None),
+    ):
+        task = await client.request(agreed, {"least": 50})
+        assert (await task.result(patience=240)).to_pylist() == expected(50)
+        assert (await task.settlement()).result.anchor == scene.anchor
+
+
 async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes) -> None:
     async with scene.devnet.client("requester") as client:
         task = await client.request(agreed, {"least": 100})
         # On the word of another verifier the very same guest has another anchor, which nobody agreed on.
-        (scene.home / "w2").mkdir()
         async with kit.worker(scene.devnet, scene.home / "w2", scene.guest, scene.lax.socket) as wrong:
 
             async def skipped() -> bool:
@@ -170,7 +185,6 @@ async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes)
             await until("the task's refusal", skipped, [wrong], 240)
         assert (await task.state()).state is TaskState.REQUESTED
 
-        (scene.home / "w1").mkdir()
         async with kit.worker(scene.devnet, scene.home / "w1", scene.guest, scene.verifier.socket):
             assert (await task.result(patience=240)).to_pylist() == expected(100)
             settled = await task.settlement()
@@ -183,6 +197,14 @@ async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes)
     # R4: nothing hides that neither root is a maker's.
     assert verify_receipt(data, known, now).verdict is not Verdict.AUTHENTIC
     assert json.loads(data)["assurance"] == "SIMULATED"
+    for lie, code in (
+        ({"voucher": None}, "evidence.voucher"),
+        ({"endorsements": said(data)["endorsements"][:2]}, "evidence.certificate_chain"),
+        ({"endorsements": [*said(data)["endorsements"][:2], "0x" + Authority().ark.hex()]}, "evidence.form"),
+    ):
+        whole = {**json.loads(data), "evidence": {**said(data), **lie}}
+        bent = verify_receipt(json.dumps(whole).encode(), known, now, allow_simulated=True)
+        assert (bent.verdict, bent.failed, bent.reason) == (Verdict.REFUSED, "evidence", code)
     rpc = Rpc(scene.devnet.rpc_url)
     try:
         found = await verify_with_chain(data, known, now, SingleSource(rpc), allow_simulated=True)
@@ -198,8 +220,8 @@ async def test_a_guest_below_the_least_tcb_is_registered_as_out_of_date(scene: S
     config = kit.verifier_config([scene.chip.authority.root], more)
     async with kit.party(scene.devnet, scene.home / "strict", config, platform, own) as strict:
         assert (await strict.cli("enclave", "register"))[0] == 0
-        status, said = await vouch(scene, strict)
-    assert (status, said["tcb_status"]) == (0, "out_of_date")
+        status, told = await vouch(scene, strict)
+    assert (status, told["tcb_status"]) == (0, "out_of_date")
 
 
 async def test_the_word_of_one_that_was_itself_vouched_for_counts_for_nothing(scene: Scene) -> None:
@@ -210,8 +232,8 @@ async def test_the_word_of_one_that_was_itself_vouched_for_counts_for_nothing(sc
     vouched = {"root": str(scene.home / "ark.der"), "vouchedBy": str(scene.verifier.socket)}
     async with kit.party(scene.devnet, scene.home / "nested", raw, machine_root, vouched) as nested:
         assert (await nested.cli("enclave", "vouch"))[0] == 0
-        status, said = await vouch(scene, nested)
-        assert (status, said["code"]) == (1, "register.verifier")
+        status, told = await vouch(scene, nested)
+        assert (status, told["code"]) == (1, "register.verifier")
 
 
 async def test_a_revoked_signing_key_lowers_the_guest_for_ever(scene: Scene) -> None:
@@ -266,5 +288,5 @@ async def test_a_revoked_signing_key_lowers_the_guest_for_ever(scene: Scene) -> 
 
 async def test_without_its_verifier_a_guest_registers_no_more(scene: Scene) -> None:
     await scene.verifier.process.stop()
-    status, said = await vouch(scene, scene.verifier)
-    assert (status, said["code"]) == (1, "enclave.unreachable")
+    status, told = await vouch(scene, scene.verifier)
+    assert (status, told["code"]) == (1, "enclave.unreachable")

@@ -551,6 +551,8 @@ PARSERS: list[Parser] = [
     message(enclave_wire.TaskBody, "enclave_app.server:_read"),
     message(enclave_wire.RunBody, "enclave_app.server:_read"),
     message(enclave_wire.EvidenceBody, "enclave_app.server:_read"),
+    message(enclave_wire.AppraisalBody, "enclave_app.server:_read"),
+    message(enclave_wire.AppraisalAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.Identity, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.EvidenceAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.TaskStarted, "oracle.worker.enclave:Enclave._ask"),

@@ -113,6 +113,7 @@ EXCUSED = {
     "oracle.cli.collateral:_read": OWN_FILE,
     "oracle.cli.collateral:_root": OWN_FILE,
     "oracle.cli.collateral:_service": "covered as `a broker's configuration`",
+    "oracle.cli.enclave:vouch": TYPED,
     "oracle.cli.enclave_chain:_challenge": OWN_FILE,
     "oracle.cli.common:parse_address": "covered as `an address`",
     "oracle.cli.consent:explain_with": OWN_FILE,

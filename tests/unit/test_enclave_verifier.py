@@ -21,7 +21,7 @@ from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.measurement import snp_measurement
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import TcbStatus, Tee, VerifierStatement
-from enclave_app.protocol.wire import AppraisalBody
+from enclave_app.protocol.wire import MAX_CRL, MAX_QUOTE, AppraisalBody
 from enclave_app.verifier import Verifier
 from tests import nitro_kit
 from tests.snp_kit import DAY, NOW, TCB, YEAR, Authority, Chip
@@ -250,3 +250,11 @@ def test_the_policy_is_part_of_what_is_measured() -> None:
 def test_half_a_policy_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(Refused):
         read_config(config(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"quote": bytes(MAX_QUOTE + 1)}, {"crl": bytes(MAX_CRL + 1)}])
+def test_what_is_read_before_a_signature_counts_is_bounded(changes: dict[str, bytes]) -> None:
+    """Whoever reaches a verifier may ask it."""
+    with pytest.raises(Refused) as caught:
+        validate(AppraisalBody, {**snp_body().model_dump(mode="json", by_alias=True), **changes})
+    assert caught.value.code == "document.invalid"
