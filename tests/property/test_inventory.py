@@ -144,7 +144,6 @@ EXCUSED = {
     "oracle.worker.collateral:open_appraisal": OWN_FILE,
     "oracle.worker.register:check_evidence": "covered as `an HPKE public key`",
     "oracle.worker.registrars:DcapRegistrar.identify": "covered as `an HPKE public key`",
-    "oracle.cli.enclave:vouch": "covered as `a worker's configuration`",
     "oracle.worker.config:read_host": "covered as `a worker's configuration`",
     "oracle.worker.rows:read_agreement": OURS,
     "oracle.worker.rows:read_task": OURS,
