@@ -46,7 +46,8 @@ def with_evidence(body: ReleaseBody, **changes: Any) -> ReleaseBody:
         case("no block", {"block_number": 10**9}, "a block that is not there", "R2", "evidence.block_unknown"),
         case("signer", {"signer": NOBODY}, "evidence of another signer than who asks", "R2 R13", "release.signature"),
         case("TEE", {"tee": 2}, "an SGX quote as one of TDX", "R3", "evidence.tee_mismatch"),
-        case("no TEE", {"tee": 3}, "evidence of a TEE that nobody verifies here", "R21", "evidence.tee_unsupported"),
+        case("SNP", {"tee": 3}, "an SGX quote as a report of SEV-SNP", "R3", "evidence.evidence_trailing_bytes"),
+        case("no TEE", {"tee": 5}, "evidence of a TEE that nobody verifies", "R21", "evidence.tee_unsupported"),
         case("operator", {"operator": NOBODY}, "an operator that is not agreed", "R5", "host.not_agreed"),
         case("unsigned", {"operator_signature": b""}, "an agreed operator's name, unsigned", "R5", "host.signature"),
         case(

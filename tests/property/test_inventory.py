@@ -143,14 +143,14 @@ EXCUSED = {
     "oracle.worker.enclave:_listener": "three numbers from the kernel",
     "oracle.worker.collateral:open_appraisal": OWN_FILE,
     "oracle.worker.register:check_evidence": "covered as `an HPKE public key`",
-    "oracle.worker.config:read_host": "covered as `a worker's configuration`",
     "oracle.worker.registrars:DcapRegistrar.identify": "covered as `an HPKE public key`",
-    "oracle.worker.vouching:AttestedRegistrar.identify": "covered as `an HPKE public key`",
-    "oracle.worker.vouching:AttestedRegistrar.proof": "a signature, covered as such; what it says goes to the contract",
-    "oracle.worker.vouching:_read": OWN_FILE,
-    "oracle.worker.vouching:open_vouching": OWN_FILE,
+    "oracle.worker.config:read_host": "covered as `a worker's configuration`",
     "oracle.worker.rows:read_agreement": OURS,
     "oracle.worker.rows:read_task": OURS,
+    "oracle.worker.vouching:AttestedRegistrar.identify": "covered as `an HPKE public key`",
+    "oracle.worker.vouching:AttestedRegistrar.proof": "covered as `a signature`",
+    "oracle.worker.vouching:_read": OWN_FILE,
+    "oracle.worker.vouching:open_vouching": OWN_FILE,
 }
 """Functions that decode something and need no property of their own, each with the reason."""
 
