@@ -24,6 +24,7 @@ TAGS = (
     "evidence",
     "measurement",
     "attested-anchor",
+    "svn",
     "key-commitment",
     "share",
     "share-digest",

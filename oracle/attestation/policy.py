@@ -32,6 +32,7 @@ Debug evidence is no matter of policy: it is never genuine.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
@@ -40,11 +41,12 @@ from enclave_app.appraise.snp import LINES, Signer
 from enclave_app.protocol.errors import Refused
 from oracle.attestation.errors import Code, PolicyError
 from oracle.attestation.types import INTEL_NAMES, TcbStatus, intel_name
-from oracle.yamlfile import parse_yaml
+from oracle.yamlfile import parse_yaml, yaml_path
 
 SKIP = "skip"
 Skip = Literal["skip"]
 MAX_REGISTER = 64
+_TYPE = re.compile(r"[\[(]|^constrained-")
 
 
 def _bytes_of(size: int | None) -> BeforeValidator:
@@ -139,9 +141,20 @@ class AppraisalPolicy(BaseModel):
                 raise ValueError("the document is no mapping")
             return cls.model_validate(value)
         except (Refused, ValidationError, ValueError, TypeError) as cause:
+            told = _told(cause) if isinstance(cause, ValidationError) else " ".join(str(cause).split())
             raise PolicyError(
                 Code.POLICY_FORMAT,
-                found=f"a policy that cannot be read ({' '.join(str(cause).split())})",
+                found=f"a policy that cannot be read ({told})",
                 expected=f"the fields {', '.join(cls.model_fields)}",
                 action="correct the policy file",
             ) from cause
+
+
+def _told(error: ValidationError) -> str:
+    """Each wrong place as the file has it, without the names that pydantic gives the types tried there."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)[:8]
+    return "; ".join(
+        f"{yaml_path(tuple(part for part in item['loc'] if not _TYPE.search(str(part))))}: "
+        f"{item['msg'].removeprefix('Value error, ')}"
+        for item in found
+    )

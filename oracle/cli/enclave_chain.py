@@ -50,7 +50,7 @@ def status(
 ) -> None:
     """Say how long registrations count, what they rest on, and what of it ends first.
 
-    Looks at those that are not retired and not replaced by another boot of the same machine.
+    Looks at those that are not retired and not replaced by another boot of the same machine. Exits 1 where there is none.
     """
     settings = read_config(config)
     wanted = {name: parse_address(text) for name, text in (("operator", operator), ("signer", signer)) if text}
@@ -67,8 +67,8 @@ def status(
             screen.warn(f"{each['signer']} {what}.")
         if not found:
             screen.warn("No such enclave is registered.")
-        if not ok:
-            raise typer.Exit(1)
+    if not ok:
+        raise typer.Exit(1)
 
 
 @app.command("challenge")

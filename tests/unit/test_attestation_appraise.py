@@ -194,6 +194,23 @@ def test_a_malformed_policy_is_refused(text: str) -> None:
     assert caught.value.code is Code.POLICY_FORMAT
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("statuses: [Fine]", "statuses[0]: expected one of UpToDate, "),
+        ("snp: {vmpl: [4]}", "snp.vmpl[0]: Input should be less than or equal to 3"),
+        ("evaluation_floor: -1", "evaluation_floor: Input should be greater than or equal to 0"),
+        ("bogus: 1", "bogus: Extra inputs are not permitted"),
+    ],
+)
+def test_a_malformed_policy_is_told_by_its_place_in_the_file(text: str, told: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        AppraisalPolicy.from_yaml(text)
+    assert f"({told}" in caught.value.found
+    assert "pydantic" not in caught.value.found
+    assert "tuple[" not in caught.value.found
+
+
 def guest(chip: Chip, **given: Any) -> Verified:
     return verify(parse_evidence(3, chip.report(bytes(range(64)), **given)), chip.endorsements, chip.authority.ark, NOW)
 

@@ -65,6 +65,7 @@ def test_domain() -> None:
 def test_tags() -> None:
     table = {name.strip("`"): value.strip("`") for name, value, _ in rows(section("2. Tagged digests"))[1:]}
     assert table == TAGS == {name: "0x" + tag(name).hex() for name in TAGS}
+    assert set(re.findall(r'(?:tag\(|H\()"([a-z-]+)"', TEXT)) <= set(table)
 
 
 def test_off_values() -> None:
