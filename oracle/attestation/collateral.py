@@ -164,7 +164,9 @@ def document(text: str, name: str) -> dict[str, Any]:
 
 def _load(text: str | bytes) -> Any:
     """Raises ValueError and Refused. Floats are Intel's business; depth and duplicates are ours."""
-    check_depth(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    # `json.loads` takes bytes in UTF-16 and UTF-32 too, whose depth would be counted wrongly.
+    text = text.decode() if isinstance(text, bytes) else text
+    check_depth(text.encode("utf-8", "surrogatepass"))
     return json.loads(text, object_pairs_hook=_no_duplicates)
 
 
