@@ -111,9 +111,13 @@ def pem_chain(text: str) -> list[x509.Certificate]:
     if not _PEM_CHAIN.fullmatch(text.rstrip("\0")):
         raise _malformed("something else than certificates in a PEM chain", "one to eight CERTIFICATE blocks only")
     try:
-        return x509.load_pem_x509_certificates(text.rstrip("\0").encode())
+        chain = x509.load_pem_x509_certificates(text.rstrip("\0").encode())
+        for each in chain:
+            # Each of these is read only when it is asked for, and can fail.
+            _ = each.subject, each.issuer, each.not_valid_before_utc, each.not_valid_after_utc
     except (ValueError, x509.InvalidVersion) as cause:
         raise _malformed(f"an unreadable certificate ({cause})", "X.509 certificates") from cause
+    return chain
 
 
 def certificate_window(certificate: x509.Certificate) -> Window:

@@ -22,7 +22,7 @@ from oracle.collateral import INTEL_PCS, PcsConfig, check_collateral, pieces
 from oracle.collateral.config import under
 from oracle.collateral.outlook import ORDER, Standing, choose, rank, standing
 from oracle.collateral.pcs import issuer_chain, signed_document
-from oracle.collateral.platform import certified_root, platform_named, quoted_chain
+from oracle.collateral.platform import certified_root, platform_named, platform_of, quoted_chain
 from oracle.errors import Refused
 from tests import recorded_kit
 from tests.pcs_kit import spec
@@ -230,3 +230,17 @@ def test_an_issuer_with_a_key_of_no_known_kind_certified_nothing(oid: str) -> No
     with pytest.raises(VerificationError) as refused:
         Pck.of(quoted_chain(other))
     assert refused.value.code is Code.PCK_CHAIN
+
+
+def test_a_certificate_with_an_unreadable_name_is_refused() -> None:
+    case, _ = next((case, run) for case, run in recorded_kit.runs("sgx") if run["expected"] == "ok")
+    parsed = parse_dcap(Tee.SGX, recorded_kit.evidence(case))
+    der = quoted_chain(parsed)[0].public_bytes(Encoding.DER)
+    name = b"\x0c\x1aIntel SGX PCK Processor CA"
+    assert der.count(name) == 1
+    body = base64.encodebytes(der.replace(name, name[:2] + b"\xff" + name[3:])).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+    other = replace(parsed, section=replace(parsed.section, certification=pem.encode()))
+    with pytest.raises(Refused) as refused:
+        platform_of(other)
+    assert refused.value.code == "evidence.pck_chain"
