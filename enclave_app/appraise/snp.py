@@ -155,7 +155,8 @@ def verify_report(report: SnpReport, endorsements: SnpEndorsements, root: bytes,
         root=root,
         # R5: of a masked chip id everyone has the same, and no agreement can list zero.
         platform=hashlib.sha256(report.chip_id).digest() if any(report.chip_id) else ZERO32,
-        svn_digest=svn_digest(Tee.SNP, line.name.encode(), *tcbs),
+        # With what issued the key: where AMD revokes that, a challenge must not reach the keys of another issuer.
+        svn_digest=svn_digest(Tee.SNP, hashlib.sha256(ask.tbs_certificate_bytes).digest(), line.name.encode(), *tcbs),
         collateral=endorsements.digest,
         verified_at=now,
         valid_until=min(each.end for each in windows),

@@ -111,9 +111,13 @@ def pem_chain(text: str) -> list[x509.Certificate]:
     if not _PEM_CHAIN.fullmatch(text.rstrip("\0")):
         raise _malformed("something else than certificates in a PEM chain", "one to eight CERTIFICATE blocks only")
     try:
-        return x509.load_pem_x509_certificates(text.rstrip("\0").encode())
+        chain = x509.load_pem_x509_certificates(text.rstrip("\0").encode())
+        for each in chain:
+            # Each of these is read only when it is asked for, and can fail.
+            _ = each.subject, each.issuer, each.not_valid_before_utc, each.not_valid_after_utc
     except (ValueError, x509.InvalidVersion) as cause:
         raise _malformed(f"an unreadable certificate ({cause})", "X.509 certificates") from cause
+    return chain
 
 
 def certificate_window(certificate: x509.Certificate) -> Window:
@@ -164,7 +168,9 @@ def document(text: str, name: str) -> dict[str, Any]:
 
 def _load(text: str | bytes) -> Any:
     """Raises ValueError and Refused. Floats are Intel's business; depth and duplicates are ours."""
-    check_depth(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    # `json.loads` takes bytes in UTF-16 and UTF-32 too, whose depth would be counted wrongly.
+    text = text.decode() if isinstance(text, bytes) else text
+    check_depth(text.encode("utf-8", "surrogatepass"))
     return json.loads(text, object_pairs_hook=_no_duplicates)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="evidence", help="Attestation evidence, checked by itself.", no_args_is_help=True)
 MAX_EVIDENCE = 1 << 20
+MAX_READ = 4 * 1024 * 1024 + 1
+"""Bytes of a file: more than any of its readers takes, so that each refuses what was cut off here."""
 
 
 class Kind(StrEnum):
@@ -69,7 +71,6 @@ def verify(
     Exits 0 when it is genuine (and wanted, with --policy), 1 when it is refused, 2 for a wrong command line.
     """
     from oracle.attestation import AppraisalPolicy, AttestationError, PolicyError, appraise
-    from oracle.files import read_file
 
     if (collateral is not None and tee not in (Kind.sgx, Kind.tdx)) or (
         endorsements is not None and tee is not Kind.snp
@@ -78,11 +79,10 @@ def verify(
     wanted = None
     if policy is not None:
         try:
-            wanted = AppraisalPolicy.from_yaml(read_file(policy, MAX_EVIDENCE).decode("utf-8", "replace"))
+            wanted = AppraisalPolicy.from_yaml(_read(policy, "--policy").decode("utf-8", "replace"))
         except PolicyError as error:
             raise typer.BadParameter(str(error), param_hint="--policy") from None
-    with evidence.open("rb") as source:
-        data = source.read(MAX_EVIDENCE)  # more than any parser takes
+    data = _read(evidence, "--evidence", MAX_EVIDENCE)
     parsed: Parsed | None = None
     verified: Verified | None = None
     refusal: AttestationError | None = None
@@ -226,15 +226,13 @@ def _parse(tee: Kind, data: bytes) -> tuple[Parsed, int]:
 def _verify(parsed: Parsed, collateral: Path | None, endorsements: Path | None, at: int) -> Verified:
     """Raises AttestationError; typer.BadParameter where a file is missing that this evidence needs."""
     from oracle.attestation import Collateral, ParsedQuote, SnpReport, intel_root, maker_roots, verify
-    from oracle.attestation.collateral import MAX_COLLATERAL_BYTES
     from oracle.attestation.dcap import check_quote
-    from oracle.files import read_file
 
     if isinstance(parsed, ParsedQuote):
         check_quote(parsed)
         if collateral is None:
             raise typer.BadParameter("this quote needs --collateral, what Intel says about its platform")
-        given = Collateral.from_json(read_file(collateral, MAX_COLLATERAL_BYTES))
+        given = Collateral.from_json(_read(collateral, "--collateral"))
         return verify(parsed, given, intel_root(), at)
     if isinstance(parsed, SnpReport):
         if endorsements is None:
@@ -250,14 +248,24 @@ def _verify(parsed: Parsed, collateral: Path | None, endorsements: Path | None, 
 
 def _endorsements(folder: Path) -> SnpEndorsements:
     from oracle.attestation import SnpEndorsements
-    from oracle.files import read_file
 
     missing = [name for name in ("ek.der", "ask.der", "ark.der") if not (folder / name).is_file()]
     if missing:
         raise typer.BadParameter(f"{folder} has no {', '.join(missing)}", param_hint="--endorsements")
-    ek, ask, ark = (read_file(folder / name, MAX_EVIDENCE) for name in ("ek.der", "ask.der", "ark.der"))
+    ek, ask, ark = (_read(folder / name, "--endorsements") for name in ("ek.der", "ask.der", "ark.der"))
     crl = folder / "crl.der"
-    return SnpEndorsements(ek, ask, ark, read_file(crl, MAX_EVIDENCE) if crl.is_file() else None)
+    # A list that is there and cannot be read is not one that was not given.
+    given = crl.exists() or crl.is_symlink()
+    return SnpEndorsements(ek, ask, ark, _read(crl, "--endorsements") if given else None)
+
+
+def _read(path: Path, option: str, most: int = MAX_READ) -> bytes:
+    """The first `most` bytes. Raises typer.BadParameter: exit 1 says that evidence was refused, and none was looked at."""
+    try:
+        with path.open("rb") as source:
+            return source.read(most)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {path} ({error.strerror})", param_hint=option) from None
 
 
 def _shown(answer: dict[str, Any]) -> dict[str, Any]:

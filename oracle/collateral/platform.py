@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -94,7 +94,7 @@ def certified_root(parsed: ParsedQuote, roots: Mapping[bytes, bytes]) -> bytes |
             root = load_root(der)
             for subject, issuer in zip(chain[:2], [chain[1] if len(chain) > 1 else root, root], strict=False):
                 subject.verify_directly_issued_by(issuer)
-        except (ValueError, TypeError, InvalidSignature, Refused):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, Refused):
             continue
         return der
     return None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -154,10 +155,11 @@ def test_digests_have_the_documented_layout() -> None:
     launched += report.launch_measurement + report.host_data + report.id_key_digest + report.author_key_digest
     assert report.measurement == hashlib.sha256(tag + b"\x03" + launched).digest()
 
-    svn = hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x03Milan" + 4 * raw_tcb("Milan")
+    used = CHIP.endorsements
+    issuer = hashlib.sha256(x509.load_der_x509_certificate(used.ask).tbs_certificate_bytes).digest()
+    svn = hashlib.sha256(b"enclave-oracle/svn/1").digest() + b"\x03" + issuer + b"Milan" + 4 * raw_tcb("Milan")
     assert check().svn_digest == hashlib.sha256(svn).digest()
 
-    used = CHIP.endorsements
     behind = b"".join(len(der).to_bytes(4, "big") + der for der in (used.ek, used.ask, used.ark))
     assert check().collateral == hashlib.sha256(behind).digest()
 

@@ -285,6 +285,14 @@ def test_collateral_with_a_key_twice_is_refused() -> None:
         Collateral.from_json(text[:-1] + ',"tcb_info":"{}"}')
 
 
+def test_collateral_in_another_encoding_is_refused_before_its_depth_matters() -> None:
+    """In UTF-16 an escaped quote is two bytes from what it escapes, so a count of brackets in bytes goes wrong."""
+    deep = ('["\\"",' + "[" * 200_000).encode("utf-16-le")
+    with pytest.raises(CollateralError) as caught:
+        Collateral.from_json(deep)
+    assert caught.value.code == Code.COLLATERAL_FORMAT
+
+
 def test_development_roots_are_refused_on_public_chains_only() -> None:
     root = DevelopmentRoot(AUTHORITY.root_der)
     for chain in (1, 10, 56, 100, 137, 8453, 42161, 43114, 11155111, 17000, 560048):

@@ -130,6 +130,30 @@ def test_a_list_beside_the_endorsements_is_read(tmp_path: Path) -> None:
     assert (code, said["reason"]) == (1, "revocation_list")
 
 
+def test_a_list_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    case = recorded_kit.case("virtee-milan-v2")
+    given = words(case, case["verify"][0], tmp_path)
+    assert verdict(*given)[0] == 0
+    (tmp_path / "crl.der").symlink_to(tmp_path / "nowhere")
+    code, said = verdict(*given)
+    assert (code, said["error"]["code"]) == (2, "usage")
+    (tmp_path / "crl.der").unlink()
+    (tmp_path / "crl.der").mkdir()
+    assert verdict(*given)[0] == 2
+
+
+def test_what_is_too_large_gets_a_verdict_and_what_cannot_be_read_is_no_refusal(tmp_path: Path) -> None:
+    case, run = next((case, run) for case, run in ACCEPTED if case["tee"] == "sgx")
+    given = words(case, run, tmp_path)
+    file = tmp_path / "collateral"
+    file.write_bytes(recorded_kit.collateral_file(run["collateral"]).read_bytes() + b" " * (4 << 20))
+    code, said = verdict(*given[:-1], file)
+    assert (code, said["verdict"], said["reason"]) == (1, "refused", "collateral_format")
+    given[3] = "/proc/self/mem"
+    code, said = verdict(*given)
+    assert (code, said["error"]["code"]) == (2, "usage")
+
+
 POLICY = """
 measurements: ["0xMEASUREMENT"]
 registers: skip

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from multidict import CIMultiDict
 from pydantic import ValidationError
 
 from enclave_app.attesters.platform import DEVELOPMENT_FMSPC, DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Collateral, TcbStatus, intel_root, parse_dcap
+from oracle.attestation import Code, Collateral, TcbStatus, Tee, VerificationError, intel_root, parse_dcap
+from oracle.attestation.onchain.structs import Pck
 from oracle.collateral import INTEL_PCS, PcsConfig, check_collateral, pieces
 from oracle.collateral.config import under
 from oracle.collateral.outlook import ORDER, Standing, choose, rank, standing
 from oracle.collateral.pcs import issuer_chain, signed_document
-from oracle.collateral.platform import platform_named
+from oracle.collateral.platform import certified_root, platform_named, platform_of, quoted_chain
 from oracle.errors import Refused
+from tests import recorded_kit
 from tests.pcs_kit import spec
 
 ROOT = Path(__file__).parents[2]
@@ -204,3 +209,38 @@ async def test_a_platform_stands_as_the_collateral_says_also_after_its_end() -> 
     assert seen(minted(17, "Revoked"), NOW)[0] is None
     assert seen(minted(17), NOW - DAY) == (None, False, "collateral_not_yet_valid")
     assert platform_named(minted(17)).fmspc == DEVELOPMENT_FMSPC
+
+
+# A platform's certificate
+
+
+@pytest.mark.parametrize("oid", ["06082a8648ce3d030107", "06072a8648ce3d0201"], ids=["curve", "kind of key"])
+def test_an_issuer_with_a_key_of_no_known_kind_certified_nothing(oid: str) -> None:
+    """A stranger chooses every byte of the chain in a quote: brokers answer with a refusal, not with a failure."""
+    case, _ = next((case, run) for case, run in recorded_kit.runs("sgx") if run["expected"] == "ok")
+    parsed = parse_dcap(Tee.SGX, recorded_kit.evidence(case))
+    leaf, issuer, _ = quoted_chain(parsed)
+    assert certified_root(parsed, {b"": intel_root()}) == intel_root()
+    known = bytes.fromhex(oid)
+    der = issuer.public_bytes(Encoding.DER).replace(known, known[:-1] + b"\x7f")
+    body = base64.encodebytes(der).decode()
+    pem = leaf.public_bytes(Encoding.PEM).decode() + f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+    other = replace(parsed, section=replace(parsed.section, certification=pem.encode()))
+    assert certified_root(other, {b"": intel_root()}) is None
+    with pytest.raises(VerificationError) as refused:
+        Pck.of(quoted_chain(other))
+    assert refused.value.code is Code.PCK_CHAIN
+
+
+def test_a_certificate_with_an_unreadable_name_is_refused() -> None:
+    case, _ = next((case, run) for case, run in recorded_kit.runs("sgx") if run["expected"] == "ok")
+    parsed = parse_dcap(Tee.SGX, recorded_kit.evidence(case))
+    der = quoted_chain(parsed)[0].public_bytes(Encoding.DER)
+    name = b"\x0c\x1aIntel SGX PCK Processor CA"
+    assert der.count(name) == 1
+    body = base64.encodebytes(der.replace(name, name[:2] + b"\xff" + name[3:])).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+    other = replace(parsed, section=replace(parsed.section, certification=pem.encode()))
+    with pytest.raises(Refused) as refused:
+        platform_of(other)
+    assert refused.value.code == "evidence.pck_chain"

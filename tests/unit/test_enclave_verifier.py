@@ -144,6 +144,18 @@ def test_a_list_that_revokes_makes_a_statement_for_challenges(signer: EnclaveIde
     assert statement.svn_digest == clean.svn_digest
 
 
+def test_a_revoked_issuer_s_statement_challenges_none_of_another_issuer_s_keys(signer: EnclaveIdentity) -> None:
+    """Whoever has AMD's leaked key for a provider writes reports with any TCB; chips with keys of their own stay as they are."""
+    provider = Authority(vlek=True, ark_key=MILAN.ark_key, ask_serial=MILAN.ask_serial + 1)
+    provider.__dict__["ark"] = MILAN.ark
+    taken = policy({**SNP, "keys": ["VCEK", "VLEK"]})
+    revoked = vouched(signer, snp_body(provider.chip(), crl=MILAN.crl(provider.ask_serial)), taken)
+    registered = vouched(signer, snp_body(), taken)
+    assert (revoked.tcb_status, registered.tcb_status) == (TcbStatus.REVOKED, TcbStatus.UP_TO_DATE)
+    assert revoked.root == registered.root
+    assert revoked.svn_digest != registered.svn_digest
+
+
 def test_a_required_list_has_to_come(signer: EnclaveIdentity) -> None:
     taken = policy({**SNP, "crl": "require"})
     refused("appraisal.crl", signer, snp_body(), taken)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from eth_abi.abi import encode
@@ -58,7 +58,7 @@ class Pck:
         try:
             leaf.verify_directly_issued_by(ca)
             values = pck_values(leaf.public_bytes(serialization.Encoding.PEM))
-        except (ValueError, TypeError, InvalidSignature, QvlRefused) as cause:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, QvlRefused) as cause:
             raise _bad_chain(
                 f"certificates that are not such a pair ({cause!r})", "the PCK certificate, then its CA's"
             ) from cause
