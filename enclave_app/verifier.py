@@ -90,6 +90,9 @@ def _snp(body: AppraisalBody, policy: SnpPolicy) -> tuple[Claims, TcbStatus]:
         raise _not_taken("key", "an endorsement key that does not count", found=report.signer.name)
     if policy.alias_check == "require" and not report.platform_info & ALIAS_CHECK_COMPLETE:
         raise _not_taken("alias_check", "a platform that did not check its memory for aliases")
+    # R3: that an agent may copy the guest is measured, but not whose agent it is.
+    if report.policy.migration_agent:
+        raise _not_taken("migration", "a guest that a migration agent may copy")
     least = _least(policy, claims)
     status = TcbStatus.UP_TO_DATE if _reaches(claims.tcb, least) else TcbStatus.OUT_OF_DATE
     return claims, TcbStatus.REVOKED if revoked else status

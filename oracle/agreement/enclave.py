@@ -19,12 +19,13 @@ OF_THE_VERIFIER = SnpPolicy(
     vmpl="skip",
     min_tcb="skip",
     keys="skip",
-    migration_agent="skip",
+    migration_agent="refuse",
     smt="skip",
     single_socket="skip",
     alias_check="skip",
 )
-"""What the measurement covers (VMPL, guest policy), and what the agreed verifier enclave judges: its policy is measured."""
+"""Skipped is what the measurement covers (VMPL, guest policy), and what the agreed verifier enclave judges: its policy is
+measured. A migration agent is refused (R3): the measurement does not say whose it is."""
 
 
 class Hosted(Protocol):

@@ -119,7 +119,6 @@ EXCUSED = {
     "oracle.cli.consent:explain_with": OWN_FILE,
     "oracle.cli.dataset:_brokers_of": OWN_FILE,
     "oracle.cli.dataset:_read_shares": OWN_FILE,
-    "oracle.cli.evidence:_endorsements": OWN_FILE,
     "oracle.cli.evidence:_quote_claims": TYPED,
     "oracle.cli.evidence:_verify": OWN_FILE,
     "oracle.cli.evidence:verify": OWN_FILE,

@@ -13,6 +13,7 @@ from enclave_app.appraise.snp import Signer
 from enclave_app.attesters.collateral import CollateralSpec
 from enclave_app.attesters.platform import DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
+from oracle.agreement.enclave import OF_THE_VERIFIER
 from oracle.attestation import (
     AppraisalError,
     AppraisalPolicy,
@@ -279,6 +280,15 @@ def test_one_thing_about_a_guest_that_does_not_fit_refuses(
         appraise(claims, with_snp(GUEST_POLICY, **{field: value}))
     assert caught.value.code is code
     assert f"snp.{field}" in appraise(claims, with_snp(GUEST_POLICY, **{field: "skip"})).skipped
+
+
+def test_no_agreement_takes_a_guest_that_an_agent_may_copy() -> None:
+    """R3: whose agent it is, is not measured."""
+    of_agreements = GUEST_POLICY.model_copy(update={"snp": OF_THE_VERIFIER, "measurements": "skip"})
+    appraise(GUEST, of_agreements)
+    with pytest.raises(AppraisalError) as caught:
+        appraise(guest(CHIP, at={0x8: b"\0\0\x07"}), of_agreements)
+    assert caught.value.code is Code.MIGRATION_REFUSED
 
 
 @pytest.mark.parametrize(("field", "bits"), [("smt", b"\0\0\x02"), ("single_socket", b"\0\0\x13")])

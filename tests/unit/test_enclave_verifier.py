@@ -206,6 +206,12 @@ def test_a_providers_key_counts_only_where_the_policy_says_so(signer: EnclaveIde
     assert vouched(signer, body, policy({**SNP, "keys": ["VLEK"]})).tcb_status == TcbStatus.UP_TO_DATE
 
 
+def test_a_guest_that_an_agent_may_copy_is_refused(signer: EnclaveIdentity) -> None:
+    """R3. The agent is named, as AMD's firmware does, and still nobody measured it."""
+    report = CHIP.report(BOUND, at={0x8: b"\0\0\x07", 0x160: bytes(31) + b"\x01"})
+    refused("appraisal.migration", signer, snp_body(report=report))
+
+
 def test_memory_that_was_not_checked_for_aliases_is_refused(signer: EnclaveIdentity) -> None:
     body = snp_body(report=CHIP.report(BOUND, at={0x40: b"\x05"}))
     refused("appraisal.alias_check", signer, body)
