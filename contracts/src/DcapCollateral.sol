@@ -3,11 +3,11 @@ pragma solidity ^0.8.30;
 
 import {IDcapCollateral} from "./interfaces/IDcapCollateral.sol";
 import {CodeStore} from "./libraries/CodeStore.sol";
-import {Crl as CrlParser} from "./libraries/Crl.sol";
+import {RevocationList} from "./libraries/RevocationList.sol";
 import {Digests} from "./libraries/Digests.sol";
 import {IntelJson} from "./libraries/IntelJson.sol";
 import {P256} from "./libraries/P256.sol";
-import {Pck as PckParser} from "./libraries/Pck.sol";
+import {PckExtension} from "./libraries/PckExtension.sol";
 import {X509} from "./libraries/X509.sol";
 
 /// @title DcapCollateral
@@ -76,7 +76,7 @@ contract DcapCollateral is IDcapCollateral {
         if (!c.isSignedBy(by.x, by.y)) revert DcapCollateral_BadSignature(issuer_);
         if (c.ca || c.usage & X509.DIGITAL_SIGNATURE == 0) revert DcapCollateral_WrongIssuer(sha256(certificate));
         Pck memory pck;
-        PckParser.read(pck, c.sgxStart, c.sgxEnd);
+        PckExtension.read(pck, c.sgxStart, c.sgxEnd);
         pck.x = c.x;
         pck.y = c.y;
         pck.issuer = issuer_;
@@ -92,7 +92,7 @@ contract DcapCollateral is IDcapCollateral {
     function postCrl(bytes calldata crl_, bytes32 issuer_) external {
         Issuer storage by = _issuer(issuer_, true);
         (uint256 p, uint256 end) = _load(crl_);
-        CrlParser.List memory list = CrlParser.parse(p, end);
+        RevocationList.List memory list = RevocationList.parse(p, end);
         if (list.issuer != by.name) revert DcapCollateral_UnknownIssuer(list.issuer);
         if (!P256.verify(list.digest, list.r, list.s, by.x, by.y)) revert DcapCollateral_BadSignature(issuer_);
         Crl memory known = _crls[issuer_];

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from oracle.attestation import parse_dcap
+from oracle.attestation import intel_root, parse_dcap
 from oracle.attestation.onchain.evidence import EVIDENCE, dcap_challenge, quote_chain, versions
 from oracle.attestation.onchain.structs import Pck
 from oracle.chain.abi import load
@@ -164,6 +164,14 @@ async def test_a_chain_of_another_root_is_refused(store: Contracts) -> None:
     other = Material.of(sgx_case())
     for name, call in store.posts(other).items():
         *_, found = await store.simulate([call], NOW)
+        assert found.refusal in ("DcapCollateral_UnknownIssuer", "DcapCollateral_BadSignature"), name
+
+
+async def test_contracts_with_intels_root_refuse_what_a_software_enclave_has(rpc: Rpc) -> None:
+    """R4"""
+    intel, minted = await Contracts.deploy(rpc, intel_root()), Material.of(SGX)
+    for name, call in intel.posts(minted).items():
+        *_, found = await intel.simulate([call], NOW)
         assert found.refusal in ("DcapCollateral_UnknownIssuer", "DcapCollateral_BadSignature"), name
 
 

@@ -125,6 +125,8 @@ library X509 {
     function _body(Certificate memory c, uint256 p, uint256 end) private pure {
         unchecked {
             uint256 q;
+            // Where it ends, the caller has read already.
+            // slither-disable-next-line unused-return
             (p,) = Der.open(p, end, Der.SEQUENCE);
             // [0] { INTEGER 2 }
             if (p + 5 > end || Der.load(p) >> 216 != 0xa003020102) revert X509_WrongVersion();

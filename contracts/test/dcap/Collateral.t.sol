@@ -3,9 +3,9 @@ pragma solidity ^0.8.30;
 
 import {IDcapCollateral} from "../../src/interfaces/IDcapCollateral.sol";
 import {CodeStore} from "../../src/libraries/CodeStore.sol";
-import {Crl} from "../../src/libraries/Crl.sol";
 import {Der} from "../../src/libraries/Der.sol";
-import {Pck} from "../../src/libraries/Pck.sol";
+import {PckExtension} from "../../src/libraries/PckExtension.sol";
+import {RevocationList} from "../../src/libraries/RevocationList.sol";
 import {X509} from "../../src/libraries/X509.sol";
 import {Text} from "../utils/Text.sol";
 import {CertificateKit} from "./CertificateKit.sol";
@@ -315,7 +315,7 @@ contract CollateralTest is CertificateKit {
     function test_refusesAPckWithoutItsExtension() public {
         Certificate memory c = pckCertificate();
         c.extensions = extensions(constraints(NO_CA), usage(SIGNS_DATA), "");
-        refusesPck(c, Pck.Pck_NoSgxExtension.selector);
+        refusesPck(c, PckExtension.PckExtension_NoSgxExtension.selector);
     }
 
     function test_refusesACpuSvnThatIsNotItsComponents(uint256 bit) public {
@@ -453,9 +453,9 @@ contract CollateralTest is CertificateKit {
     function test_refusesListsInAnotherForm() public {
         List memory list = newList();
         list.version = "";
-        refusesList(list, Crl.Crl_WrongVersion.selector);
+        refusesList(list, RevocationList.RevocationList_WrongVersion.selector);
         list.version = hex"020100";
-        refusesList(list, Crl.Crl_WrongVersion.selector);
+        refusesList(list, RevocationList.RevocationList_WrongVersion.selector);
         list = newList();
         list.algorithm = hex"300a06082a8648ce3d040303";
         refusesList(list, X509.X509_WrongAlgorithm.selector);
@@ -468,7 +468,7 @@ contract CollateralTest is CertificateKit {
         list = newList();
         // issuingDistributionPoint: a list of some certificates only
         list.extensions = der(0xa0, der(0x30, extension(hex"0603551d1c", TRUE, hex"3000")));
-        refusesList(list, Crl.Crl_CriticalExtension.selector);
+        refusesList(list, RevocationList.RevocationList_CriticalExtension.selector);
         list = newList();
         // certificateIssuer: an entry of another CA
         list.revoked = der(
@@ -477,7 +477,7 @@ contract CollateralTest is CertificateKit {
                 integer(5), hex"170d3234303130313030303030305a", der(0x30, extension(hex"0603551d1d", TRUE, hex"3000"))
             )
         );
-        refusesList(list, Crl.Crl_CriticalExtension.selector);
+        refusesList(list, RevocationList.RevocationList_CriticalExtension.selector);
         list = newList();
         list.revoked = der(0x30, bytes.concat(integer(5), hex"170d3234303130313030303030305a0500"));
         refusesList(list, Der.Der_WrongTag.selector);
@@ -841,7 +841,7 @@ contract CollateralTest is CertificateKit {
         Certificate memory c = pckCertificate();
         c.extensions = extensions(constraints(NO_CA), usage(SIGNS_DATA), extension(SGX, "", value));
         bytes memory certificate = encode(c);
-        vm.expectRevert(abi.encodeWithSelector(Pck.Pck_BadField.selector, badField));
+        vm.expectRevert(abi.encodeWithSelector(PckExtension.PckExtension_BadField.selector, badField));
         store.postPck(certificate, ca);
     }
 

@@ -8,7 +8,7 @@ import {X509} from "./X509.sol";
 /// @notice Version 2, complete, with an end. No critical extension is known here, so neither a partial nor an indirect list
 /// passes.
 /// @dev Source: RFC 5280, 5.
-library Crl {
+library RevocationList {
     /// @param issuer keccak256 of the name in DER
     /// @param serials, serialsEnd the revoked serial numbers in memory, 20 bytes each
     struct List {
@@ -25,8 +25,8 @@ library Crl {
     /// @dev OBJECT IDENTIFIER 2.5.29.20
     uint256 private constant CRL_NUMBER = 0x551d14;
 
-    error Crl_WrongVersion();
-    error Crl_CriticalExtension();
+    error RevocationList_WrongVersion();
+    error RevocationList_CriticalExtension();
 
     /// @notice Takes apart the list in memory from `p` to `end`.
     function parse(uint256 p, uint256 end) internal view returns (List memory list) {
@@ -44,8 +44,10 @@ library Crl {
     function _body(List memory list, uint256 p, uint256 end) private pure {
         unchecked {
             uint256 q;
+            // Where it ends, the caller has read already.
+            // slither-disable-next-line unused-return
             (p,) = Der.open(p, end, Der.SEQUENCE);
-            if (p + 3 > end || Der.load(p) >> 232 != 0x020101) revert Crl_WrongVersion();
+            if (p + 3 > end || Der.load(p) >> 232 != 0x020101) revert RevocationList_WrongVersion();
             p = X509.algorithm(p + 3, end);
             q = Der.skip(p, end, Der.SEQUENCE);
             list.issuer = Der.hash(p, q);
@@ -99,6 +101,8 @@ library Crl {
     }
 
     function _afterNumber(uint256 p, uint256 end) private pure returns (uint256 next) {
+        // Any number will do.
+        // slither-disable-next-line unused-return
         (, next) = Der.integer(p, end, 20);
     }
 
@@ -108,7 +112,7 @@ library Crl {
             bool critical;
             uint256 start;
             (oid, critical, start, p) = X509.extension(p, end);
-            if (critical) revert Crl_CriticalExtension();
+            if (critical) revert RevocationList_CriticalExtension();
             if (oid == CRL_NUMBER) Der.close(_afterNumber(start, p), p);
         }
     }

@@ -7,10 +7,10 @@ import {Der} from "./Der.sol";
 /// @title The SGX extension of a PCK certificate
 /// @notice In the order of the specification; CPUSVN must be what its sixteen components are.
 /// @dev Source: Intel SGX PCK Certificate and CRL Profile Specification, 1.3.5.
-library Pck {
-    error Pck_NoSgxExtension();
+library PckExtension {
+    error PckExtension_NoSgxExtension();
     /// @param field .1 to .5 of the extension, and 0x0200 + n for .2.n
-    error Pck_BadField(uint256 field);
+    error PckExtension_BadField(uint256 field);
 
     /// @dev OBJECT IDENTIFIER 1.2.840.113741.1.13.1.n, without n.
     uint256 private constant FIELD = 0x060a2a864886f84d010d01;
@@ -25,7 +25,7 @@ library Pck {
     /// @param p, end the extension's value
     function read(IDcapCollateral.Pck memory pck, uint256 p, uint256 end) internal pure {
         unchecked {
-            if (p == 0) revert Pck_NoSgxExtension();
+            if (p == 0) revert PckExtension_NoSgxExtension();
             uint256 q;
             (p, q) = Der.open(p, end, Der.SEQUENCE);
             Der.close(q, end);
@@ -44,7 +44,7 @@ library Pck {
             // SGX type, then what only platforms of several packages have. None of it is relied on.
             (, p) = _field(p, end, 5);
             for (uint256 field = 6; p != end; ++field) {
-                if (field > 7) revert Pck_BadField(field);
+                if (field > 7) revert PckExtension_BadField(field);
                 (, p) = _field(p, end, field);
             }
         }
@@ -58,12 +58,12 @@ library Pck {
                 uint256 word = Der.load(p);
                 if (word >> 120 == COMPONENT | i << 16) {
                     value = word >> 112 & 0xff;
-                    if (value > 0x7f) revert Pck_BadField(0x0200 + i);
+                    if (value > 0x7f) revert PckExtension_BadField(0x0200 + i);
                     p += 18;
                 } else {
-                    if (word >> 112 != HIGH_COMPONENT | i << 24) revert Pck_BadField(0x0200 + i);
+                    if (word >> 112 != HIGH_COMPONENT | i << 24) revert PckExtension_BadField(0x0200 + i);
                     value = word >> 104 & 0xff;
-                    if (value < 0x80) revert Pck_BadField(0x0200 + i);
+                    if (value < 0x80) revert PckExtension_BadField(0x0200 + i);
                     p += 19;
                 }
                 components = components << 8 | value;
@@ -75,7 +75,7 @@ library Pck {
             (p, next) = _tcbField(p, end, 18);
             (p, stop) = Der.open(p, next, Der.OCTET_STRING);
             if (next != end || stop != end || end - p != 16 || Der.load(p) >> 128 != components) {
-                revert Pck_BadField(0x0212);
+                revert PckExtension_BadField(0x0212);
             }
             pck.cpuSvn = bytes16(uint128(components));
         }
@@ -90,7 +90,7 @@ library Pck {
             uint256 stop;
             (p, next) = _tcbField(p, end, field);
             (value, stop) = Der.integer(p, next, size);
-            if (stop != next) revert Pck_BadField(0x0200 + field);
+            if (stop != next) revert PckExtension_BadField(0x0200 + field);
         }
     }
 
@@ -100,7 +100,7 @@ library Pck {
         unchecked {
             (start, next) = Der.open(p, end, Der.SEQUENCE);
             if (start + 13 > next || Der.load(start) >> 152 != (TCB_FIELD << 8 | field)) {
-                revert Pck_BadField(0x0200 + field);
+                revert PckExtension_BadField(0x0200 + field);
             }
             start += 13;
         }
@@ -115,7 +115,7 @@ library Pck {
             uint256 stop;
             (p, next) = _field(p, end, field);
             (p, stop) = Der.open(p, next, Der.OCTET_STRING);
-            if (stop != next || stop - p != size) revert Pck_BadField(field);
+            if (stop != next || stop - p != size) revert PckExtension_BadField(field);
             value = Der.load(p) >> 8 * (32 - size);
         }
     }
@@ -123,7 +123,9 @@ library Pck {
     function _field(uint256 p, uint256 end, uint256 field) private pure returns (uint256 start, uint256 next) {
         unchecked {
             (start, next) = Der.open(p, end, Der.SEQUENCE);
-            if (start + 12 > next || Der.load(start) >> 160 != (FIELD << 8 | field)) revert Pck_BadField(field);
+            if (start + 12 > next || Der.load(start) >> 160 != (FIELD << 8 | field)) {
+                revert PckExtension_BadField(field);
+            }
             start += 12;
         }
     }
