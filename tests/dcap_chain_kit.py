@@ -38,7 +38,17 @@ from tests.dcap_kit import NOW, Case, ask_qvl, der
 
 GENESIS: Final = 1_600_000_000
 """What anvil's clock starts at: before every recorded case."""
-ERRORS: Final = ("DcapVerifier", "DcapCollateral", "EnclaveRegistry", "IntelJson", "P256", "X509", "Der", "Crl", "Pck")
+ERRORS: Final = (
+    "DcapVerifier",
+    "DcapCollateral",
+    "EnclaveRegistry",
+    "IntelJson",
+    "P256",
+    "X509",
+    "Der",
+    "PckExtension",
+    "RevocationList",
+)
 CERTIFICATION: Final = re.compile(rb"\x05\x00.{4}-----BEGIN CERTIFICATE-----", re.DOTALL)
 
 
