@@ -17,12 +17,14 @@ from aiohttp import web
 
 from enclave_app.attesters.collateral import CollateralSpec
 from enclave_app.attesters.dcap_format import sign_raw
+from enclave_app.attesters.development_pki import Issuer
 from enclave_app.attesters.platform import (
     DEVELOPMENT_CPU_SVN,
     DEVELOPMENT_FMSPC,
     DEVELOPMENT_PCE_SVN,
     DevelopmentAuthority,
 )
+from oracle.attestation import Tee
 
 Answer = tuple[int, bytes, dict[str, str]]
 V4 = "certification/v4"
@@ -35,7 +37,10 @@ def spec(evaluation: int, status: str = "UpToDate", **said: object) -> Collatera
 
 @dataclass
 class Service:
-    """`published` maps an evaluation to its collateral; `standard` and `early` are which of them the two feeds give."""
+    """`published` maps an evaluation to its collateral; `standard` and `early` are which of them the two feeds give.
+
+    For collateral that `authority` did not sign, `signer` is who signs the list of evaluations, `tee` and `ca` what it is of.
+    """
 
     authority: DevelopmentAuthority
     published: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -46,6 +51,9 @@ class Service:
     lie: Callable[[str, Answer], Answer] = lambda path, answer: answer
     asked: Counter[str] = field(default_factory=Counter)
     url: str = ""
+    tee: Tee = Tee.SGX
+    ca: str = "platform"
+    signer: Issuer | None = None
 
     def publish(self, evaluation: int, status: str = "UpToDate", now: int | None = None, days: int = 30) -> None:
         self.published[evaluation] = self.authority.collateral(spec(evaluation, status), now=now, days=days)
@@ -63,30 +71,32 @@ class Service:
             number = int(query["tcbEvaluationDataNumber"])
         held = self.published.get(number)
         anything = held or next(iter(self.published.values()))
-        match path:
-            case "/IntelSGXRootCA.der" if not self.pccs:
+        kind, _, what = path[1:].partition(f"/{V4}/")
+        own = kind == self.tee.name.lower()
+        match kind, what:
+            case "IntelSGXRootCA.der", "" if not self.pccs:
                 return 200, bytes.fromhex(anything["root_ca_crl"]), {"Content-Type": "application/pkix-crl"}
-            case "/sgx/certification/v4/rootcacrl" if self.pccs:
+            case "sgx", "rootcacrl" if self.pccs:
                 return 200, anything["root_ca_crl"].encode(), {"Content-Type": "text/html; charset=utf-8"}
-            case "/sgx/certification/v4/pckcrl":
-                if query.get("ca") != "platform":
+            case "sgx", "pckcrl":
+                if query.get("ca") != self.ca:
                     return 404, b"", {}
                 raw = bytes.fromhex(anything["pck_crl"])
                 body = raw.hex().encode() if self.pccs else raw if query.get("encoding") == "der" else b"PEM"
                 chain = {"SGX-PCK-CRL-Issuer-Chain": quote(anything["pck_crl_issuer_chain"], safe="")}
                 return 200, body, {"Content-Type": "application/pkix-crl", **chain}
-            case "/sgx/certification/v4/tcb":
+            case _, "tcb" if own:
                 if query.get("fmspc", "").upper() != self.fmspc.hex().upper():
                     return 404, b"", {}
                 return _signed(held, "tcbInfo", "tcb_info", "TCB-Info-Issuer-Chain")
-            case "/sgx/certification/v4/qe/identity":
+            case _, "qe/identity" if own:
                 return _signed(held, "enclaveIdentity", "qe_identity", "SGX-Enclave-Identity-Issuer-Chain")
-            case "/sgx/certification/v4/tcbevaluationdatanumbers":
+            case _, "tcbevaluationdatanumbers" if own:
                 return self._numbers(anything)
         return 404, b"", {}
 
     def _numbers(self, anything: dict[str, str]) -> Answer:
-        signer = self.authority._tcb
+        signer = self.signer or self.authority._tcb
         tcb = json.loads(anything["tcb_info"])
         day = f"{datetime.fromisoformat(tcb['issueDate']).astimezone(UTC):%Y-%m-%d}T00:00:00Z"
         rows = [
@@ -94,7 +104,9 @@ class Service:
             for number in sorted(self.published, reverse=True)
         ]
         dates = {name: tcb[name] for name in ("issueDate", "nextUpdate")}
-        document = json.dumps({"id": "SGX", "version": 1, **dates, "tcbEvalNumbers": rows}, separators=(",", ":"))
+        document = json.dumps(
+            {"id": self.tee.name, "version": 1, **dates, "tcbEvalNumbers": rows}, separators=(",", ":")
+        )
         held = {
             "numbers": document,
             "numbers_signature": sign_raw(signer.key, document.encode()).hex(),

@@ -68,6 +68,14 @@ def vouch(
     crl: Annotated[
         Path | None, typer.Option("--crl", metavar="FILE", help="What AMD revoked (DER), with --by.")
     ] = None,
+    endorsements: Annotated[
+        Path | None,
+        typer.Option(
+            "--endorsements",
+            metavar="DIR",
+            help="ek.der, ask.der and ark.der, with --by, where the host hands its guest none.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Register a running SEV-SNP or Nitro enclave on the word of a verifier enclave, or renew its registration."""
@@ -75,16 +83,14 @@ def vouch(
     from oracle.yamlfile import validate_yaml
 
     settings = read_host(config)
+    files = {name: str(each) for name, each in (("root", root), ("crl", crl), ("endorsements", endorsements)) if each}
     if by is not None:
-        vouched = validate_yaml(
-            AttestationConfig,
-            {"vouchedBy": by, **{name: str(each) for name, each in (("root", root), ("crl", crl)) if each}},
-        )
+        vouched = validate_yaml(AttestationConfig, {"vouchedBy": by, **files})
         settings = settings.model_copy(update={"attestation": vouched})
     elif settings.attestation is None or settings.attestation.vouched_by is None:
         raise Refused("vouch.by", "neither --by nor `attestation.vouchedBy` says which verifier enclave to ask")
-    elif root is not None or crl is not None:
-        raise Refused("vouch.by", "--root and --crl go with --by", hint="Set them under `attestation`")
+    elif files:
+        raise Refused("vouch.by", "--root, --crl and --endorsements go with --by", hint="Set them under `attestation`")
     _show(settings, as_json)
 
 

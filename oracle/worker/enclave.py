@@ -98,6 +98,7 @@ class Enclave:
                 f"{base}{path}",
                 data=body,
                 headers=headers,
+                allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=seconds),
             ) as answer:
                 raw = bytearray()
@@ -105,7 +106,7 @@ class Enclave:
                     raw += chunk
                     if len(raw) > max(most, MAX_ERROR):
                         raise Retryable("enclave.size", f"the enclave answered with more than {most} bytes")
-                if answer.status >= 400:
+                if not 200 <= answer.status < 300:
                     raise error_of(bytes(raw), answer.status, "the enclave")
                 return bytes(raw)
         except TimeoutError:

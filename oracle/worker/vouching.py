@@ -117,6 +117,13 @@ class AttestedRegistrar:
 
     def identify(self, evidence: Evidence, claimed: Identity, now: int) -> tuple[bytes, RegisteredIdentity]:
         parsed = _parsed(evidence)
+        if isinstance(parsed, SnpReport) and len(evidence.endorsements) != len(ENDORSEMENTS):
+            raise Refused(
+                "evidence.certificate_chain",
+                "the guest has not all three certificates of the key that signs for it",
+                found=f"{len(evidence.endorsements)} certificates",
+                hint="Give `endorsements`, a folder with ek.der, ask.der and ark.der",
+            )
         try:
             root, endorsements = carried(parsed, evidence.endorsements)
         except AttestationError as error:

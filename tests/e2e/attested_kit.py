@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
+from aiohttp import web
 
 from enclave_app.attesters.certificates import ARK, ASK, VCEK
 from enclave_app.config import EnclaveConfig
@@ -102,9 +104,9 @@ async def party(
 
 
 @asynccontextmanager
-async def worker(devnet: Devnet, home: Path, guest: Party, by: Path | None) -> AsyncIterator[Process]:
-    """A worker for the guest, which registers it on the word of the verifier enclave that listens on `by`; or leaves that to
-    others."""
+async def worker(devnet: Devnet, home: Path, guest: Party, by: Path | str | None) -> AsyncIterator[Process]:
+    """A worker for the guest, which registers it on the word of the verifier enclave at the socket or URL `by`; or leaves that
+    to others."""
     home.mkdir()  # noqa: ASYNC240
     config = yaml.safe_load((devnet.directory / "worker" / "worker.yaml").read_text())
     host = yaml.safe_load(guest.host.read_text())
@@ -119,6 +121,28 @@ async def worker(devnet: Devnet, home: Path, guest: Party, by: Path | None) -> A
         yield process
     finally:
         await process.stop()
+
+
+@asynccontextmanager
+async def published(socket: Path, asked: list[str]) -> AsyncIterator[str]:
+    """The URL under which an operator's reverse proxy makes an enclave's socket reachable. `asked` are the paths asked for."""
+
+    async def forward(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session:
+            url = f"http://enclave{request.path.removeprefix('/snp')}"
+            async with session.request(request.method, url, data=await request.read()) as answer:
+                return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
+
+    application = web.Application()
+    application.router.add_route("*", "/snp/{path:.*}", forward)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/snp"
+    finally:
+        await runner.cleanup()
 
 
 async def trust_root(devnet: Devnet, root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 from eth_abi.abi import encode
 
+from enclave_app.attesters.certificates import VCEK
 from enclave_app.protocol.evidence import Voucher, attested_anchor, registered_under
 from enclave_app.protocol.structs import Confirmation, Outcome, TaskState, TcbStatus
 from enclave_app.protocol.wire import AppraisalBody, EvidenceBody
@@ -28,7 +30,7 @@ from oracle.errors import Permanent
 from oracle.receipt import Expected, Verdict, verify_receipt, verify_with_chain
 from oracle.worker.enclave import Enclave
 from oracle.worker.vouching import ATTESTED
-from tests.attester_kit import Tsm, machine
+from tests.attester_kit import Tsm, machine, packed_table
 from tests.e2e import attested_kit as kit
 from tests.e2e.attested_kit import Party
 from tests.e2e.conftest import PARAMS, QUERY, expected, tables
@@ -93,7 +95,7 @@ def said(receipt: bytes) -> dict[str, Any]:
     return found
 
 
-async def vouch(scene: Scene, by: Party | Path) -> tuple[int, dict[str, Any]]:
+async def vouch(scene: Scene, by: Party | Path | str) -> tuple[int, dict[str, Any]]:
     where = by.socket if isinstance(by, Party) else by
     return await scene.guest.cli("enclave", "vouch", "--by", str(where), "--root", str(scene.home / "ark.der"))
 
@@ -112,8 +114,12 @@ async def test_a_verifier_registers_by_its_own_quote(scene: Scene) -> None:
 
 
 async def test_its_word_registers_a_guest_under_an_anchor_that_names_it(scene: Scene) -> None:
-    status, told = await vouch(scene, scene.verifier)
+    asked: list[str] = []
+    async with kit.published(scene.verifier.socket, asked) as url:
+        status, told = await vouch(scene, url)
     assert status == 0
+    # What whoever relays a verifier's socket has to pass on (docs/attestation.md).
+    assert set(asked) == {"/snp/v1/identity", "/snp/v1/appraise"}
     expected_anchor = attested_anchor(
         scene.devnet.anchor, scene.verifier.identity.measurement, scene.chip.authority.root
     )
@@ -185,11 +191,17 @@ async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes)
             await until("the task's refusal", skipped, [wrong], 240)
         assert (await task.state()).state is TaskState.REQUESTED
 
-        async with kit.worker(scene.devnet, scene.home / "w1", scene.guest, scene.verifier.socket):
+        asked: list[str] = []
+        async with (
+            kit.published(scene.verifier.socket, asked) as url,
+            kit.worker(scene.devnet, scene.home / "w1", scene.guest, url),
+        ):
             assert (await task.result(patience=240)).to_pylist() == expected(100)
             settled = await task.settlement()
             assert (settled.result.outcome, settled.result.anchor) == (Outcome.SUCCEEDED, scene.anchor)
             data = await task.fetch_receipt()
+
+    assert set(asked) == {"/snp/v1/identity"}
 
     now, known = int(time.time()), Expected(agreement_id=agreed)
     alone = verify_receipt(data, known, now, allow_simulated=True)
@@ -211,6 +223,51 @@ async def test_a_task_runs_in_the_guest_and_settles(scene: Scene, agreed: bytes)
     finally:
         await rpc.close()
     assert (found.verdict, found.failed, found.reason) == (Verdict.AUTHENTIC, None, None)
+
+
+@pytest.mark.parametrize("given", [{}, {VCEK}])
+async def test_what_the_host_hands_no_guest_is_read_from_files(
+    scene: Scene, given: set[uuid.UUID], tmp_path: Path
+) -> None:
+    """A cloud's host gives its guest the chip's certificate, or none at all."""
+    chip, authority = scene.chip, scene.chip.authority
+    files = {"ek.der": chip.ek, "ask.der": authority.ask, "ark.der": authority.ark}
+    (tmp_path / "chip").mkdir()
+    config = {"root": str(scene.home / "ark.der"), "endorsements": str(tmp_path / "chip")}
+    hardware = Tsm("sev_guest", chip.report, packed_table(dict.fromkeys(given, chip.ek)))
+    (tmp_path / "machine").mkdir()
+    with machine(tmp_path / "machine", tsm=hardware) as root:
+        async with (
+            kit.published(scene.verifier.socket, []) as url,
+            kit.party(scene.devnet, tmp_path / "bare", kit.guest_config(), root, {**config, "vouchedBy": url}) as guest,
+        ):
+            status, told = await guest.cli("enclave", "vouch")
+            assert (status, told["code"]) == (1, "attestation.file")
+            for name, content in files.items():
+                (tmp_path / "chip" / name).write_bytes(content)
+            # Another maker's chain, or another chip's certificate, is no help.
+            other = Authority().chip()
+            wrong = "ask.der" if given else "ek.der"
+            (tmp_path / "chip" / wrong).write_bytes(other.authority.ask if given else other.ek)
+            status, told = await guest.cli("enclave", "vouch")
+            assert (status, told["code"]) == (1, "evidence.certificate_chain")
+            (tmp_path / "chip" / wrong).write_bytes(files[wrong])
+            assert (await guest.cli("enclave", "vouch"))[0] == 0
+            assert set(await scene.registered(guest)) == {scene.anchor}
+            # The same by options, in place of the configuration's.
+            by = ("--by", url, "--root", config["root"])
+            status, told = await guest.cli("enclave", "vouch", *by)
+            assert (status, told["code"]) == (1, "evidence.certificate_chain")
+            assert "`endorsements`" in told["message"]
+            assert (await guest.cli("enclave", "vouch", *by, "--endorsements", config["endorsements"]))[0] == 0
+
+
+async def test_a_verifier_elsewhere_that_does_not_answer_as_one_is_refused(scene: Scene) -> None:
+    async with kit.published(scene.home / "nobody.sock", []) as url:
+        assert (await vouch(scene, url))[1]["code"] == "http.500"
+        assert (await vouch(scene, url + "/else"))[1]["code"] == "http.500"
+    status, told = await vouch(scene, "http://127.0.0.1:1")
+    assert (status, told["code"]) == (1, "enclave.unreachable")
 
 
 async def test_a_guest_below_the_least_tcb_is_registered_as_out_of_date(scene: Scene) -> None:

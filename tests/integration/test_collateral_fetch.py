@@ -16,10 +16,21 @@ import pytest
 
 from enclave_app.attesters.platform import DEVELOPMENT_FMSPC, DevelopmentAuthority
 from enclave_app.attesters.software import SoftwareAttester, SoftwareEnclave
-from oracle.attestation import Collateral, ParsedQuote, Tee, parse_dcap, verify
-from oracle.collateral import Cache, FetchedCollateral, Pcs, PcsConfig, Platform, check_collateral, check_evaluations
+from oracle.attestation import Collateral, ParsedQuote, TcbStatus, Tee, intel_root, parse_dcap, verify
+from oracle.attestation.types import INTEL_NAMES
+from oracle.collateral import (
+    Cache,
+    FetchedCollateral,
+    Pcs,
+    PcsConfig,
+    Platform,
+    check_collateral,
+    check_evaluations,
+    platform_of,
+)
 from oracle.collateral.source import keep
 from oracle.errors import OracleError, Permanent, Refused, Retryable
+from tests import dcap_kit, recorded_kit
 from tests.pcs_kit import Answer, Service, serving
 
 NOW = int(time.time())
@@ -28,6 +39,7 @@ MACHINE = AUTHORITY.issue_platform()
 PLATFORM = Platform(Tee.SGX, DEVELOPMENT_FMSPC, "platform")
 DAY = 86_400
 END = "-----END CERTIFICATE-----\n"
+RECORDED = ("phala-sgx-v3", "dcaprs-sgx-v3-evalnumber", "phala-tdx-v4", "automata-tdx-v4", "google-tdx-v5")
 
 
 @asynccontextmanager
@@ -49,8 +61,10 @@ async def quote(authority: DevelopmentAuthority | None = None) -> ParsedQuote:
 
 
 @asynccontextmanager
-async def fetched(of: Service, tmp_path: Path, ahead: bool = False) -> AsyncIterator[FetchedCollateral]:
-    source = FetchedCollateral(config(of, tmp_path), {b"": AUTHORITY.root_der}, lambda: NOW, ahead=ahead)
+async def fetched(
+    of: Service, tmp_path: Path, ahead: bool = False, root: bytes = AUTHORITY.root_der, now: int = NOW
+) -> AsyncIterator[FetchedCollateral]:
+    source = FetchedCollateral(config(of, tmp_path), {b"": root}, lambda: now, ahead=ahead)
     running = asyncio.create_task(source.run())
     try:
         yield source
@@ -77,6 +91,50 @@ async def test_what_a_pcs_or_pccs_answers_verifies_a_quote(pccs: bool, tmp_path:
     assert found == Collateral.from_json(json.dumps(running.published[17]))
     check_collateral(found, PLATFORM, AUTHORITY.root_der, NOW)
     assert verify(await quote(), found, AUTHORITY.root_der, NOW).evaluation == 17
+
+
+async def test_a_tdx_platform_has_paths_documents_and_files_of_its_own(tmp_path: Path) -> None:
+    case = dcap_kit.tdx_case()
+    parsed = parse_dcap(2, case.quote)
+    made = Service(AUTHORITY, {17: case.pieces}, tee=Tee.TDX, fmspc=dcap_kit.FMSPC, signer=case.authority.signer)
+    async with serving(made) as running:
+        async with fetched(running, tmp_path, root=case.root_der, now=dcap_kit.NOW) as source:
+            found = await soon(lambda: source.for_quote(parsed))
+        async with Pcs(config(running, tmp_path)) as pcs:
+            listed = await pcs.evaluations(Tee.TDX)
+            with pytest.raises(Permanent) as sgx:
+                await pcs.evaluations(Tee.SGX)
+    assert found == case.collateral
+    assert sgx.value.code == "collateral.unknown"
+    assert [each.number for each in check_evaluations(listed, case.root_der, dcap_kit.NOW)] == [17]
+    assert sorted(each.name for each in (tmp_path / "cache").iterdir()) == [
+        f"tdx-{dcap_kit.FMSPC.hex()}-17.json",
+        f"tdx-{dcap_kit.FMSPC.hex()}.json",
+    ]
+    verified = verify(parsed, found, case.root_der, dcap_kit.NOW)
+    assert (verified.evaluation, verified.tcb_status) == (17, TcbStatus.UP_TO_DATE)
+    # A list of the other kind, under the same root, is not taken for this one's.
+    with pytest.raises(Refused) as other:
+        check_evaluations(replace(listed, tee=Tee.SGX), case.root_der, dcap_kit.NOW)
+    assert other.value.code == "collateral.platform"
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_intels_own_documents_arrive_as_they_were_recorded(name: str, tmp_path: Path) -> None:
+    """Collateral as Intel signed it, behind the stand-in, at the time it was recorded."""
+    case = recorded_kit.case(name)
+    run = case["verify"][0]
+    parsed = parse_dcap({"sgx": 1, "tdx": 2}[case["tee"]], recorded_kit.evidence(case))
+    platform = platform_of(parsed)
+    pieces = json.loads(recorded_kit.collateral_file(run["collateral"]).read_text())
+    evaluation = Collateral.from_json(json.dumps(pieces)).tcb_evaluation
+    made = Service(
+        AUTHORITY, {evaluation: pieces}, standard=evaluation, tee=platform.tee, fmspc=platform.fmspc, ca=platform.ca
+    )
+    async with serving(made) as running, fetched(running, tmp_path, root=intel_root(), now=run["now"]) as source:
+        found = await soon(lambda: source.for_quote(parsed))
+    verified = verify(parsed, found, intel_root(), run["now"])
+    assert (verified.tcb_status, set(verified.advisory_ids)) == (INTEL_NAMES[run["status"]], set(run["advisory_ids"]))
 
 
 async def test_an_evaluation_is_asked_for_by_its_number_or_its_feed(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_somebody_has_to_be_asked_to_vouch(tmp_path: Path) -> None:
     assert refusal("enclave", "vouch", "--config", host(tmp_path, {"collateral": "c.json"}))["code"] == "vouch.by"
 
 
-@pytest.mark.parametrize("option", ["--root", "--crl"])
+@pytest.mark.parametrize("option", ["--root", "--crl", "--endorsements"])
 def test_files_beside_a_configured_verifier_are_the_configurations(tmp_path: Path, option: str) -> None:
     config = host(tmp_path, {"vouchedBy": "v.sock"})
     assert refusal("enclave", "vouch", option, tmp_path / "f", "--config", config)["code"] == "vouch.by"
