@@ -7,7 +7,6 @@ tells no error then; Occlum's pseudo-files ignore where one reads from; the Nitr
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import struct
@@ -19,7 +18,7 @@ from aiohttp import web
 
 from enclave_app.attesters import configfs_tsm, dstack, gramine, nitro, occlum
 from enclave_app.attesters.certificates import ARK, ASK
-from tests.fuse_kit import Directory, File, Node, mounted, tree
+from tests.fuse_kit import Directory, File, Memory, Node, mounted, tree
 
 RECORDED = Path(__file__).parent / "data" / "attestation"
 Answer = Callable[[bytes], bytes]
@@ -134,16 +133,16 @@ class OcclumDevice(File):
         super().__init__(lambda: b"")
         self.answer, self.size = answer, size
 
-    def ioctl(self, command: int, argument: bytes, address: int) -> bytes:
+    def ioctl(self, command: int, argument: bytes, caller: Memory) -> bytes:
         if command == occlum.GET_DCAP_QUOTE_SIZE:
             return struct.pack("<I", self.size)
         if command != occlum.GEN_DCAP_QUOTE:
             raise OSError(errno.ENOSYS, "unknown ioctl cmd for /dev/sgx")
         report_data, length, buffer = struct.unpack("<QQQ", argument)
-        if struct.unpack("<I", ctypes.string_at(length, 4))[0] < self.size:
+        if struct.unpack("<I", caller.read(length, 4))[0] < self.size:
             raise OSError(errno.EINVAL, "provided quote is too small")
-        quote = self.answer(ctypes.string_at(report_data, 64)).ljust(self.size, b"\0")
-        ctypes.memmove(buffer, quote, self.size)
+        quote = self.answer(caller.read(report_data, 64)).ljust(self.size, b"\0")
+        caller.write(buffer, quote)
         return argument
 
 
@@ -154,15 +153,15 @@ class NsmDevice(File):
         super().__init__(lambda: b"", lambda _: None)
         self.answer = answer
 
-    def ioctl(self, command: int, argument: bytes, address: int) -> bytes:
+    def ioctl(self, command: int, argument: bytes, caller: Memory) -> bytes:
         if command != nitro.NSM_IOCTL_RAW or len(argument) != 32:
             raise OSError(errno.EINVAL, "not NSM_IOCTL_RAW")
         request, size, response, room = struct.unpack("<QQQQ", argument)
         if size > 0x1000:
             raise OSError(errno.EMSGSIZE, "too large")
-        answer = self.answer(ctypes.string_at(request, size))[:0x3000]
+        answer = self.answer(caller.read(request, size))[:0x3000]
         given = answer[:room]
-        ctypes.memmove(response, given, len(given))
+        caller.write(response, given)
         return struct.pack("<QQQQ", request, size, response, len(given))
 
 

@@ -14,6 +14,7 @@ import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -45,12 +46,35 @@ _MAX_WRITE: Final = 1 << 16
 _DETACH: Final = 2
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Of the thread that called: what the pointers in an ioctl's argument lead to, as a driver follows them."""
+
+    thread: int
+
+    def read(self, address: int, size: int) -> bytes:
+        with self._open() as memory:
+            return os.pread(memory, size, address)
+
+    def write(self, address: int, data: bytes) -> None:
+        with self._open() as memory:
+            os.pwrite(memory, data, address)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        memory = os.open(f"/proc/{self.thread}/mem", os.O_RDWR)
+        try:
+            yield memory
+        finally:
+            os.close(memory)
+
+
 class Node:
     """What is at a path. A method that raises OSError gives its errno to the caller."""
 
     mode = 0
 
-    def ioctl(self, command: int, argument: bytes, address: int) -> bytes:
+    def ioctl(self, command: int, argument: bytes, caller: Memory) -> bytes:
         raise OSError(errno.ENOTTY, "no such ioctl")
 
 
@@ -146,11 +170,11 @@ class _Server:
                 if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
                     continue
                 raise
-            operation, unique, number = struct.unpack_from("<4xIQQ", message)
+            operation, unique, number, pid = struct.unpack_from("<4xIQQ8xI", message)
             if operation in _NO_REPLY:
                 continue
             try:
-                answer, failure = self._answer(operation, number, message[40:]), 0
+                answer, failure = self._answer(operation, number, pid, message[40:]), 0
             except OSError as error:
                 answer, failure = b"", -(error.errno or errno.EIO)
             except Exception as error:
@@ -160,7 +184,7 @@ class _Server:
             with contextlib.suppress(OSError):
                 os.write(self._device, struct.pack("<IiQ", 16 + len(answer), failure, unique) + answer)
 
-    def _answer(self, operation: int, number: int, body: bytes) -> bytes:
+    def _answer(self, operation: int, number: int, pid: int, body: bytes) -> bytes:
         node = self._nodes.get(number)
         match operation:
             case Op.INIT:
@@ -210,8 +234,8 @@ class _Server:
                 return b""
             case Op.IOCTL:
                 assert node is not None
-                command, address, size = struct.unpack_from("<12xIQI", body)
-                return struct.pack("<iIII", 0, 0, 0, 0) + node.ioctl(command, body[32 : 32 + size], address)
+                command, size = struct.unpack_from("<12xI8xI", body)
+                return struct.pack("<iIII", 0, 0, 0, 0) + node.ioctl(command, body[32 : 32 + size], Memory(pid))
             case Op.OPENDIR:
                 return bytes(16)
             case Op.RELEASEDIR:

@@ -44,14 +44,14 @@ class Link:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-def links() -> list[Link]:
+def links(now: int = NOW) -> list[Link]:
     """As AWS has them, root first."""
     return [
-        Link("aws.nitro-enclaves", True, None, NOW - 1000 * DAY, NOW + 10_000 * DAY),
-        Link("region", True, 2, NOW - DAY, NOW + 20 * DAY),
-        Link("zone", True, 1, NOW - DAY, NOW + 5 * DAY),
-        Link("instance", True, 0, NOW - HOUR, NOW + DAY),
-        Link("enclave", False, None, NOW - 3, NOW + 3 * HOUR),
+        Link("aws.nitro-enclaves", True, None, now - 1000 * DAY, now + 10_000 * DAY),
+        Link("region", True, 2, now - DAY, now + 20 * DAY),
+        Link("zone", True, 1, now - DAY, now + 5 * DAY),
+        Link("instance", True, 0, now - HOUR, now + DAY),
+        Link("enclave", False, None, now - 3, now + 3 * HOUR),
     ]
 
 

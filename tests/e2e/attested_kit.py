@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
+import cbor2
 import yaml
 from aiohttp import web
 
@@ -25,7 +27,7 @@ from oracle.devnet import Devnet
 from oracle.devnet.processes import Process
 from oracle.errors import Retryable
 from oracle.worker.enclave import Enclave
-from tests import attester_kit
+from tests import attester_kit, nitro_kit
 from tests.cli_kit import oracle
 from tests.snp_kit import TCB, Authority, Chip
 
@@ -38,12 +40,26 @@ def table(chip: Chip) -> bytes:
     return attester_kit.packed_table(found)
 
 
-def guest_config() -> bytes:
-    return EnclaveConfig(attester="snp").canonical()
+def guest_config(attester: Literal["snp", "nitro"] = "snp") -> bytes:
+    return EnclaveConfig(attester=attester).canonical()
 
 
-def verifier_config(roots: Sequence[bytes], least: Mapping[str, int] | None = None, **snp: Any) -> bytes:
-    """In the role `verifier`, on a software platform."""
+def nitro_module(of: Sequence[nitro_kit.Link], certificates: Sequence[bytes]) -> attester_kit.Answer:
+    """A Nitro Secure Module whose documents the last of `of` signs."""
+
+    def answer(request: bytes) -> bytes:
+        asked = cbor2.loads(request)["Attestation"]
+        # Each signed by a certificate that is a moment old, as the module's is.
+        told = nitro_kit.content(certificates, **asked, timestamp=int(time.time() * 1000))
+        return cbor2.dumps({"Attestation": {"document": nitro_kit.sign(cbor2.dumps(told), of[-1].key)}})
+
+    return answer
+
+
+def verifier_config(
+    roots: Sequence[bytes], least: Mapping[str, int] | None = None, nitro: Sequence[bytes] = (), **snp: Any
+) -> bytes:
+    """In the role `verifier`, on a software platform. `roots` of SEV-SNP chips, `nitro` of Nitro's documents."""
     rule = {
         "roots": ["0x" + root.hex() for root in roots],
         "minTcb": {"milan": dict(least or LEAST), "genoa": None, "turin": None},
@@ -54,7 +70,8 @@ def verifier_config(roots: Sequence[bytes], least: Mapping[str, int] | None = No
         **snp,
     }
     value = EnclaveConfig(attester="software").model_dump(mode="json", by_alias=True)
-    return dump({**value, "role": "verifier", "verifier": {"snp": rule, "nitro": None}})
+    documents = {"roots": ["0x" + root.hex() for root in nitro]} if nitro else None
+    return dump({**value, "role": "verifier", "verifier": {"snp": rule if roots else None, "nitro": documents}})
 
 
 @dataclass

@@ -30,7 +30,8 @@ from oracle.errors import Permanent
 from oracle.receipt import Expected, Verdict, verify_receipt, verify_with_chain
 from oracle.worker.enclave import Enclave
 from oracle.worker.vouching import ATTESTED
-from tests.attester_kit import Tsm, machine, packed_table
+from tests import nitro_kit
+from tests.attester_kit import NsmDevice, Tsm, machine, packed_table
 from tests.e2e import attested_kit as kit
 from tests.e2e.attested_kit import Party
 from tests.e2e.conftest import PARAMS, QUERY, expected, tables
@@ -152,19 +153,21 @@ async def test_a_verifier_takes_no_task(scene: Scene) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def agreed(scene: Scene) -> bytes:
-    """An agreement that takes the guest, on the word of that one verifier."""
+    return await agree(scene, scene.guest, scene.verifier, scene.home / "ark.der", scene.home / "owners")
+
+
+async def agree(scene: Scene, guest: Party, verifier: Party, root: Path, home: Path) -> bytes:
+    """An agreement that takes the guest, whose chip is of `root`, on the word of that one verifier."""
     enclaves = {
-        "measurements": ["0x" + scene.guest.identity.measurement.hex()],
-        "anchors": [
-            f"{scene.home}/ark.der via 0x{scene.voucher.measurement.hex()} under 0x{scene.devnet.anchor.hex()}"
-        ],
+        "measurements": ["0x" + guest.identity.measurement.hex()],
+        "anchors": [f"{root} via 0x{verifier.identity.measurement.hex()} under 0x{scene.devnet.anchor.hex()}"],
         "statuses": ["UP_TO_DATE"],
         "evaluationFloor": 1,
         "maxEvidenceAge": "24 h",
         "hosts": ["operator"],
     }
     changes = {"enclaves": enclaves}
-    prepared = await prepare(scene.devnet, scene.home / "owners", tables(), QUERY, params=PARAMS, changes=changes)
+    prepared = await prepare(scene.devnet, home, tables(), QUERY, params=PARAMS, changes=changes)
     return await activate(scene.devnet, prepared)
 
 
@@ -268,6 +271,47 @@ async def test_a_verifier_elsewhere_that_does_not_answer_as_one_is_refused(scene
         assert (await vouch(scene, url + "/else"))[1]["code"] == "http.500"
     status, told = await vouch(scene, "http://127.0.0.1:1")
     assert (status, told["code"]) == (1, "enclave.unreachable")
+
+
+async def test_a_nitro_enclave_works_on_the_word_of_a_verifier(scene: Scene, tmp_path: Path) -> None:
+    chain = nitro_kit.links(int(time.time()))
+    certificates = nitro_kit.chain(chain)
+    root = scene.home / "nitro.der"
+    root.write_bytes(certificates[0])
+    platform = scene.devnet.directory / "platform"
+    own = {"root": str(platform / "root.der"), "collateral": str(platform / "collateral.json")}
+    rule = kit.verifier_config([], nitro=[nitro_kit.root_of(certificates)])
+    (tmp_path / "machine").mkdir()
+    with machine(tmp_path / "machine", nsm=NsmDevice(kit.nitro_module(chain, certificates))) as devices:
+        async with (
+            kit.party(scene.devnet, scene.home / "aws", rule, platform, own) as verifier,
+            kit.party(
+                scene.devnet,
+                scene.home / "nitro",
+                kit.guest_config("nitro"),
+                devices,
+                {"root": str(root), "vouchedBy": str(verifier.socket)},
+            ) as guest,
+        ):
+            for each in (scene.verifier, verifier):
+                assert (await each.cli("enclave", "register"))[0] == 0
+            # Each vouches for what its configuration says, and nothing else (R21).
+            status, told = await guest.cli("enclave", "vouch", "--by", str(scene.verifier.socket), "--root", str(root))
+            assert (status, told["code"]) == (1, "appraisal.tee")
+            await kit.trust_root(scene.devnet, root)
+            agreed = await agree(scene, guest, verifier, root, tmp_path / "owners")
+            async with (
+                scene.devnet.client("requester") as client,
+                kit.worker(scene.devnet, tmp_path / "worker", guest, verifier.socket),
+            ):
+                task = await client.request(agreed, {"least": 50})
+                assert (await task.result(patience=240)).to_pylist() == expected(50)
+                data = await task.fetch_receipt()
+            (found,) = (await scene.registered(guest)).values()
+    identity = found.record.identity
+    assert (identity.tee, identity.verifier) == (4, verifier.identity.measurement)
+    shown = verify_receipt(data, Expected(agreement_id=agreed), int(time.time()), allow_simulated=True)
+    assert (shown.verdict, shown.failed, shown.reason, shown.simulated) == (Verdict.AUTHENTIC, None, None, True)
 
 
 async def test_a_guest_below_the_least_tcb_is_registered_as_out_of_date(scene: Scene) -> None:

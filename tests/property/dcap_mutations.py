@@ -68,6 +68,18 @@ def flipped(rng: random.Random, data: bytes, start: int = 0, end: int | None = N
     return data[:at] + bytes([value]) + data[at + 1 :], f"{at}:{data[at]:02x}>{value:02x}"
 
 
+@dataclass
+class Flip:
+    """Changes one byte of what it is given, and says where."""
+
+    rng: random.Random
+    where: str = ""
+
+    def __call__(self, content: bytes) -> bytes:
+        content, self.where = flipped(self.rng, content)
+        return content
+
+
 def retyped(rng: random.Random, data: bytes) -> tuple[bytes, str]:
     """One character of a text changed, dropped, or written twice. ASCII, since both sides have to see the same text."""
     at, how = rng.randrange(len(data)), rng.randrange(8)
@@ -116,25 +128,15 @@ def change_time(rng: random.Random, material: Material, ends: Sequence[int]) -> 
 
 
 def sign_body(rng: random.Random, case: Case) -> Trial:
-    where = ""
-
-    def change(content: bytes) -> bytes:
-        nonlocal where
-        content, where = flipped(rng, content)
-        return content
-
-    return Trial(f"signed body {where}", replace(Material.of(case), quote=case.mint(signed=change)))
+    change = Flip(rng)
+    quote = case.mint(signed=change)
+    return Trial(f"signed body {change.where}", replace(Material.of(case), quote=quote))
 
 
 def sign_qe_report(rng: random.Random, case: Case) -> Trial:
-    where = ""
-
-    def change(content: bytes) -> bytes:
-        nonlocal where
-        content, where = flipped(rng, content)
-        return content
-
-    return Trial(f"signed QE report {where}", replace(Material.of(case), quote=case.mint(qe_report=change)))
+    change = Flip(rng)
+    quote = case.mint(qe_report=change)
+    return Trial(f"signed QE report {change.where}", replace(Material.of(case), quote=quote))
 
 
 def sign_certificate(rng: random.Random, case: Case) -> Trial:
