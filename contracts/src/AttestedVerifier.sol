@@ -78,10 +78,8 @@ contract AttestedVerifier is IAttestedVerifier {
         if (got != attested.signer || got == address(0)) revert AttestedVerifier_WrongSigner(got, attested.signer);
         if (attested.identity.verifier != 0) revert AttestedVerifier_Nested(attested.identity.verifier);
         standing = registry.standingOf(attested.anchor, attested.signer, attested.identity);
-        if (
-            standing.evidenceAt == 0 || standing.retired || standing.tcbStatus == TcbStatus.REVOKED
-                || block.timestamp > standing.validUntil
-        ) {
+        // What was never registered ended at zero.
+        if (standing.retired || standing.tcbStatus == TcbStatus.REVOKED || block.timestamp > standing.validUntil) {
             revert AttestedVerifier_InvalidVerifier(attested.anchor, attested.signer);
         }
     }

@@ -131,6 +131,16 @@ contract AttestedVerifierTest is Fixture {
         _refuses(r, abi.encodeWithSelector(A.AttestedVerifier_WrongSigner.selector, operator, enclave));
     }
 
+    /// @dev What recovers to nobody is nobody's, also where nobody is named.
+    function test_refusesASignatureThatIsNone() public {
+        I.Registration memory r = _guest(_vouched());
+        A.Attested memory evidence = abi.decode(r.evidence, (A.Attested));
+        evidence.signer = address(0);
+        evidence.signature = new bytes(65);
+        r.evidence = abi.encode(evidence);
+        _refuses(r, abi.encodeWithSelector(A.AttestedVerifier_WrongSigner.selector, address(0), address(0)));
+    }
+
     function test_refusesAStatementThatWasChanged() public {
         I.Registration memory r = _guest(_vouched());
         A.Attested memory evidence = abi.decode(r.evidence, (A.Attested));

@@ -337,6 +337,7 @@ contract FulfilTest is Fixture {
 
     function test_refusesWhatWasNotFineEither() public {
         a.tee.graceDays = 10;
+        a.tee.evalFloor = 16;
         (TaskRequest memory r,) = _requested();
         IEvidenceVerifier.Judgement memory j = _outOfDate();
         (j.evaluation, j.earlierStatus, j.earlierEvaluation) = (17, TcbStatus.CONFIGURATION_NEEDED, 16);

@@ -337,7 +337,7 @@ def measurement_link(case: Case) -> str:
         check_policy(verified, tee, verified.report_data, graced=wanting and tee.grace_days > 0)
     last = case.verified[-1]
     if graced:
-        _check_grace(case)
+        _check_grace(case, last)
     status = "no status" if last.tcb_status is None else intel_name(last.tcb_status)
     shown = f"0x{last.measurement.hex()}, {status}, evaluation {last.evaluation}"
     return shown + (", in the agreement's grace" if graced else "")
@@ -347,9 +347,10 @@ GRACE_ON_CHAIN = "measurement.on_chain"
 """The code of a TCB status that the agreement takes in its grace only, so that the chain has to be asked about it."""
 
 
-def _check_grace(case: Case) -> None:
+def _check_grace(case: Case, verified: Verified) -> None:
     """R4: what the platform was before is on chain, as the registration showed it to the contract."""
-    if case.registered is None or case.identity is None or case.registered.digest != case.identity.digest:
+    identity = identity_of(case.receipt.evidence, case.receipt.evidence.sealing_key, verified)
+    if case.registered is None or case.registered.digest != identity.digest:
         raise Refused(
             GRACE_ON_CHAIN,
             "only the chain knows whether the platform was in the agreement's grace",

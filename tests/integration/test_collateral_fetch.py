@@ -257,6 +257,26 @@ async def test_a_restart_refreshes_what_is_held_and_whoever_registers_sees_ahead
     assert held[1].tcb_info == held_of(running, 17).tcb_info
 
 
+async def test_what_is_held_is_fetched_again_under_the_root_that_it_stands_under(tmp_path: Path) -> None:
+    other = DevelopmentAuthority(NOW)
+    async with service() as running:
+        keep(Cache(tmp_path / "cache"), PLATFORM, "standard", held_of(running, 17), AUTHORITY.root_der, NOW)
+        running.publish(17, now=NOW + 60)
+        roots = {b"other": other.root_der, b"its own": AUTHORITY.root_der}
+        source = FetchedCollateral(config(running, tmp_path), roots, lambda: NOW)
+        task = asyncio.create_task(source.run())
+        new = held_of(running, 17)
+        await soon(lambda: source.cache.get(PLATFORM, "standard") == new)
+        task.cancel()
+    # Of another root's nothing is asked for.
+    cache = Cache(tmp_path / "strange")
+    cache.put(PLATFORM, "standard", new)
+    strange = FetchedCollateral(
+        config(running, tmp_path, cache=cache.path(PLATFORM).parent), {b"": other.root_der}, lambda: NOW
+    )
+    assert strange._root_held(PLATFORM) is None
+
+
 def held_of(running: Service, evaluation: int) -> Collateral:
     return Collateral.from_json(json.dumps(running.published[evaluation]))
 

@@ -44,15 +44,14 @@ library EnclavePolicy {
     }
 
     /// @dev R4: a status that the agreement takes, or one that it took under an earlier evaluation, within the grace. What is
-    /// revoked has no grace: `statusMask` cannot take it, and the registry keeps no earlier status for it.
+    /// revoked has no grace: `statusMask` cannot take it, nor zero, which is no earlier status: the registry keeps none for it.
     function _statusTaken(Enclaves calldata tee, IEnclaveRegistry.Standing memory standing)
         private
         view
         returns (bool)
     {
         if (_takes(tee, standing.tcbStatus)) return true;
-        return standing.earlierStatus != 0 && _takes(tee, standing.earlierStatus)
-            && standing.earlierEvaluation >= tee.evalFloor
+        return _takes(tee, standing.earlierStatus) && standing.earlierEvaluation >= tee.evalFloor
             && block.timestamp <= uint256(standing.changedAt) + uint256(tee.graceDays) * 1 days;
     }
 

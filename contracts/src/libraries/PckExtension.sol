@@ -70,11 +70,10 @@ library PckExtension {
             }
             (value, p) = _number(p, end, 17, 2);
             pck.pceSvn = uint16(value);
-            uint256 next;
             uint256 stop;
-            (p, next) = _tcbField(p, end, 18);
-            (p, stop) = Der.open(p, next, Der.OCTET_STRING);
-            if (next != end || stop != end || end - p != 16 || Der.load(p) >> 128 != components) {
+            (p, stop) = _tcbField(p, end, 18);
+            (p, stop) = Der.open(p, stop, Der.OCTET_STRING);
+            if (stop != end || end - p != 16 || Der.load(p) >> 128 != components) {
                 revert PckExtension_BadField(0x0212);
             }
             pck.cpuSvn = bytes16(uint128(components));
@@ -94,14 +93,12 @@ library PckExtension {
         }
     }
 
-    /// @return start where the value of the entry starts
+    /// @return start where the value of the entry starts; opening it finds whether it is there
     /// @return next where the entry ends
     function _tcbField(uint256 p, uint256 end, uint256 field) private pure returns (uint256 start, uint256 next) {
         unchecked {
             (start, next) = Der.open(p, end, Der.SEQUENCE);
-            if (start + 13 > next || Der.load(start) >> 152 != (TCB_FIELD << 8 | field)) {
-                revert PckExtension_BadField(0x0200 + field);
-            }
+            if (Der.load(start) >> 152 != (TCB_FIELD << 8 | field)) revert PckExtension_BadField(0x0200 + field);
             start += 13;
         }
     }

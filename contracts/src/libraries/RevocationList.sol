@@ -36,7 +36,7 @@ library RevocationList {
         q = Der.skip(p, end, Der.SEQUENCE);
         list.digest = X509.hash(p, q);
         _body(list, p, q);
-        p = X509.algorithm(q, end);
+        p = X509.algorithm(q);
         (list.r, list.s, p) = Der.signature(p, end);
         Der.close(p, end);
     }
@@ -47,8 +47,8 @@ library RevocationList {
             // Where it ends, the caller has read already.
             // slither-disable-next-line unused-return
             (p,) = Der.open(p, end, Der.SEQUENCE);
-            if (p + 3 > end || Der.load(p) >> 232 != 0x020101) revert RevocationList_WrongVersion();
-            p = X509.algorithm(p + 3, end);
+            if (Der.load(p) >> 232 != 0x020101) revert RevocationList_WrongVersion();
+            p = X509.algorithm(p + 3);
             q = Der.skip(p, end, Der.SEQUENCE);
             list.issuer = Der.hash(p, q);
             (list.issuedAt, p) = Der.time(q, end);

@@ -70,16 +70,16 @@ library X509 {
         q = Der.skip(p, end, Der.SEQUENCE);
         c.digest = hash(p, q);
         _body(c, p, q);
-        p = algorithm(q, end);
+        p = algorithm(q);
         (c.r, c.s, p) = Der.signature(p, end);
         Der.close(p, end);
     }
 
-    /// @notice Behind the AlgorithmIdentifier at `p`.
-    function algorithm(uint256 p, uint256 end) internal pure returns (uint256 next) {
+    /// @notice Behind the AlgorithmIdentifier at `p`, where an element must follow: opening that finds whether all of it is there.
+    function algorithm(uint256 p) internal pure returns (uint256 next) {
         unchecked {
+            if (Der.load(p) >> 160 != ECDSA_SHA256) revert X509_WrongAlgorithm();
             next = p + 12;
-            if (next > end || Der.load(p) >> 160 != ECDSA_SHA256) revert X509_WrongAlgorithm();
         }
     }
 
@@ -122,6 +122,7 @@ library X509 {
         }
     }
 
+    /// @dev Parts of one form are compared as words. An element follows each, and opening that refuses whatever passed the end.
     function _body(Certificate memory c, uint256 p, uint256 end) private pure {
         unchecked {
             uint256 q;
@@ -129,9 +130,9 @@ library X509 {
             // slither-disable-next-line unused-return
             (p,) = Der.open(p, end, Der.SEQUENCE);
             // [0] { INTEGER 2 }
-            if (p + 5 > end || Der.load(p) >> 216 != 0xa003020102) revert X509_WrongVersion();
+            if (Der.load(p) >> 216 != 0xa003020102) revert X509_WrongVersion();
             (c.serial, p) = serial(p + 5, end);
-            p = algorithm(p, end);
+            p = algorithm(p);
             q = Der.skip(p, end, Der.SEQUENCE);
             c.issuer = Der.hash(p, q);
             (p, q) = Der.open(q, end, Der.SEQUENCE);
@@ -143,7 +144,7 @@ library X509 {
             (c.nameStart, c.nameEnd) = Der.open(p, end, Der.SEQUENCE);
             _checkName(c.nameStart, c.nameEnd);
             p = q;
-            if (p + 91 > end || Der.load(p) >> 40 != P256_KEY) revert X509_WrongKey();
+            if (Der.load(p) >> 40 != P256_KEY) revert X509_WrongKey();
             c.x = bytes32(Der.load(p + 27));
             c.y = bytes32(Der.load(p + 59));
             // [3] { SEQUENCE OF Extension }
@@ -234,7 +235,8 @@ library X509 {
             (p, stop) = Der.open(p, end, Der.SEQUENCE);
             Der.close(stop, end);
             if (Der.peek(p, end) == Der.BOOLEAN) {
-                if (p + 3 > end || Der.load(p) >> 232 != 0x0101ff) revert X509_BadExtension();
+                // Behind the end comes a SEQUENCE, which is no value of it.
+                if (Der.load(p) >> 232 != 0x0101ff) revert X509_BadExtension();
                 c.ca = true;
                 p += 3;
                 if (p != end) (c.pathLength, p) = Der.integer(p, end, 1);
@@ -252,8 +254,8 @@ library X509 {
             uint256 word = Der.load(start);
             uint256 unused = word >> 248;
             c.usage = word >> 240 & 0xff;
-            // Unused bits are zero, and the last used one is not.
-            if (unused > 7 || c.usage & (1 << unused + 1) - 1 != 1 << unused) revert X509_BadExtension();
+            // Unused bits are zero, and the last used one is not; more than seven are unused in no byte.
+            if (c.usage & (1 << unused + 1) - 1 != 1 << unused) revert X509_BadExtension();
         }
     }
 

@@ -202,6 +202,11 @@ contract CollateralTest is CertificateKit {
         c.publicKey =
             hex"3039301306072a8648ce3d020106082a8648ce3d030107032200021234567890123456789012345678901234567890123456789012345678901234";
         refusesPck(c, X509.X509_WrongKey.selector);
+        c = pckCertificate();
+        c.publicKey = Text.slice(c.publicKey, 0, 27);
+        refusesPck(c, Der.Der_WrongTag.selector);
+        c.publicKey = "";
+        refusesPck(c, X509.X509_WrongKey.selector);
     }
 
     function test_refusesASerialNumberThatIsNotPositiveOrTooLong() public {
@@ -222,7 +227,7 @@ contract CollateralTest is CertificateKit {
 
     function test_refusesTimesInAnotherForm() public {
         bytes memory before = hex"170d3234303130313030303030305a";
-        bytes[8] memory bad = [
+        bytes[11] memory bad = [
             bytes(hex"170d3530303130313030303030305a"), // 1950
             hex"170d3235303131333030303030305b", // no Z
             hex"170d3235313330313030303030305a", // month 13
@@ -230,7 +235,10 @@ contract CollateralTest is CertificateKit {
             hex"170b323530313031303030305a", // no seconds
             hex"180f32303235303130313030303030305a", // 2025 as GeneralizedTime
             hex"170d323530313031303030303a305a", // no digit
-            hex"1811323530313031303030302b303030305a5a"
+            hex"1811323530313031303030302b303030305a5a",
+            hex"170d32353031303130303030303a5a", // no digit, yet fewer than sixty seconds
+            hex"170e3235303130313030303030305a5a",
+            hex"181032303530303130313030303030305a5a"
         ];
         for (uint256 i; i < bad.length; ++i) {
             Certificate memory c = pckCertificate();
@@ -270,6 +278,46 @@ contract CollateralTest is CertificateKit {
         refusesPck(c, X509.X509_BadExtension.selector);
         c.extensions = "";
         refusesPck(c, Der.Der_WrongTag.selector);
+    }
+
+    function test_refusesObjectIdentifiersInAnotherForm() public {
+        bytes[5] memory bad = [
+            bytes(hex"0600"),
+            hex"0603551d8e", // no end
+            hex"0604551d8001", // a number with a zero before it
+            hex"0603883703", // 2.999.3, the first two numbers in two bytes
+            hex"06202a030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021"
+        ];
+        for (uint256 i; i < bad.length; ++i) {
+            Certificate memory c = pckCertificate();
+            c.extensions = extensions(
+                constraints(NO_CA),
+                usage(SIGNS_DATA),
+                bytes.concat(extension(SGX, "", sgxExtension()), extension(bad[i], "", hex"0500"))
+            );
+            refusesPck(c, X509.X509_BadExtension.selector);
+        }
+    }
+
+    function test_refusesNamesInAnotherForm() public {
+        bytes[4] memory bad = [
+            bytes(hex"06035505030c0141"), // 2.5.5.3
+            hex"06035504830c0141", // 2.5.4 and no end
+            hex"06025504030c0141",
+            hex"0303550403" hex"0c0141"
+        ];
+        for (uint256 i; i < bad.length; ++i) {
+            Certificate memory c = pckCertificate();
+            c.subject = der(0x30, der(0x31, der(0x30, bad[i])));
+            refusesPck(c, X509.X509_BadName.selector);
+        }
+        Certificate memory two = pckCertificate();
+        two.subject = der(0x30, der(0x31, bytes.concat(der(0x30, hex"06035504030c0141"), hex"0500")));
+        refusesPck(two, Der.Der_TrailingBytes.selector);
+        two.subject = der(0x30, der(0x31, der(0x30, hex"06035504030c01410500")));
+        refusesPck(two, Der.Der_TrailingBytes.selector);
+        two.subject = der(0x30, der(0x31, der(0x30, hex"0603550403020141")));
+        refusesPck(two, Der.Der_WrongTag.selector);
     }
 
     function test_refusesBytesThatBelongToNothing() public {
@@ -334,6 +382,10 @@ contract CollateralTest is CertificateKit {
         refusesSgx(der(0x30, bytes.concat(field(1, der(0x04, hex"00")), field(2, tcbs), rest)), 1);
         refusesSgx(der(0x30, bytes.concat(ppid, field(2, tcbs), field(4, der(0x04, hex"0102")))), 3);
         refusesSgx(der(0x30, bytes.concat(ppid, field(2, tcbs), rest, field(9, hex"0500"))), 6);
+        refusesSgx(der(0x30, bytes.concat(ppid, field(2, tcbs), field(3, hex"040201020500"))), 3);
+        // The last byte of field 5's name is outside of it.
+        bytes memory outside = bytes.concat(field(4, der(0x04, hex"00a067110000")), hex"300b060a2a864886f84d010d0105");
+        refusesSgx(der(0x30, bytes.concat(ppid, field(2, tcbs), field(3, der(0x04, hex"0102")), outside)), 5);
         refusesSgx(
             der(
                 0x30,
@@ -346,7 +398,10 @@ contract CollateralTest is CertificateKit {
     function test_refusesComponentsInAnotherForm() public {
         bytes memory good = tcbFields(CPU_SVN, CPU_SVN);
         bytes memory first = tcbField(1, hex"02010e");
-        bytes[6] memory bad = [
+        bytes[9] memory bad = [
+            tcbField(2, hex"0202008e"),
+            tcbField(1, hex"0402008e"),
+            tcbField(1, hex"0202018e"),
             tcbField(1, hex"0202000e"),
             tcbField(1, hex"0201ff"),
             tcbField(1, hex"0203000100"),
@@ -355,10 +410,42 @@ contract CollateralTest is CertificateKit {
             tcbField(1, hex"02018e")
         ];
         for (uint256 i; i < bad.length; ++i) {
-            bytes memory fields = bytes(string(good).replace(string(first), string(bad[i])));
-            // The length of the whole changes with its first entry.
-            refusesSgx(sgxExtension(der(0x30, Text.slice(fields, 4, fields.length))), 0x0201);
+            refusesSgx(sgxExtension(replaced(good, first, bad[i])), 0x0201);
         }
+    }
+
+    function test_refusesWhatFollowsTheComponentsInAnotherForm() public {
+        bytes memory good = tcbFields(CPU_SVN, CPU_SVN);
+        bytes memory svn = tcbField(17, integer(13));
+        bytes[3] memory numbers =
+            [tcbField(19, integer(13)), tcbField(17, hex"02010d0500"), bytes(hex"300c060b2a864886f84d010d010211")];
+        for (uint256 i; i < 2; ++i) {
+            refusesSgx(sgxExtension(replaced(good, svn, numbers[i])), 0x0211);
+        }
+        Certificate memory c = pckCertificate();
+        c.extensions = extensions(
+            constraints(NO_CA), usage(SIGNS_DATA), extension(SGX, "", sgxExtension(replaced(good, svn, numbers[2])))
+        );
+        refusesPck(c, Der.Der_WrongTag.selector);
+
+        bytes memory all = abi.encodePacked(CPU_SVN);
+        bytes memory last = tcbField(18, der(0x04, all));
+        bytes[5] memory octets = [
+            bytes.concat(last, hex"0500"),
+            tcbField(19, der(0x04, all)),
+            tcbField(18, der(0x04, bytes.concat(all, hex"00"))),
+            tcbField(18, bytes.concat(der(0x04, Text.slice(all, 0, 15)), hex"00")),
+            tcbField(18, bytes.concat(der(0x04, all), hex"0500"))
+        ];
+        for (uint256 i; i < octets.length; ++i) {
+            refusesSgx(sgxExtension(replaced(good, last, octets[i])), 0x0212);
+        }
+    }
+
+    /// @dev The length of the whole changes with a part of it.
+    function replaced(bytes memory fields, bytes memory part, bytes memory by) private pure returns (bytes memory) {
+        bytes memory all = bytes(string(fields).replace(string(part), string(by)));
+        return der(0x30, Text.slice(all, 4, all.length));
     }
 
     function test_platformsOfSeveralPackagesHaveMoreFields() public {
@@ -637,6 +724,31 @@ contract CollateralTest is CertificateKit {
             }
             vm.revertToState(clean);
         }
+    }
+
+    /// @dev Intel has two signing certificates; each document may be of its own.
+    function test_eachDocumentsSignerIsLookedUp() public {
+        ready();
+        Certificate memory second = tcbCertificate();
+        second.serial = integer(9);
+        bytes32 other = store.postIssuer(encode(second));
+        string memory json = qe("2024-01-06", "17");
+        store.postQeIdentity(bytes(json), rawSignature(TCB_KEY, bytes(json)), other);
+        IDcapCollateral.QeIdentity memory q = qeParts(FROM + 5 days, 17);
+        q.signer = other;
+        IDcapCollateral.Pck memory p = pck();
+        IDcapCollateral.TcbInfo memory t = tcb();
+        store.check(p, t, q);
+        bytes32 anchor = store.anchor();
+        revoke(ROOT_KEY, anchor, 9);
+        bytes memory reason =
+            abi.encodeWithSelector(IDcapCollateral.DcapCollateral_Revoked.selector, anchor, uint160(9));
+        vm.expectRevert(reason);
+        store.check(p, t, q);
+        vm.expectRevert(reason);
+        store.checkCollateral(t, q);
+        vm.expectRevert(reason);
+        store.checkEarlier(t, q);
     }
 
     function test_listsMustBeThereAndInTheirDates() public {

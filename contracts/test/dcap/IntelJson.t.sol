@@ -227,6 +227,9 @@ contract IntelJsonTest is Test {
         refusesUnexpected(sgx().replace('"tcbDate"', '"date"'));
         refusesUnexpected(sgx().replace('"tcbLevels":[{', '"tcbLevels":[]{'));
         refusesUnexpected(sgx().replace('"tcbLevels":[', '"tcbLevels":[],"tcbLevels":['));
+        refusesUnexpected(sgx().replace('{"svn":255},', '{"sun":255},'));
+        refusesUnexpected(sgx().replace('{"svn":255},', '{"svn":255];'));
+        refusesUnexpected(sgx().replace('{"svn":255},', '{"svn":255}]'));
         refusesQe(qe().replace('"mrsigner"', '"mrenclave"'));
         refusesUnexpected(tdx().replace('"tdxModule":{', '"tdxModule":{"id":"","'));
     }
@@ -350,6 +353,7 @@ contract IntelJsonTest is Test {
         // Version 0 is `tdxModule`.
         refusesDuplicate(tdx().replace("TDX_1F", "TDX_00"), 0);
         refusesWith(tdx().replace("TDX_1F", "TDX_1f"), IntelJson.IntelJson_BadHex.selector);
+        refusesWith(tdx().replace("TDX_1F", "TDX_a1"), IntelJson.IntelJson_BadHex.selector);
         refusesWith(tdx().replace("TDX_1F", "TDX_1"), IntelJson.IntelJson_BadHex.selector);
         refusesUnexpected(tdx().replace("TDX_1F", "TDY_1F"));
     }

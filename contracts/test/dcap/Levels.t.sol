@@ -287,6 +287,9 @@ contract LevelsTest is DcapKit {
         Case memory short = tdxCase(4);
         short.current.modules[2].mrSigner = new bytes(47);
         refuses(short, reason);
+        Case memory long = tdxCase(4);
+        long.current.modules[2].mrSigner = bytes.concat(long.current.modules[2].mrSigner, hex"00");
+        refuses(long, reason);
     }
 
     function test_aModuleWithOtherAttributesIsRefused() public {

@@ -20,6 +20,12 @@ contract PrimitivesHarness {
         (start, length) = (start - p, length - p);
     }
 
+    function signature(bytes memory der) external pure returns (bytes32 r, bytes32 s, uint256 length) {
+        (uint256 p, uint256 end) = _in(der);
+        (r, s, length) = Der.signature(p, end);
+        length -= p;
+    }
+
     function write(bytes memory serials, address known) external returns (address) {
         (uint256 p, uint256 end) = _in(serials);
         return CodeStore.write(p, end, known);
@@ -186,6 +192,28 @@ contract PrimitivesTest is Test {
         tried.open("", 0x30);
         vm.expectRevert(abi.encodeWithSelector(Der.Der_WrongTag.selector, 0x31, 0x30));
         tried.open(hex"3100", 0x30);
+    }
+
+    function test_opensNoLengthOfThreeBytes() public {
+        vm.expectRevert(Der.Der_BadLength.selector);
+        tried.open(bytes.concat(hex"30830100", new bytes(0x100)), 0x30);
+        vm.expectRevert(Der.Der_BadLength.selector);
+        tried.open(bytes.concat(hex"30800100", new bytes(0x100)), 0x30);
+    }
+
+    function test_aSignatureIsTwoNumbersAndNothingElse() public {
+        (bytes32 r, bytes32 s, uint256 length) = tried.signature(hex"0309003006020107020109ff");
+        assertEq(uint256(r), 7);
+        assertEq(uint256(s), 9);
+        assertEq(length, 11);
+        vm.expectRevert(Der.Der_BadSignature.selector);
+        tried.signature(hex"0300");
+        vm.expectRevert(Der.Der_BadSignature.selector);
+        tried.signature(hex"0309013006020107020109");
+        vm.expectPartialRevert(Der.Der_TrailingBytes.selector);
+        tried.signature(hex"030b0030060201070201090500");
+        vm.expectPartialRevert(Der.Der_TrailingBytes.selector);
+        tried.signature(hex"030b0030080201070201090500");
     }
 
     // CodeStore

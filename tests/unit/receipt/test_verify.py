@@ -24,8 +24,9 @@ from oracle.chain.reader import Consent, EnclaveRecord, Standing
 from oracle.errors import Refused
 from oracle.receipt import Expected, Papers, Receipt, Report, Verdict, make_receipt, read_receipt, verify_receipt
 from oracle.receipt.document import ATTESTED, MAX_FUNCTION, SIMULATED, assurance
-from oracle.receipt.links import CLOCK_SKEW, FUTURE, Case, result_link
+from oracle.receipt.links import CLOCK_SKEW, FUTURE, Case, evidence_link, result_link
 from tests.receipt_kit import PLAINTEXT, SEALED_ANSWER, Story, authority, collateral, make_story
+from tests.snp_kit import Authority
 
 DAY = 86_400
 VOUCHER = Voucher(anchor=b"\5" * 32, measurement=b"\6" * 32)
@@ -299,6 +300,26 @@ def test_a_simulation_anywhere_on_the_path_counts_for_nothing_on_a_public_chain(
     with pytest.raises(Refused) as refused:
         result_link(Case(read_receipt(story.receipt), Expected(), STORY.time, verified=(verified,)))
     assert refused.value.code == "agreement.development_anchor"
+
+
+def test_somebody_has_to_vouch_for_what_no_contract_can_check() -> None:
+    """Evidence that is genuine, of an agreed anchor: the link is asked alone."""
+    chip = Authority().chip()
+    certificates = (chip.ek, chip.authority.ask, chip.authority.ark)
+    story = make_story(anchors=lambda _: (chip.authority.root,))
+
+    def case(voucher: Voucher | None) -> Case:
+        changes = {"tee": 3, "quote": chip.report(), "endorsements": certificates, "voucher": voucher}
+        record = story.record.model_copy(update={"evidence": story.record.evidence.model_copy(update=changes)})
+        made = replace(story, record=record, papers=replace(story.papers, collateral=None))
+        return Case(read_receipt(made.receipt), Expected(), STORY.time)
+
+    vouched = case(VOUCHER)
+    evidence_link(vouched)
+    assert vouched.verified
+    with pytest.raises(Refused) as refused:
+        evidence_link(case(None))
+    assert refused.value.code == "evidence.voucher"
 
 
 # Grace: what the platform was before, only the chain can say
