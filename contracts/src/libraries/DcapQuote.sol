@@ -194,11 +194,8 @@ library DcapQuote {
     {
         bytes calldata mrSigner = module.mrSigner;
         uint256 start = q.body + MRSIGNERSEAM;
-        // 48 bytes, so that the two words overlap.
-        if (
-            mrSigner.length != 48 || word(mrSigner, 0, 0) != word(quote, start, 0)
-                || word(mrSigner, 0, 16) != word(quote, start, 16)
-        ) {
+        // 48 bytes, as TcbLevels found, so that the two words overlap.
+        if (word(mrSigner, 0, 0) != word(quote, start, 0) || word(mrSigner, 0, 16) != word(quote, start, 16)) {
             revert IDcapVerifier.DcapVerifier_BadModule("mrSigner");
         }
         bytes8 attributes = bytes8(word(quote, q.body, SEAMATTRIBUTES));
