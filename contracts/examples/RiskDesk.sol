@@ -3,8 +3,9 @@ pragma solidity ^0.8.30;
 
 import {ComputeConsumer} from "../src/ComputeConsumer.sol";
 import {Result, TaskRequest} from "../src/Types.sol";
+import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
 import {IComputeOracle} from "../src/interfaces/IComputeOracle.sol";
-import {Outcome} from "../src/libraries/Constants.sol";
+import {ANYONE, Outcome} from "../src/libraries/Constants.sol";
 
 /// @title RiskDesk
 /// @notice A small contract that asks for one agreed computation again and again, and remembers where each answer is.
@@ -50,7 +51,10 @@ contract RiskDesk is ComputeConsumer {
         r.maxFee = fee;
         r.deadline = uint64(block.timestamp + 1 days);
         r.callbackGas = CALLBACK_GAS;
-        taskId = _request(r, new bytes32[](0), "", fee);
+        // slither-disable-next-line uninitialized-local
+        IAgreementRegistry.Admission memory admission;
+        admission.requesters = ANYONE;
+        taskId = _request(r, admission, "", fee);
         emit Asked(taskId);
     }
 
@@ -58,10 +62,10 @@ contract RiskDesk is ComputeConsumer {
     function collect() external {
         // The amount is in the oracle's event.
         // slither-disable-next-line unused-return
-        computeOracle.withdraw(payable(address(this)));
+        computeOracle.withdraw(address(0), address(this));
     }
 
-    function _fulfilled(bytes32 taskId, uint8 outcome, Result calldata result) internal override {
+    function _fulfilled(bytes32 taskId, uint8 outcome, Result calldata result, bytes[] calldata) internal override {
         if (outcome != Outcome.SUCCEEDED) {
             emit Unanswered(taskId);
             return;

@@ -3,6 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Access, Agreement, Broker, Dataset, Enclaves, Function, KeyRelease, Output, Price} from "./Types.sol";
 import {IAgreementRegistry} from "./interfaces/IAgreementRegistry.sol";
+import {IFunctionAudits} from "./interfaces/IFunctionAudits.sol";
 import {BPS, Confirmation, DatasetPolicy, FunctionKind, OutputKind, TcbStatus} from "./libraries/Constants.sol";
 
 /// @title What an agreement must look like to become active
@@ -16,6 +17,7 @@ contract AgreementTerms {
     uint256 private constant MAX_OUTPUTS = 16;
     uint256 private constant MAX_RECIPIENTS = 64;
     uint256 private constant MAX_SHARES = 16;
+    uint256 private constant MAX_AUDITORS = 16;
     /// @dev `fulfil` searches these lists, so their length is a cost of every task.
     uint256 private constant MAX_POLICY_LIST = 64;
 
@@ -32,9 +34,50 @@ contract AgreementTerms {
         _access(a.access);
         _price(a.price);
         _nonZero("paramDomain", a.paramDomain);
-        _off("supersedes", a.supersedes == 0);
-        _off("auditors", a.auditors == 0);
         _nonZero("salt", a.salt);
+        _finality(a);
+    }
+
+    /// @notice Reverts unless as many auditors approved the function as were agreed.
+    function checkAuditors(
+        bytes32 functionId,
+        bytes32 agreed,
+        IAgreementRegistry.Auditors calldata auditors,
+        IFunctionAudits audits
+    ) external view {
+        uint256 count = auditors.accounts.length;
+        bytes32 got = count == 0 ? bytes32(0) : keccak256(abi.encode(auditors.accounts, auditors.threshold));
+        if (got != agreed) revert IAgreementRegistry.AgreementRegistry_WrongAuditors(got, agreed);
+        if (count == 0) return;
+        _count("auditors", count, 1, MAX_AUDITORS);
+        _range("auditors.threshold", auditors.threshold, 1, count);
+        uint256 approvals;
+        bytes32[] memory accounts = new bytes32[](count);
+        for (uint256 i; i < count; ++i) {
+            address account = auditors.accounts[i];
+            accounts[i] = bytes32(uint256(uint160(account)));
+            if (audits.reportOf(functionId, account) != 0) ++approvals;
+        }
+        // One listed twice would count twice.
+        _distinct("auditors", accounts);
+        if (approvals < auditors.threshold) {
+            revert IAgreementRegistry.AgreementRegistry_NotAudited(functionId, approvals, auditors.threshold);
+        }
+    }
+
+    /// @dev R9: what cannot be taken back waits until the chain cannot take the request back. R16: a function that may answer
+    /// otherwise when run again would answer twice for one price.
+    function _finality(Agreement calldata a) private pure {
+        bool budget;
+        bool open;
+        for (uint256 i; i < a.data.length; ++i) {
+            if (a.data[i].budget != 0) budget = true;
+        }
+        for (uint256 i; i < a.outputs.length; ++i) {
+            if (a.outputs[i].recipients.length == 0) open = true;
+        }
+        _goes("keys.confirmation", !(budget || open) || a.keys.confirmation == Confirmation.FINALIZED);
+        _goes("fn.deterministic", !budget || a.fn.deterministic);
     }
 
     function _times(Agreement calldata a) private view {
@@ -49,10 +92,9 @@ contract AgreementTerms {
     function _function(Function calldata f) private pure {
         _nonZero("fn.id", f.id);
         _nonZero("fn.owner", f.owner);
-        _off("fn.kind", f.kind == FunctionKind.SQL);
-        _off("fn.deterministic", f.deterministic);
-        _off("fn.sealedId", f.sealedId == 0);
-        _off("fn.sharesDigest", f.sharesDigest == 0);
+        _range("fn.kind", f.kind, FunctionKind.SQL, FunctionKind.WASM);
+        // R17b: a sealed function is the id of its ciphertext and its shares, or neither.
+        _goes("fn.sharesDigest", (f.sealedId == 0) == (f.sharesDigest == 0));
         _range("fn.limits.memoryMiB", f.limits.memoryMiB, 1, type(uint32).max);
         _range("fn.limits.timeSeconds", f.limits.timeSeconds, 1, type(uint32).max);
         _range("fn.limits.outputBytes", f.limits.outputBytes, 1, type(uint64).max);
@@ -68,10 +110,12 @@ contract AgreementTerms {
             _nonZero("data.owner", d.owner);
             _nonZero("data.idOrStream", d.idOrStream);
             _nonZero("data.lineage", d.lineage);
-            _nonZero("data.sharesDigest", d.sharesDigest);
-            _off("data.policy", d.policy == DatasetPolicy.FIXED);
-            _off("data.minVersion", d.minVersion == 0);
-            _off("data.budget", d.budget == 0);
+            _range("data.policy", d.policy, DatasetPolicy.FIXED, DatasetPolicy.LATEST);
+            // R7b, R10: each version of a stream has shares of its own.
+            bool stream = d.policy != DatasetPolicy.FIXED;
+            _goes("data.sharesDigest", stream == (d.sharesDigest == 0));
+            if (!stream) _range("data.minVersion", d.minVersion, 0, 0);
+            else if (d.policy != DatasetPolicy.LATEST) _range("data.minVersion", d.minVersion, 1, type(uint64).max);
             _count("data.columns", d.columns.length, 1, MAX_COLUMNS);
             for (uint256 j; j < d.columns.length; ++j) {
                 _name("data.columns", d.columns[j]);
@@ -131,9 +175,10 @@ contract AgreementTerms {
         for (uint256 i; i < outputs.length; ++i) {
             Output calldata o = outputs[i];
             names[i] = _name("outputs.name", o.name);
-            _off("outputs.kind", o.kind == OutputKind.ARROW_TABLE);
-            _off("outputs.recipients", o.recipients.length != 0);
-            _count("outputs.recipients", o.recipients.length, 1, MAX_RECIPIENTS);
+            _range("outputs.kind", o.kind, OutputKind.ARROW_TABLE, OutputKind.ABI_VALUES);
+            _count("outputs.recipients", o.recipients.length, 0, MAX_RECIPIENTS);
+            // What a contract reads is public; nobody decodes a sealed one on chain.
+            _goes("outputs.kind", o.kind != OutputKind.ABI_VALUES || o.recipients.length == 0);
             _count("outputs.owners", o.owners.length, 1, MAX_DATASETS + 1);
             for (uint256 j; j < o.owners.length; ++j) {
                 _nonZero("outputs.owners", o.owners[j]);
@@ -149,10 +194,10 @@ contract AgreementTerms {
         _range("access.quotaPerRequester", a.quotaPerRequester, 1, a.quota);
     }
 
-    function _price(Price calldata p) private pure {
-        _off("price.token", p.token == address(0));
-        _off("price.minFee", p.minFee == 0);
+    function _price(Price calldata p) private view {
+        if (p.token != address(0)) _contract("price.token", p.token);
         _range("price.fee", p.fee, 0, type(uint128).max);
+        _range("price.minFee", p.minFee, 0, p.fee);
         _range("price.failedFee", p.failedFee, 0, p.fee);
         _count("price.to", p.to.length, 0, MAX_SHARES);
         _count("price.bps", p.bps.length, p.to.length, p.to.length);
@@ -162,10 +207,12 @@ contract AgreementTerms {
             bps += p.bps[i];
         }
         if (bps > BPS) revert IAgreementRegistry.AgreementRegistry_SharesExceedFee(bps);
+        // It goes to those shares.
+        _goes("price.minFee", p.minFee == 0 || bps != 0);
     }
 
-    function _off(bytes32 field, bool supported) private pure {
-        if (!supported) revert IAgreementRegistry.AgreementRegistry_NotYetSupported(_text(field));
+    function _goes(bytes32 field, bool together) private pure {
+        if (!together) revert IAgreementRegistry.AgreementRegistry_Conflict(_text(field));
     }
 
     function _contract(bytes32 field, address value) private view {

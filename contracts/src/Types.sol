@@ -169,3 +169,19 @@ struct Enrolment {
     bytes32 blockHash;
     address operator;
 }
+
+/// @dev One signature for many tasks of one agreement that succeeded without public outputs: `results[i]` is the digest of
+/// the Result of `tasks[i]`, each of which names `payee` and `anchor`.
+struct Batch {
+    bytes32 agreementId;
+    address payee;
+    bytes32 anchor;
+    bytes32[] tasks;
+    bytes32[] results;
+}
+
+/// @dev An auditor's word about a function: `report` is the digest of what it wrote.
+struct Audit {
+    bytes32 functionId;
+    bytes32 report;
+}

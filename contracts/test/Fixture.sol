@@ -3,6 +3,8 @@ pragma solidity ^0.8.30;
 
 import {AgreementRegistry} from "../src/AgreementRegistry.sol";
 import {ComputeOracle} from "../src/ComputeOracle.sol";
+import {DatasetStreams} from "../src/DatasetStreams.sol";
+import {FunctionAudits} from "../src/FunctionAudits.sol";
 import {EnclaveRegistry} from "../src/EnclaveRegistry.sol";
 import {
     Access,
@@ -21,9 +23,10 @@ import {
     TaskRequest
 } from "../src/Types.sol";
 import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
+import {IComputeOracle} from "../src/interfaces/IComputeOracle.sol";
 import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
 import {IEvidenceVerifier} from "../src/interfaces/IEvidenceVerifier.sol";
-import {ANYONE, Outcome, TaskState, TcbStatus, TeeKind} from "../src/libraries/Constants.sol";
+import {ANYONE, DatasetPolicy, Outcome, TaskState, TcbStatus, TeeKind} from "../src/libraries/Constants.sol";
 import {HashingHarness} from "./utils/HashingHarness.sol";
 import {Deploy} from "./utils/Deploy.sol";
 import {Told} from "./utils/Told.sol";
@@ -32,6 +35,8 @@ import {Told} from "./utils/Told.sol";
 /// @notice A negative test takes a valid case from here and changes exactly one field.
 abstract contract Fixture is Deploy {
     AgreementRegistry internal registry;
+    DatasetStreams internal streams;
+    FunctionAudits internal audits;
     EnclaveRegistry internal enclaves;
     Told internal verifier;
     ComputeOracle internal oracle;
@@ -75,7 +80,9 @@ abstract contract Fixture is Deploy {
         stranger = makeAddr("stranger");
         payee = makeAddr("payee");
 
-        registry = AgreementRegistry(deploy("AgreementRegistry.sol:AgreementRegistry", ""));
+        streams = DatasetStreams(deploy("DatasetStreams.sol:DatasetStreams", ""));
+        audits = FunctionAudits(deploy("FunctionAudits.sol:FunctionAudits", ""));
+        registry = _deployRegistry();
         verifier = Told(deploy("Told.sol:Told", ""));
         IEvidenceVerifier[] memory verifiers = new IEvidenceVerifier[](1);
         verifiers[0] = verifier;
@@ -83,6 +90,10 @@ abstract contract Fixture is Deploy {
         oracle = _deployOracle(registry);
         hashing = HashingHarness(deploy("HashingHarness.sol:HashingHarness", ""));
         vm.deal(requester, 100 ether);
+    }
+
+    function _deployRegistry() internal returns (AgreementRegistry) {
+        return AgreementRegistry(deploy("AgreementRegistry.sol:AgreementRegistry", abi.encode(streams, audits)));
     }
 
     function _deployEnclaves(IEvidenceVerifier[] memory verifiers) internal returns (EnclaveRegistry) {
@@ -188,7 +199,31 @@ abstract contract Fixture is Deploy {
     }
 
     function _activate(Agreement memory a) internal returns (bytes32 agreementId) {
-        return registry.activate(a, _signatures(a));
+        return registry.activate(a, _signatures(a), _noAuditors());
+    }
+
+    function _noAuditors() internal pure returns (IAgreementRegistry.Auditors memory auditors) {}
+
+    /// @dev What a request under it shows of it.
+    function _admission(Agreement memory a) internal pure returns (IAgreementRegistry.Admission memory admission) {
+        admission.requesters = a.access.requesters;
+        IAgreementRegistry.DataTerm[] memory terms = new IAgreementRegistry.DataTerm[](a.data.length);
+        bool plain = true;
+        for (uint256 i; i < a.data.length; ++i) {
+            Dataset memory d = a.data[i];
+            terms[i] =
+                IAgreementRegistry.DataTerm(d.owner, d.idOrStream, d.lineage, d.policy, d.minVersion, d.budget);
+            if (d.policy != DatasetPolicy.FIXED || d.budget != 0) plain = false;
+        }
+        if (!plain) admission.data = terms;
+    }
+
+    function _settlement(Agreement memory a) internal pure returns (IComputeOracle.Settlement memory) {
+        return IComputeOracle.Settlement(a.enclaveRegistry, a.tee, a.price);
+    }
+
+    function _pricing(Agreement memory a) internal view returns (IComputeOracle.Pricing memory) {
+        return IComputeOracle.Pricing(a.enclaveRegistry, hashing.enclaves(a.tee), a.price);
     }
 
     // Enclaves
@@ -279,7 +314,12 @@ abstract contract Fixture is Deploy {
 
     function _request(TaskRequest memory r) internal returns (bytes32 taskId) {
         vm.prank(r.requester);
-        return oracle.request{value: FEE}(r, _noProof(), "");
+        return oracle.request{value: FEE}(r, _anyone(), "");
+    }
+
+    /// @dev The admission to an agreement with fixed datasets that anyone may ask under.
+    function _anyone() internal pure returns (IAgreementRegistry.Admission memory admission) {
+        admission.requesters = ANYONE;
     }
 
     function _result(TaskRequest memory r) internal view returns (Result memory result) {
@@ -305,18 +345,27 @@ abstract contract Fixture is Deploy {
     }
 
     function _fulfil(Agreement memory a, TaskRequest memory r, Result memory result) internal {
-        oracle.fulfil(r, a.tee, a.price, result, _identity(), _sign(result));
+        oracle.fulfil(_settlement(a), _identity(), _fulfilment(r, result));
     }
 
-    function _state(bytes32 taskId) internal view returns (uint8) {
-        return oracle.task(taskId).state;
+    /// @dev Signed, and with its request where that is needed.
+    function _fulfilment(TaskRequest memory r, Result memory result)
+        internal
+        view
+        returns (IComputeOracle.Fulfilment memory f)
+    {
+        f.result = result;
+        f.signature = _sign(result);
+        if (result.outcome == Outcome.SUCCEEDED && r.callback == address(0)) return f;
+        f.request = new TaskRequest[](1);
+        f.request[0] = r;
+    }
+
+    function _state(TaskRequest memory r) internal view returns (uint8) {
+        return oracle.task(r.agreementId, oracle.taskIdOf(r)).state;
     }
 
     // Lists
-
-    function _noProof() internal pure returns (bytes32[] memory) {
-        return new bytes32[](0);
-    }
 
     function _one(bytes32 value) internal pure returns (bytes32[] memory list) {
         list = new bytes32[](1);

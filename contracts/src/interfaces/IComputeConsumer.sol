@@ -8,5 +8,7 @@ interface IComputeConsumer {
     /// @notice The task is settled. Called once, by the oracle, with the request's `callbackGas`.
     /// @dev No state-changing function of the oracle can be entered from here (R20). What it reverts with is not read.
     /// @param outcome 1 succeeded, 2 failed
-    function onComputeResult(bytes32 taskId, uint8 outcome, Result calldata result) external;
+    /// @param publicOutputs content of the outputs without recipients, in their order
+    function onComputeResult(bytes32 taskId, uint8 outcome, Result calldata result, bytes[] calldata publicOutputs)
+        external;
 }

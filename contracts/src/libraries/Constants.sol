@@ -16,11 +16,23 @@ library FunctionKind {
 /// @dev `Dataset.policy` (R7b).
 library DatasetPolicy {
     uint8 internal constant FIXED = 1;
+    uint8 internal constant PINNED = 2;
+    uint8 internal constant AT_LEAST = 3;
+    uint8 internal constant LATEST = 4;
 }
 
 /// @dev `Output.kind` and `Out.kind`.
 library OutputKind {
     uint8 internal constant ARROW_TABLE = 1;
+    /// @dev One row, as Solidity's ABI encodes it: public outputs only.
+    uint8 internal constant ABI_VALUES = 2;
+}
+
+/// @dev How `requestFor` is paid in an ERC-20 token.
+library PaymentKind {
+    uint8 internal constant ALLOWANCE = 0;
+    uint8 internal constant PERMIT = 1;
+    uint8 internal constant AUTHORIZATION = 2;
 }
 
 /// @dev `KeyRelease.confirmation` (R9).

@@ -4,6 +4,8 @@ pragma solidity ^0.8.30;
 import {
     Access,
     Agreement,
+    Audit,
+    Batch,
     Broker,
     Dataset,
     Enclaves,
@@ -62,6 +64,9 @@ library Hashing {
     );
     bytes32 internal constant OUT_TYPEHASH = keccak256(bytes(OUT));
     bytes32 internal constant RESULT_TYPEHASH = keccak256(abi.encodePacked(RESULT, OUT));
+    bytes32 internal constant BATCH_TYPEHASH =
+        keccak256("Batch(bytes32 agreementId,address payee,bytes32 anchor,bytes32[] tasks,bytes32[] results)");
+    bytes32 internal constant AUDIT_TYPEHASH = keccak256("Audit(bytes32 functionId,bytes32 report)");
     bytes32 internal constant VERIFIER_STATEMENT_TYPEHASH = keccak256(
         "VerifierStatement(uint8 tee,bytes32 measurement,bytes32 reportData,bytes32 root,uint8 tcbStatus,uint32 evaluation,bytes32 platform,bytes32 svnDigest,bytes32 collateral,uint64 appraisedAt,uint64 validUntil)"
     );
@@ -244,6 +249,23 @@ library Hashing {
         );
     }
 
+    function hash(Batch calldata b) internal pure returns (bytes32) {
+        return keccak256(
+            abi.encode(
+                BATCH_TYPEHASH,
+                b.agreementId,
+                b.payee,
+                b.anchor,
+                keccak256(abi.encodePacked(b.tasks)),
+                keccak256(abi.encodePacked(b.results))
+            )
+        );
+    }
+
+    function hash(Audit calldata a) internal pure returns (bytes32) {
+        return keccak256(abi.encode(AUDIT_TYPEHASH, a));
+    }
+
     function hash(VerifierStatement memory s) internal pure returns (bytes32) {
         return keccak256(abi.encode(VERIFIER_STATEMENT_TYPEHASH, s));
     }
@@ -263,8 +285,12 @@ library Hashing {
     }
 
     /// @notice What activation keeps of the parts that `fulfil`'s caller supplies again.
-    function settlementHash(Enclaves calldata tee, Price calldata price) internal pure returns (bytes32) {
-        return keccak256(abi.encode(hash(tee), hash(price)));
+    function settlementHash(address enclaveRegistry, bytes32 teeHash, Price calldata price)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(enclaveRegistry, teeHash, hash(price)));
     }
 
     function hash(string[] calldata strings) private pure returns (bytes32) {

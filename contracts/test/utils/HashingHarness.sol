@@ -4,6 +4,8 @@ pragma solidity ^0.8.30;
 import {
     Access,
     Agreement,
+    Audit,
+    Batch,
     Broker,
     Dataset,
     Enclaves,
@@ -90,7 +92,15 @@ contract HashingHarness {
         return Hashing.hashRetire(signer);
     }
 
-    function settlementHash(Enclaves calldata tee, Price calldata p) external pure returns (bytes32) {
-        return Hashing.settlementHash(tee, p);
+    function settlementHash(address enclaveRegistry, bytes32 tee, Price calldata p) external pure returns (bytes32) {
+        return Hashing.settlementHash(enclaveRegistry, tee, p);
+    }
+
+    function batch(Batch calldata s) external pure returns (bytes32) {
+        return Hashing.hash(s);
+    }
+
+    function audit(Audit calldata s) external pure returns (bytes32) {
+        return Hashing.hash(s);
     }
 }
