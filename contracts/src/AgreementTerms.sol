@@ -177,8 +177,10 @@ contract AgreementTerms {
             names[i] = _name("outputs.name", o.name);
             _range("outputs.kind", o.kind, OutputKind.ARROW_TABLE, OutputKind.ABI_VALUES);
             _count("outputs.recipients", o.recipients.length, 0, MAX_RECIPIENTS);
-            // What a contract reads is public; nobody decodes a sealed one on chain.
-            _goes("outputs.kind", o.kind != OutputKind.ABI_VALUES || o.recipients.length == 0);
+            // What a contract reads is public; nobody decodes a sealed one on chain, nor a table.
+            bool open = o.recipients.length == 0;
+            _goes("outputs.kind", (o.kind == OutputKind.ABI_VALUES) == open);
+            _goes("outputs.sizeClass", !open || o.sizeClass == 1);
             _count("outputs.owners", o.owners.length, 1, MAX_DATASETS + 1);
             for (uint256 j; j < o.owners.length; ++j) {
                 _nonZero("outputs.owners", o.owners[j]);
