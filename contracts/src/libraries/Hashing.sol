@@ -24,7 +24,9 @@ import {
 /// @title EIP-712 struct hashes of every signed structure
 /// @notice An array of structs hashes the concatenated struct hashes, `string[]` the concatenated hashes of its strings,
 /// arrays of one-word values their elements padded to 32 bytes (EIP-712, "Definition of encodeData").
-/// @dev Structs of static fields only are encoded in place by `abi.encode`, so their encoding is already `encodeData`.
+/// @dev Structs of static fields only are encoded in place by `abi.encode`, so their encoding is already `encodeData`. What a task
+/// pays for is hashed as it stands in calldata: its words, with a hash in the place of each offset. A caller's word with bits beyond
+/// its type gives the digest of nothing that was signed; who acts on a field reads it as Solidity does, which refuses such a word.
 library Hashing {
     string private constant LIMITS = "Limits(uint32 memoryMiB,uint32 timeSeconds,uint64 outputBytes,uint64 outputRows)";
     string private constant FUNCTION =
@@ -112,21 +114,22 @@ library Hashing {
         return keccak256(abi.encodePacked(hashes));
     }
 
-    function hash(Enclaves calldata e) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                ENCLAVES_TYPEHASH,
-                keccak256(abi.encodePacked(e.measurements)),
-                keccak256(abi.encodePacked(e.anchors)),
-                e.statusMask,
-                e.evalFloor,
-                e.graceDays,
-                e.maxEvidenceAge,
-                e.anyHost,
-                keccak256(abi.encodePacked(e.operators)),
-                keccak256(abi.encodePacked(e.platforms))
-            )
-        );
+    function hash(Enclaves calldata e) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = ENCLAVES_TYPEHASH;
+        bytes32 measurements = _words(e.measurements);
+        bytes32 anchors = _words(e.anchors);
+        bytes32 operators = _words(e.operators);
+        bytes32 platforms = _words(e.platforms);
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 0x20), e, 0x120)
+            mstore(add(at, 0x20), measurements)
+            mstore(add(at, 0x40), anchors)
+            mstore(add(at, 0x100), operators)
+            mstore(add(at, 0x120), platforms)
+            digest := keccak256(at, 0x140)
+        }
     }
 
     function hash(Broker calldata b) internal pure returns (bytes32) {
@@ -176,18 +179,18 @@ library Hashing {
         return keccak256(abi.encode(ACCESS_TYPEHASH, a));
     }
 
-    function hash(Price calldata p) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                PRICE_TYPEHASH,
-                p.token,
-                p.fee,
-                p.minFee,
-                p.failedFee,
-                keccak256(abi.encodePacked(p.to)),
-                keccak256(abi.encodePacked(p.bps))
-            )
-        );
+    function hash(Price calldata p) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = PRICE_TYPEHASH;
+        bytes32 to = _words(p.to);
+        bytes32 bps = _words(p.bps);
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 0x20), p, 0xc0)
+            mstore(add(at, 0xa0), to)
+            mstore(add(at, 0xc0), bps)
+            digest := keccak256(at, 0xe0)
+        }
     }
 
     /// @dev In two halves: the stack does not hold seventeen words.
@@ -209,57 +212,60 @@ library Hashing {
         return keccak256(bytes.concat(head, tail));
     }
 
-    function hash(TaskRequest calldata r) internal pure returns (bytes32) {
-        bytes memory head = abi.encode(
-            TASK_REQUEST_TYPEHASH,
-            r.agreementId,
-            r.requester,
-            r.nonce,
-            keccak256(abi.encodePacked(r.versions)),
-            r.inputsId,
-            r.inputShares,
-            keccak256(r.params)
-        );
-        bytes memory tail = abi.encode(r.resultKey, r.spend, r.maxFee, r.asOf, r.deadline, r.callback, r.callbackGas);
-        return keccak256(bytes.concat(head, tail));
-    }
-
-    function hash(Out calldata o) internal pure returns (bytes32) {
-        return
-            keccak256(
-                abi.encode(OUT_TYPEHASH, keccak256(bytes(o.name)), o.kind, o.recipientsDigest, o.length, o.digest)
-            );
-    }
-
-    function hash(Result calldata r) internal pure returns (bytes32) {
-        bytes32[] memory hashes = new bytes32[](r.outputs.length);
-        for (uint256 i; i < r.outputs.length; ++i) {
-            hashes[i] = hash(r.outputs[i]);
+    function hash(TaskRequest calldata r) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = TASK_REQUEST_TYPEHASH;
+        bytes32 versions = _words(r.versions);
+        bytes32 params = keccak256(r.params);
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 0x20), r, 0x1c0)
+            mstore(add(at, 0x80), versions)
+            mstore(add(at, 0xe0), params)
+            digest := keccak256(at, 0x1e0)
         }
-        return keccak256(
-            abi.encode(
-                RESULT_TYPEHASH,
-                r.agreementId,
-                r.taskId,
-                r.outcome,
-                keccak256(abi.encodePacked(hashes)),
-                r.payee,
-                r.anchor
-            )
-        );
     }
 
-    function hash(Batch calldata b) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                BATCH_TYPEHASH,
-                b.agreementId,
-                b.payee,
-                b.anchor,
-                keccak256(abi.encodePacked(b.tasks)),
-                keccak256(abi.encodePacked(b.results))
-            )
-        );
+    function hash(Out calldata o) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = OUT_TYPEHASH;
+        bytes32 name = keccak256(bytes(o.name));
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 0x20), o, 0xa0)
+            mstore(add(at, 0x20), name)
+            digest := keccak256(at, 0xc0)
+        }
+    }
+
+    function hash(Result calldata r) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = RESULT_TYPEHASH;
+        Out[] calldata outputs = r.outputs;
+        bytes32[] memory hashes = new bytes32[](outputs.length);
+        for (uint256 i; i < outputs.length; ++i) {
+            hashes[i] = hash(outputs[i]);
+        }
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 0x20), r, 0xc0)
+            mstore(add(at, 0x80), keccak256(add(hashes, 0x20), shl(5, mload(hashes))))
+            digest := keccak256(at, 0xe0)
+        }
+    }
+
+    function hash(Batch calldata b) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = BATCH_TYPEHASH;
+        bytes32 tasks = _words(b.tasks);
+        bytes32 results = _words(b.results);
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 0x20), b, 0xa0)
+            mstore(add(at, 0x80), tasks)
+            mstore(add(at, 0xa0), results)
+            digest := keccak256(at, 0xc0)
+        }
     }
 
     function hash(Audit calldata a) internal pure returns (bytes32) {
@@ -299,5 +305,31 @@ library Hashing {
             hashes[i] = keccak256(bytes(strings[i]));
         }
         return keccak256(abi.encodePacked(hashes));
+    }
+
+    function _words(bytes32[] calldata list) private pure returns (bytes32 digest) {
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            calldatacopy(at, list.offset, shl(5, list.length))
+            digest := keccak256(at, shl(5, list.length))
+        }
+    }
+
+    function _words(address[] calldata list) private pure returns (bytes32) {
+        bytes32[] calldata words;
+        assembly ("memory-safe") {
+            words.offset := list.offset
+            words.length := list.length
+        }
+        return _words(words);
+    }
+
+    function _words(uint16[] calldata list) private pure returns (bytes32) {
+        bytes32[] calldata words;
+        assembly ("memory-safe") {
+            words.offset := list.offset
+            words.length := list.length
+        }
+        return _words(words);
     }
 }
