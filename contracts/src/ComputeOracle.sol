@@ -109,8 +109,7 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         if (block.timestamp > slot.deadline()) revert ComputeOracle_DeadlinePassed(block.timestamp, slot.deadline());
         bytes32 digest = resultDigestOf(result);
         bytes calldata signature = fulfilment.signature;
-        Tally memory tally =
-            _open(settlement, enclave, result.agreementId, result.anchor, _signer(digest, signature));
+        Tally memory tally = _open(settlement, enclave, result.agreementId, result.anchor, _signer(digest, signature));
         _settle(tally, fulfilment, result, signature, slot, digest);
         _close(tally);
         if (slot.callback()) _callBack(fulfilment);
@@ -337,8 +336,7 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         Price calldata price = settlement.price;
         address registry = settlement.enclaveRegistry;
         _checkSettlement(agreementId, Hashing.settlementHash(registry, Hashing.hash(tee), price));
-        IEnclaveRegistry.Standing memory standing =
-            IEnclaveRegistry(registry).standingOf(anchor, signer, enclave);
+        IEnclaveRegistry.Standing memory standing = IEnclaveRegistry(registry).standingOf(anchor, signer, enclave);
         EnclavePolicy.check(tee, enclave, standing, anchor, signer);
         tally.agreementId = agreementId;
         tally.anchor = anchor;
@@ -359,9 +357,7 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
     }
 
     function _checkPricing(bytes32 agreementId, Pricing calldata pricing) private view {
-        _checkSettlement(
-            agreementId, Hashing.settlementHash(pricing.enclaveRegistry, pricing.teeHash, pricing.price)
-        );
+        _checkSettlement(agreementId, Hashing.settlementHash(pricing.enclaveRegistry, pricing.teeHash, pricing.price));
     }
 
     function _checkSettlement(bytes32 agreementId, bytes32 got) private view {
