@@ -15,7 +15,7 @@ from enclave_app.fetch import Storage
 from enclave_app.identity import EnclaveIdentity
 from enclave_app.logs import Log
 from enclave_app.protocol.errors import Refused, Retryable
-from enclave_app.protocol.output import SealedOutput
+from enclave_app.protocol.output import MadeOutput, SealedOutput
 from enclave_app.protocol.release import SignedRelease
 from enclave_app.protocol.structs import Outcome
 from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone, TaskStarted
@@ -108,16 +108,21 @@ class Tasks:
         released = gather(task.body, task.materials, task.releases, body.answers, self._identity)
         for blame in released.blamed:
             self._log("release.blamed", task=task.id, broker=blame.broker, code=blame.code)
-        sealed = await self._compute(task, released)
+        made = await self._compute(task, released)
         task.done = sign_result(
-            task.body, task.id, task.materials, released, sealed, self._identity, _milliseconds_since(started)
+            task.body, task.id, task.materials, released, made, self._identity, _milliseconds_since(started)
         )
-        task.files = {output.manifest.files[0].sha256: output.ciphertext for output in sealed or ()}
+        task.files = {
+            output.manifest.files[0].sha256: output.ciphertext
+            for output in made or ()
+            if isinstance(output, SealedOutput)
+        }
         self._evict(task.id)
         self._log("task.done", task=task.id, outcome=Outcome(task.done.result.outcome).name, ms=task.done.enclave_ms)
 
-    async def _compute(self, task: _Task, released: Released) -> list[SealedOutput] | None:
-        """The sealed outputs; None where the parameters are invalid or the function fails on any machine (R19)."""
+    async def _compute(self, task: _Task, released: Released) -> list[MadeOutput] | None:
+        """The outputs, sealed where they have recipients; None where the parameters are invalid, or the function fails on
+        any machine (R19)."""
         if task.invalid_params:
             return None
         try:

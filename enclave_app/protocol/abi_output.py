@@ -36,7 +36,7 @@ Value = int | bool | str | bytes | Decimal | datetime.date | datetime.datetime
 
 _DAY: Final = datetime.timedelta(days=1)
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
-_EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001, a TIMESTAMP has no zone
+_EPOCH: Final = datetime.datetime(1970, 1, 1)
 _DECIMAL = re.compile(r"decimal128\(([1-9][0-9]?), ([0-9]|[1-9][0-9])\)")
 _HINTS: Final = {
     "double": "CAST it to a DECIMAL",
@@ -110,7 +110,9 @@ def _kind(position: int, name: str) -> _Kind:
 
 
 def _value(position: int, name: str) -> Refused:
-    return Refused("abi.value", f"column {position + 1} has a value that is not of its type, or too large", expected=name)
+    return Refused(
+        "abi.value", f"column {position + 1} has a value that is not of its type, or too large", expected=name
+    )
 
 
 def _integer(solidity: str, least: int, most: int) -> _Kind:

@@ -60,7 +60,10 @@ class Confirmation(IntEnum):
 
 
 class OutputKind(IntEnum):
+    """`ABI_VALUES` are what public outputs are, and no others."""
+
     ARROW_TABLE = 1
+    ABI_VALUES = 2
 
 
 class Outcome(IntEnum):
@@ -138,6 +141,11 @@ class Output(Struct):
     recipients: tuple[Bytes32, ...]
     owners: tuple[Address, ...]
     size_class: Uint32
+
+    @property
+    def is_public(self) -> bool:
+        """R17: nothing is sealed; the content stands in the settlement, and the host knows it before."""
+        return not self.recipients
 
 
 class Access(Struct):

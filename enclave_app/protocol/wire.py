@@ -110,7 +110,8 @@ class Blame(Document):
 
 
 class TaskDone(Document):
-    """A signed result. `outputs` are empty for a signed failure (R19); `enclave_ms` is what the run took, in ms."""
+    """A signed result. `outputs` are the sealed ones, `public_outputs` the content of those without recipients, in their order;
+    a signed failure has neither (R19). `enclave_ms` is what the run took, in ms."""
 
     result: Result
     signature: Bytes
@@ -118,3 +119,4 @@ class TaskDone(Document):
     blamed: tuple[Blame, ...]
     used: tuple[Bytes32, ...]
     enclave_ms: Uint64
+    public_outputs: tuple[Bytes, ...] = Field(default=(), max_length=16)

@@ -29,7 +29,7 @@ from enclave_app.protocol.errors import Refused
         ("string", "µ\0", "string", "µ\0"),
         ("binary", b"\0\xff", "bytes", b"\0\xff"),
         ("date32[day]", datetime.date(1969, 12, 31), "int256", -1),
-        ("timestamp[us]", datetime.datetime(1970, 1, 2, 0, 0, 0, 1), "int256", 86_400_000_001),  # noqa: DTZ001
+        ("timestamp[us]", datetime.datetime(1970, 1, 2, 0, 0, 0, 1), "int256", 86_400_000_001),
     ],
 )
 def test_a_value_has_one_word(column: str, value: object, solidity: str, word: object) -> None:
@@ -67,7 +67,7 @@ def test_a_floating_point_number_is_to_be_cast() -> None:
         ("decimal128(10, 2)", Decimal("0.001")), ("decimal128(10, 2)", Decimal("NaN")), ("decimal128(10, 2)", 1),
         ("decimal128(38, 0)", Decimal(1 << 127)), ("decimal128(38, 0)", Decimal(-(1 << 127) - 1)),
         ("decimal128(38, 0)", Decimal("1E+999999")),
-        ("date32[day]", datetime.datetime(2020, 1, 1)),  # noqa: DTZ001
+        ("date32[day]", datetime.datetime(2020, 1, 1)),
         ("timestamp[us]", datetime.date(2020, 1, 1)),
         ("timestamp[us]", datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)),
     ],
