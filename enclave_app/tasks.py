@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from enclave_app.agreed import Materials, check_task, fetch_materials, input_size
+from enclave_app.batches import Finished, sign_batch
 from enclave_app.config import EnclaveConfig
 from enclave_app.execution import Executor, FunctionError
 from enclave_app.fetch import Storage
@@ -18,7 +19,7 @@ from enclave_app.protocol.errors import Refused, Retryable
 from enclave_app.protocol.output import MadeOutput, SealedOutput
 from enclave_app.protocol.release import SignedRelease
 from enclave_app.protocol.structs import Outcome
-from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone, TaskStarted
+from enclave_app.protocol.wire import BatchAnswer, BatchBody, RunBody, TaskBody, TaskDone, TaskStarted
 from enclave_app.release import Released, gather, make_requests
 from enclave_app.results import seal_all, sign_result
 
@@ -98,6 +99,25 @@ class Tasks:
         if found is None:
             raise Refused("task.file", "the task has no such file", found=digest.hex())
         return found
+
+    def batch(self, body: BatchBody) -> BatchAnswer:
+        """One signature over the results of tasks that ran here and are not forgotten.
+
+        Raises Refused `batch.…` or `task.unknown`, Retryable `batch.unfinished` for a task that has not run.
+        """
+        if len(set(body.tasks)) != len(body.tasks):
+            raise Refused("batch.duplicate", "a batch names a task twice")
+        finished = []
+        for task_id in body.tasks:
+            task = self._find(task_id)
+            if task.done is None:
+                raise Retryable(
+                    "batch.unfinished", "a task of the batch has not run", found=task_id.hex(), hint="Run it"
+                )
+            finished.append(Finished(task.body, task.done))
+        answer = sign_batch(finished, self._identity)
+        self._log("batch.signed", agreement=answer.batch.agreement_id, tasks=len(finished))
+        return answer
 
     def forget(self, task_id: bytes) -> None:
         """Drop a task with its outputs; unknown ones are forgotten already."""
