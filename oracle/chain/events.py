@@ -74,8 +74,8 @@ class TaskEnded:
 
 @dataclass(frozen=True)
 class AgreementNarrowed:
-    """`AgreementSuspended`, `Resumed`, `Revoked`, `Superseded`, `MeasurementDropped` or `HostDropped`. `what` is what was dropped, or
-    the agreement that took its place: its parties did that, and `party` is empty."""
+    """`AgreementSuspended`, `Resumed`, `Revoked`, `Superseded`, `MeasurementDropped` or `HostDropped`. `what` is what was
+    dropped, or the agreement that took its place: then `party` is empty."""
 
     agreement_id: bytes
     how: str
