@@ -23,19 +23,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from enclave_app.protocol.onchain import NO_AUDITORS, Admission, Fulfilment, Settlement, admission, settlement
+from enclave_app.protocol.release import recipients_digest
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import (
     ANYONE,
     Access,
     Agreement,
+    Batch,
     Broker,
     Confirmation,
     Dataset,
@@ -50,6 +52,7 @@ from enclave_app.protocol.structs import (
     Output,
     OutputKind,
     Price,
+    RegisteredIdentity,
     Result,
     TaskRequest,
     TaskState,
@@ -61,14 +64,13 @@ from oracle.errors import RpcFault
 from tests.dcap_chain_kit import Boot, Contracts, Material, chain_at, create, funded
 from tests.dcap_kit import NOW, Authority, sgx_case
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 HELPERS: Final = "benchmarks/gas.sol"
 CAP: Final = 16_777_216
 """Gas that one transaction may have (EIP-7825)."""
 FEE: Final = 10**15
 SHARES: Final = (3000, 2500)
 """In basis points of the fee."""
-PUBLIC: Final = bytes.fromhex("1444d8b666d44746ea4ea945b60974c533b3fc547b20511a2f81f9ebdc27a89d")
-"""`recipientsDigest` of an output without recipients."""
 REQUIRED: Final = {"request + fulfill": 220_000, "fulfill_many_per_task 100": 60_000, "batch_per_result 1000": 20_000}
 """Gas at most."""
 
@@ -85,7 +87,7 @@ class World:
     consumer: str
     boot: Boot
     anchor: bytes
-    identity: tuple[Any, ...]
+    identity: RegisteredIdentity
     parties: tuple[SigningKey, ...]
     requester: str
     relayer: str
@@ -98,8 +100,7 @@ class World:
 
     async def send(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
         """Gas used by a transaction that succeeds. Raises the refusal of one that does not."""
-        sent = (await self.send_all([(sender, to, data, value)]))[0]
-        return sent
+        return (await self.send_all([(sender, to, data, value)]))[0]
 
     async def send_all(self, calls: Sequence[tuple[str, str, bytes, int]]) -> list[int]:
         used: list[int] = []
@@ -158,12 +159,16 @@ class Deal:
         self.id = self.agreement.typed_digest(Domain(chain_id=31337, verifying_contract=self.world.registry))
 
     @property
-    def settlement(self) -> tuple[Any, ...]:
-        return self.agreement.enclave_registry, self.agreement.tee.to_abi(), self.agreement.price.to_abi()
+    def settlement(self) -> Settlement:
+        return settlement(self.agreement)
+
+    @property
+    def admission(self) -> Admission:
+        return admission(self.agreement)
 
     async def activate(self) -> int:
         signatures = [party.sign(self.id) for party in self.world.parties]
-        data = load("AgreementRegistry").call("activate", self.agreement, signatures, ([], 0))
+        data = load("AgreementRegistry").call("activate", self.agreement, signatures, NO_AUDITORS)
         return await self.world.send(self.world.relayer, self.world.registry, data)
 
     async def requests(self, count: int, requester: str | None = None, callback: bool = False) -> list[TaskRequest]:
@@ -195,7 +200,7 @@ class Deal:
         oracle = load("ComputeOracle")
         return await self.world.send_all(
             [
-                (each.requester, self.world.oracle, oracle.call("request", each, (ANYONE, 0, [], []), ""), value)
+                (each.requester, self.world.oracle, oracle.call("request", each, self.admission, ""), value)
                 for each in requests
             ]
         )
@@ -209,7 +214,7 @@ class Deal:
                 Out(
                     name=self.agreement.outputs[0].name,
                     kind=self.agreement.outputs[0].kind,
-                    recipients_digest=sha256(b"recipients") if public is None else PUBLIC,
+                    recipients_digest=recipients_digest(self.agreement.outputs[0].recipients, request.result_key),
                     length=4096 if public is None else len(public),
                     digest=sha256(b"output" if public is None else public),
                 ),
@@ -221,31 +226,32 @@ class Deal:
         return Signed(result, digest, self.world.boot.signer.sign(digest))
 
     async def fulfil(self, signed: Signed, request: TaskRequest | None = None, public: bytes | None = None) -> int:
-        fulfilment = (
-            signed.result.to_abi(),
-            signed.signature,
-            [] if public is None else [public],
-            [] if request is None else [request.to_abi()],
+        fulfilment = Fulfilment(
+            result=signed.result,
+            signature=signed.signature,
+            public_outputs=() if public is None else (public,),
+            request=() if request is None else (request,),
         )
         data = load("ComputeOracle").call("fulfil", self.settlement, self.world.identity, fulfilment)
         return await self._settled(data, [signed])
 
     async def fulfil_many(self, signed: Sequence[Signed]) -> int:
-        fulfilments = [(each.result.to_abi(), each.signature, [], []) for each in signed]
+        fulfilments = [
+            Fulfilment(result=each.result, signature=each.signature, public_outputs=(), request=()) for each in signed
+        ]
         data = load("ComputeOracle").call("fulfilMany", self.settlement, self.world.identity, fulfilments)
         return await self._settled(data, signed)
 
     async def fulfil_batch(self, signed: Sequence[Signed]) -> int:
-        oracle, world = load("ComputeOracle"), self.world
-        batch = (
-            self.id,
-            world.payee,
-            world.anchor,
-            [each.result.task_id for each in signed],
-            [each.digest for each in signed],
+        batch = Batch(
+            agreement_id=self.id,
+            payee=self.world.payee,
+            anchor=self.world.anchor,
+            tasks=tuple(each.result.task_id for each in signed),
+            results=tuple(each.digest for each in signed),
         )
-        signature = world.boot.signer.sign(await world.ask(world.oracle, oracle, "batchDigestOf", batch))
-        data = oracle.call("fulfilBatch", self.settlement, world.identity, batch, signature)
+        signature = self.world.boot.signer.sign(batch.typed_digest(self.world.domain))
+        data = load("ComputeOracle").call("fulfilBatch", self.settlement, self.world.identity, batch, signature)
         return await self._settled(data, signed)
 
     async def _settled(self, data: bytes, signed: Sequence[Signed]) -> int:
@@ -299,7 +305,7 @@ async def make_world(rpc: Rpc) -> World:
         consumer=to_checksum_address(consumer.contract_address),
         boot=boot,
         anchor=contracts.anchor,
-        identity=tuple(event[1]["identity"].values()),
+        identity=RegisteredIdentity.from_abi(tuple(event[1]["identity"].values())),
         parties=tuple(SigningKey.generate() for _ in range(3)),
         requester=requester,
         relayer=relayer,
@@ -378,7 +384,7 @@ def agreement(world: World, now: int, *, token: str = ZERO_ADDRESS, public: bool
             for name, owner in (("hospital_a", first), ("hospital_b", second))
         ),
         tee=Enclaves(
-            measurements=(world.identity[0],),
+            measurements=(world.identity.measurement,),
             anchors=(world.anchor,),
             status_mask=1 << TcbStatus.UP_TO_DATE,
             eval_floor=1,
@@ -386,7 +392,7 @@ def agreement(world: World, now: int, *, token: str = ZERO_ADDRESS, public: bool
             max_evidence_age=7 * 86_400,
             any_host=False,
             operators=(),
-            platforms=(world.identity[1],),
+            platforms=(world.identity.platform,),
         ),
         keys=KeyRelease(
             brokers=tuple(
@@ -402,7 +408,7 @@ def agreement(world: World, now: int, *, token: str = ZERO_ADDRESS, public: bool
         outputs=(
             Output(
                 name="by_diagnosis",
-                kind=2 if public else OutputKind.ARROW_TABLE,
+                kind=OutputKind.ABI_VALUES if public else OutputKind.ARROW_TABLE,
                 recipients=() if public else (ZERO32,),
                 owners=(first, second),
                 size_class=1 if public else 4096,
