@@ -193,6 +193,8 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         emit CallbackDelivered(taskId, r.callback);
         bytes memory data =
             abi.encodeCall(IComputeConsumer.onComputeResult, (taskId, result.outcome, result, publicOutputs));
+        // Else a stranger could spend the one retry on a callee that survives a call of its own running out of gas.
+        _checkGas(r.callbackGas);
         if (!_call(r.callback, gasleft(), data)) revert ComputeOracle_CallbackFailedAgain(taskId);
     }
 
@@ -489,14 +491,18 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         bytes memory data = abi.encodeCall(
             IComputeConsumer.onComputeResult, (result.taskId, result.outcome, result, fulfilment.publicOutputs)
         );
-        // EIP-150 passes on at most 63/64 of what is left: without this, a relayer could starve the callback.
-        uint256 needed = uint256(r.callbackGas) * 64 / 63 + CALLBACK_RESERVE;
-        uint256 available = gasleft();
-        if (available < needed) revert ComputeOracle_NotEnoughGas(available, needed);
+        _checkGas(r.callbackGas);
         if (_call(r.callback, r.callbackGas, data)) return;
         mapping(bytes32 taskId => TaskSlot) storage tasks = _tasks[r.agreementId];
         tasks[result.taskId] = tasks[result.taskId].withFailedCallback();
         emit CallbackFailed(result.taskId, r.callback);
+    }
+
+    /// @dev EIP-150 passes on at most 63/64 of what is left: without this, a relayer could starve the callback.
+    function _checkGas(uint32 callbackGas) private view {
+        uint256 needed = uint256(callbackGas) * 64 / 63 + CALLBACK_RESERVE;
+        uint256 available = gasleft();
+        if (available < needed) revert ComputeOracle_NotEnoughGas(available, needed);
     }
 
     function _call(address callback, uint256 gasCap, bytes memory data) private returns (bool called) {
