@@ -120,7 +120,7 @@ contract VectorsTest is Deploy {
         assertEq(count, 7);
     }
 
-    function test_recipientsDigests() public pure {
+    function test_recipientsDigests() public view {
         string memory json = vm.readFile("tests/vectors/onchain.json");
         assertEq(sha256(abi.encode(RECIPIENTS_TAG, new bytes32[](0))), PUBLIC);
         uint256 count;

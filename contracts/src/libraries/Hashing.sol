@@ -96,14 +96,14 @@ library Hashing {
         bytes32 operators = _words(e.operators);
         bytes32 platforms = _words(e.platforms);
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, typeHash)
-            calldatacopy(add(at, 0x20), e, 0x120)
-            mstore(add(at, 0x20), measurements)
-            mstore(add(at, 0x40), anchors)
-            mstore(add(at, 0x100), operators)
-            mstore(add(at, 0x120), platforms)
-            digest := keccak256(at, 0x140)
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), e, 0x120)
+            mstore(add(ptr, 0x20), measurements)
+            mstore(add(ptr, 0x40), anchors)
+            mstore(add(ptr, 0x100), operators)
+            mstore(add(ptr, 0x120), platforms)
+            digest := keccak256(ptr, 0x140)
         }
     }
 
@@ -159,12 +159,12 @@ library Hashing {
         bytes32 to = _words(p.to);
         bytes32 bps = _words(p.bps);
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, typeHash)
-            calldatacopy(add(at, 0x20), p, 0xc0)
-            mstore(add(at, 0xa0), to)
-            mstore(add(at, 0xc0), bps)
-            digest := keccak256(at, 0xe0)
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), p, 0xc0)
+            mstore(add(ptr, 0xa0), to)
+            mstore(add(ptr, 0xc0), bps)
+            digest := keccak256(ptr, 0xe0)
         }
     }
 
@@ -192,12 +192,12 @@ library Hashing {
         bytes32 versions = _words(r.versions);
         bytes32 params = keccak256(r.params);
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, typeHash)
-            calldatacopy(add(at, 0x20), r, 0x1c0)
-            mstore(add(at, 0x80), versions)
-            mstore(add(at, 0xe0), params)
-            digest := keccak256(at, 0x1e0)
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), r, 0x1c0)
+            mstore(add(ptr, 0x80), versions)
+            mstore(add(ptr, 0xe0), params)
+            digest := keccak256(ptr, 0x1e0)
         }
     }
 
@@ -205,11 +205,11 @@ library Hashing {
         bytes32 typeHash = OUT_TYPEHASH;
         bytes32 name = keccak256(bytes(o.name));
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, typeHash)
-            calldatacopy(add(at, 0x20), o, 0xa0)
-            mstore(add(at, 0x20), name)
-            digest := keccak256(at, 0xc0)
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), o, 0xa0)
+            mstore(add(ptr, 0x20), name)
+            digest := keccak256(ptr, 0xc0)
         }
     }
 
@@ -221,11 +221,11 @@ library Hashing {
             hashes[i] = hash(outputs[i]);
         }
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, typeHash)
-            calldatacopy(add(at, 0x20), r, 0xc0)
-            mstore(add(at, 0x80), keccak256(add(hashes, 0x20), shl(5, mload(hashes))))
-            digest := keccak256(at, 0xe0)
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), r, 0xc0)
+            mstore(add(ptr, 0x80), keccak256(add(hashes, 0x20), shl(5, mload(hashes))))
+            digest := keccak256(ptr, 0xe0)
         }
     }
 
@@ -234,12 +234,12 @@ library Hashing {
         bytes32 tasks = _words(b.tasks);
         bytes32 results = _words(b.results);
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, typeHash)
-            calldatacopy(add(at, 0x20), b, 0xa0)
-            mstore(add(at, 0x80), tasks)
-            mstore(add(at, 0xa0), results)
-            digest := keccak256(at, 0xc0)
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), b, 0xa0)
+            mstore(add(ptr, 0x80), tasks)
+            mstore(add(ptr, 0xa0), results)
+            digest := keccak256(ptr, 0xc0)
         }
     }
 
@@ -284,9 +284,9 @@ library Hashing {
 
     function _words(bytes32[] calldata list) private pure returns (bytes32 digest) {
         assembly ("memory-safe") {
-            let at := mload(0x40)
-            calldatacopy(at, list.offset, shl(5, list.length))
-            digest := keccak256(at, shl(5, list.length))
+            let ptr := mload(0x40)
+            calldatacopy(ptr, list.offset, shl(5, list.length))
+            digest := keccak256(ptr, shl(5, list.length))
         }
     }
 
