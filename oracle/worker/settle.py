@@ -97,6 +97,6 @@ def _fulfilment(record: TaskRecord) -> Fulfilment:
     return Fulfilment(
         result=record.result,
         signature=record.signature,
-        public_outputs=(),
+        public_outputs=record.public_outputs,
         request=(record.request,) if told else (),
     )
