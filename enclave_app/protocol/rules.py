@@ -47,10 +47,6 @@ AGREEMENT_OFF: Mapping[str, object] = {
     "data.policy": DatasetPolicy.FIXED,
     "data.minVersion": 0,
     "data.budget": 0,
-    "price.token": ZERO_ADDRESS,
-    "price.minFee": 0,
-    "supersedes": ZERO32,
-    "auditors": ZERO32,
 }
 """The only value that this version takes, by field; docs/protocol.md and the contracts have the same table."""
 REQUEST_OFF: Mapping[str, object] = {"inputsId": ZERO32, "inputShares": ZERO32, "spend": 0}
@@ -184,6 +180,10 @@ def _check_price(price: Price) -> None:
     _count("price.to", price.to, MAX_PAYEES, least=0)
     if price.fee >= 1 << 128 or price.failed_fee > price.fee:
         raise Refused("agreement.price", "the fee is too large, or the fee for a failure is above it")
+    if price.min_fee > price.fee or (price.min_fee and not sum(price.bps)):
+        raise Refused(
+            "agreement.price", "what is kept of the fee of a task that expires is above the fee, or goes to nobody"
+        )
     if len(price.to) != len(price.bps) or sum(price.bps) > 10_000 or ZERO_ADDRESS in price.to:
         raise Refused(
             "agreement.price", "the shares of the fee do not match their payees, or exceed 10,000 basis points"
