@@ -1,7 +1,8 @@
 """Outputs into untrusted storage: ciphertext, manifest and share list by digest, and the task's record by name.
 
 Outputs and record are written before the settlement: a recipient can only open a result that was settled (R17), and one that is
-settled must not be missing. A public output is not: the settlement publishes it, and nobody who reads storage is to be first. The receipt follows the settlement. Every write gives the same bytes again when it is repeated.
+settled must not be missing. A public output is not written: the settlement publishes it, and nobody who reads storage is to be
+first. The receipt follows the settlement. Every write gives the same bytes again when it is repeated.
 """
 
 from __future__ import annotations
