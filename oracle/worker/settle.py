@@ -16,14 +16,13 @@ from oracle.chain.rpc import as_hex
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Refused, Retryable, Reverted
 
-
 TRANSACTION_GAS: Final = 16_777_216
 """EIP-7825: what one transaction may have."""
 GAS_FIRST: Final = 1_000_000
 GAS_PER_TASK: Final = 60_000
 GAS_PER_BYTE: Final = 60
-"""More than a settlement takes: for base and identity, for a task's storage, and for each byte that tells of it, which is calldata,
-memory, a digest's input and part of an event."""
+"""More than a settlement takes: for base and identity, for a task's storage, and for each byte that tells of it, which is
+calldata, memory, a digest's input and part of an event."""
 
 
 class Verdict(Enum):
