@@ -20,7 +20,7 @@ from oracle.keybroker import KeyBroker, open_broker
 from tests import broker_fixtures as fixtures
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie, reason_of
-from tests.broker_kit import Enclave, Scene
+from tests.broker_kit import OPEN, Enclave, Scene
 from tests.output_kit import Finished, finished, released_by
 from tests.rpc_kit import Forgery, about, proxy, together, truth, word, words
 
@@ -129,9 +129,9 @@ async def hidden_delay(scene: Scene) -> Told:
 async def hidden_cancel(scene: Scene) -> Told:
     keys = scene.agreement().keys.model_copy(update={"release_delay": 5})
     body = await scene.body(scene.agreement(keys=keys))
-    await scene.transact(scene.world.requester, body.agreement.oracle, load(ORACLE).call("cancel", body.request))
+    await scene.transact(scene.world.requester, body.agreement.oracle, load(ORACLE).call("cancel", body.request, OPEN))
     await scene.mine(6)
-    return Told(release(body), about(ORACLE, "task", words(1, 1, body.request.deadline, 0, 0, 0)))
+    return Told(release(body), about(ORACLE, "task", words(1, 1, body.request.deadline, 0, 0, 0, 0)))
 
 
 async def hidden_deadline(scene: Scene) -> Told:

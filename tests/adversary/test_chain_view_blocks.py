@@ -249,13 +249,20 @@ async def test_an_agreement_registry_of_the_liars_is_not_asked(scene: Scene, dir
             id="oracle",
         ),
         pytest.param(
-            5,
-            marks=lie("chain view", "an agreement on another enclave registry", "R7", "agreement.contracts"),
-            id="enclave registry",
+            12,
+            marks=lie(
+                "chain view", "an agreement on another enclave registry, price or TEE", "R7", "agreement.contracts"
+            ),
+            id="settlement",
+        ),
+        pytest.param(
+            11,
+            marks=lie("chain view", "an agreement that admits other requesters or data", "R7", "agreement.admission"),
+            id="admission",
         ),
     ],
 )
-async def test_a_record_with_other_contracts_is_refused(
+async def test_a_record_with_other_terms_is_refused(
     scene: Scene, directory: Path, refused: Refused, place: int
 ) -> None:
     body = await scene.body()

@@ -121,7 +121,7 @@ def test_anyone_as_requester_is_a_warning(case: Any) -> None:
 
 
 def test_a_list_of_requesters_that_is_not_at_hand_is_a_warning(case: Any) -> None:
-    document = case.draft().document.model_copy(update={"requesters": ()})
+    document = case.draft().document.model_copy(update={"requesters": {}})
     assert worst(explain(document), "access", "THE LIST IS NOT HERE") is Severity.WARNING
 
 
