@@ -14,7 +14,7 @@ from enclave_app.protocol.structs import Batch, Outcome, TaskState
 from oracle.chain.abi import load
 from oracle.chain.rpc import as_hex
 from oracle.chain.sender import Receipt, Sender
-from oracle.errors import Refused, Retryable, Reverted
+from oracle.errors import Bug, Refused, Retryable, Reverted
 
 TRANSACTION_GAS: Final = 16_777_216
 """EIP-7825: what one transaction may have."""
@@ -85,7 +85,8 @@ class _Part:
 
 
 class Settler:
-    """Settles on one oracle, with at most `transaction_gas` in a transaction. Safe to use for many tasks at once: nonces are the sender's."""
+    """Settles on one oracle, with at most `transaction_gas` in a transaction of several tasks. Safe to use for many tasks at
+    once: nonces are the sender's."""
 
     def __init__(self, sender: Sender, oracle: str, transaction_gas: int = TRANSACTION_GAS) -> None:
         self._sender, self._oracle, self._contract = sender, oracle, load("ComputeOracle")
@@ -109,8 +110,8 @@ class Settler:
         same = {(r.result.agreement_id, r.result.anchor, r.signer, r.enclave.digest) for r in records}
         if len(same) > 1:
             raise Refused("settle.mixed", "results of several agreements or enclaves are not settled together")
-        ready = [each for part in _parts(records, self._most) for each in await self._simulated(part)]
-        return tuple([await self._send(part) for part in ready])
+        ready = [await self._simulated(part) for part in _parts(records, self._most)]
+        return tuple([await self._send(part) for part in ready if part is not None])
 
     async def send_batch(self, records: Sequence[TaskRecord], batch: Batch, signature: bytes) -> Sent | None:
         """Settle these tasks by the enclave's one signature; None where the contract would leave all of them out.
@@ -132,18 +133,20 @@ class Settler:
             raise Refused("settle.gas", "a batch needs more gas than a transaction may have", found=gas)
         return await self._send(_Part(tuple(records), call, gas))
 
-    async def _simulated(self, records: Sequence[TaskRecord]) -> list[_Part]:
+    async def _simulated(self, records: Sequence[TaskRecord]) -> _Part | None:
+        """None where nothing of it would be settled."""
         first = records[0]
         fulfilments = [_fulfilment(record) for record in records]
         call = self._contract.call("fulfilMany", settlement(first.agreement), first.enclave, fulfilments)
         gas = await self._estimate(call)
         if gas is None:
-            return []
+            return None
         gas += sum(record.request.callback_gas for record in records)
-        if gas > self._most and len(records) > 1:
-            half = len(records) // 2
-            return [*await self._simulated(records[:half]), *await self._simulated(records[half:])]
-        return [_Part(tuple(records), call, min(gas, self._most))]
+        if gas > self._most:
+            raise Bug(
+                "settle.gas", "tasks that should have fit do not fit one transaction", found=gas, expected=self._most
+            )
+        return _Part(tuple(records), call, gas)
 
     async def _estimate(self, call: bytes) -> int | None:
         """None where nothing would be settled."""
