@@ -126,7 +126,7 @@ async def deploy(sender: Sender, root: bytes) -> Deployment:
 async def _place(sender: Sender, planned: Planned) -> None:
     try:
         receipt = await sender.transact(FACTORY, SALT + planned.init_code)
-    except Reverted:
+    except (Reverted, RpcFault):
         if await code_at(sender.rpc, planned.address):
             return  # somebody was faster, with the same code
         # The factory passes no reason on; the constructor by itself says it.

@@ -121,7 +121,7 @@ async def _deploy(
     path = out / f"{found.chain_id}.json"
     _warn(screen, path, found)
     write_whole(path, found.pretty())
-    return {"file": path, "deployed": [planned.name for planned in wanted], **found.model_dump(mode="json")}
+    return {"file": path, "deployed": [planned.name for planned in wanted], **found.model_dump()}
 
 
 def _warn(screen: Screen, path: Path, found: Deployment) -> None:
