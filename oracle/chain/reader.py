@@ -25,6 +25,7 @@ class AgreementStatus(IntEnum):
     ACTIVE = 1
     SUSPENDED = 2
     REVOKED = 3
+    SUPERSEDED = 4
 
 
 class Consent(IntEnum):
