@@ -149,6 +149,11 @@ class Output(Struct):
     owners: tuple[Address, ...]
     size_class: Uint32
 
+    @property
+    def is_public(self) -> bool:
+        """R17: nothing is sealed; the content stands in the settlement, and the host knows it before."""
+        return not self.recipients
+
 
 class Access(Struct):
     requesters: Bytes32

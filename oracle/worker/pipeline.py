@@ -209,7 +209,7 @@ class Pipeline:
             return
         record = _record(task)
         head = await p.source.confirmed(Confirmation.LATEST)
-        on_chain = await OracleReader(p.source, p.deployment.oracle).task(task.id, head)
+        on_chain = await OracleReader(p.source, p.deployment.oracle).task(record.result.agreement_id, task.id, head)
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
             raise Retryable("receipt.early", "the chain does not have the settlement at its head", found=on_chain.state)
         ours = on_chain.settled_with(record.result.typed_digest(record.chain.oracle_domain(record.agreement)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import Fulfilment, settlement
 from enclave_app.protocol.release import TaskRecord
-from enclave_app.protocol.structs import TaskState
+from enclave_app.protocol.structs import Outcome, TaskState
 from oracle.chain.abi import load
 from oracle.chain.rpc import as_hex
 from oracle.chain.sender import Receipt, Sender
@@ -86,7 +88,15 @@ class Settler:
             return None
 
     def _call(self, record: TaskRecord) -> bytes:
-        agreement = record.agreement
-        return self._contract.call(
-            "fulfil", record.request, agreement.tee, agreement.price, record.result, record.enclave, record.signature
-        )
+        return self._contract.call("fulfil", settlement(record.agreement), record.enclave, _fulfilment(record))
+
+
+def _fulfilment(record: TaskRecord) -> Fulfilment:
+    """The contract reads the request only where somebody is paid back, or called back."""
+    told = record.result.outcome != Outcome.SUCCEEDED or record.request.callback != ZERO_ADDRESS
+    return Fulfilment(
+        result=record.result,
+        signature=record.signature,
+        public_outputs=(),
+        request=(record.request,) if told else (),
+    )
