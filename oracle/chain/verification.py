@@ -67,11 +67,15 @@ def _sources(root: Path, remappings: list[str]) -> Iterator[tuple[str, str]]:
             raise Refused("sources.missing", f"{name} is not there", hint="Run scripts/setup")
         text = read_file(root / name, MAX_SOURCE).decode()
         yield name, text
-        for imported in _IMPORT.findall(text):
-            target = _resolve(name, imported, remappings)
+        for target in imports(name, text, remappings):
             if target not in seen:
                 seen.add(target)
                 waiting.append(target)
+
+
+def imports(name: str, text: str, remappings: list[str]) -> list[str]:
+    """The names of what the source `name` imports."""
+    return [_resolve(name, imported, remappings) for imported in _IMPORT.findall(text)]
 
 
 def _resolve(importer: str, imported: str, remappings: list[str]) -> str:
