@@ -177,7 +177,7 @@ contract FulfilManyTest is TaskFixture {
     function test_callsEachBackOnceAllAreSettled() public {
         (Caller first, Caller second) = (_caller(), _caller());
         TaskRequest[] memory rs = new TaskRequest[](3);
-        (rs[0], rs[1]) = (_callingBack(id, first, 200_000), _callingBack(id, second, 200_000));
+        (rs[0], rs[1]) = (_callingBack(id, first, 1_000_000), _callingBack(id, second, 1_000_000));
         rs[2] = _taskRequest(id);
         first.request(rs[0], _anyone(), FEE);
         second.request(rs[1], _anyone(), FEE);
@@ -188,7 +188,8 @@ contract FulfilManyTest is TaskFixture {
         assertEq(_many(_fulfilments(rs)), 3);
         assertEq(first.calls(), 1);
         assertEq(second.calls(), 1);
-        assertEq(first.seen(), "entered");
+        assertEq(abi.decode(first.seen(), (I.Task)).state, TaskState.FULFILLED);
+        assertEq(abi.decode(second.seen(), (uint256)), 3 * (FEE - _shared(FEE)));
     }
 
     function test_aDuplicateIsCalledBackOnce() public {
