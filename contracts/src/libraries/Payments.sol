@@ -57,6 +57,8 @@ library Payments {
     }
 
     function pay(address token, address to, uint256 amount) internal {
+        // Nobody's: the native coin would be gone.
+        if (to == address(0)) revert IComputeOracle.ComputeOracle_WithdrawalFailed(to, amount);
         if (token != address(0)) {
             IERC20(token).safeTransfer(to, amount);
             return;
