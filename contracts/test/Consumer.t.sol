@@ -340,9 +340,7 @@ abstract contract ConsumerSuite is ConsumerWorld {
     function test_cannotAskFromWithinACallback() public {
         probe.set(Probe.Act.AskAgain);
         _answer(r, abi.encode(int256(42)));
-        assertEq(
-            probe.seen(), abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
-        );
+        assertEq(probe.seen(), abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
         _endedOnce();
     }
 
@@ -409,16 +407,12 @@ abstract contract ConsumerSuite is ConsumerWorld {
     }
 
     function test_asksNothingTwice() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(I.ComputeOracle_TaskExists.selector, taskId, TaskState.REQUESTED)
-        );
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_TaskExists.selector, taskId, TaskState.REQUESTED));
         probe.ask(r, address(0));
     }
 
     function test_collectsNothingWhereNothingIs() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(I.ComputeOracle_NothingToWithdraw.selector, address(probe), address(0))
-        );
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_NothingToWithdraw.selector, address(probe), address(0)));
         probe.collect(address(0));
     }
 
