@@ -23,14 +23,16 @@ from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.onchain import NO_AUDITORS, Auditors
 from enclave_app.protocol.params import ParamDomain, read_domain
 from enclave_app.protocol.release import OutputAnswer, TaskRecord
 from enclave_app.protocol.rules import check_agreement
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import receipt_name, record_name
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
+from enclave_app.protocol.structs import Agreement, Chain, Confirmation, TaskRequest
+from oracle import money
 from oracle.agreement.document import AgreementDocument
-from oracle.agreement.requesters import requester_proof
+from oracle.agreement.requesters import admission_of
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
 from oracle.chain.events import (
@@ -120,10 +122,15 @@ class Client:
 
     # --- agreements ---------------------------------------------------------------------------------------------------
 
-    async def activate(self, agreement: Agreement, signatures: Sequence[bytes]) -> tuple[bytes, Receipt]:
-        """Activate with one signature per party, in `agreement.parties()` order; returns the agreement id."""
+    async def activate(
+        self, agreement: Agreement, signatures: Sequence[bytes], auditors: Auditors | None = None
+    ) -> tuple[bytes, Receipt]:
+        """Activate with one signature per party, in `agreement.parties()` order, and the agreed auditors, where there are any;
+        returns the agreement id. An empty signature stands for a party that consented on chain, or is this wallet."""
         check_agreement(agreement)
-        receipt = await self.transact("AgreementRegistry", "activate", agreement, list(signatures))
+        receipt = await self.transact(
+            "AgreementRegistry", "activate", agreement, list(signatures), auditors or NO_AUDITORS
+        )
         return self.chain.agreement_id(agreement), receipt
 
     async def suspend(self, agreement_id: bytes) -> Receipt:
@@ -165,9 +172,10 @@ class Client:
         """Every enclave that was ever registered here, as it stands now, oldest registration first."""
         return await registered_enclaves(self.source, self.config.deployment, await self.head())
 
-    async def balance(self) -> int:
-        """Wei that this wallet can withdraw from the oracle contract."""
-        return await self.oracle.balance(self.sender.address, await self.head())
+    async def balance(self, token: str = ZERO_ADDRESS) -> int:
+        """What this wallet can withdraw from the oracle contract, in wei or a token's smallest unit, with its shares of pools
+        that wait to be distributed."""
+        return await money.owed(self, self.sender.address, token)
 
     async def agreement_status(self, agreement_id: bytes) -> AgreementRecord:
         return await self.agreements.record(agreement_id, await self.head())
@@ -189,11 +197,11 @@ class Client:
         params: Mapping[str, Any] | None = None,
         *,
         seconds: int = DEFAULT_DEADLINE,
-        requesters: Sequence[str] = (),
+        requesters: Mapping[str, int] | None = None,
         wait: bool = True,
     ) -> Task:
         """Ask for a computation under an agreement, given as its file says it or by its id, and pay its fee. `requesters` is
-        the agreed list, where the agreement has one and its file is not given.
+        the agreed list with quotas, where the agreement has one and its file is not given.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
         agreed domain are refused here, before they cost anything: Refused `params.*`; and so is an agreement on other
@@ -202,13 +210,13 @@ class Client:
         if self.result_key is None:
             raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
         agreement_id = under if isinstance(under, bytes) else under.id
-        requesters = requesters or (() if isinstance(under, bytes) else under.requesters)
+        requesters = requesters or ({} if isinstance(under, bytes) else under.requesters)
         agreement = (await self.agreement(agreement_id)).agreement
         self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
         as_of, deadline = _times((await self.head()).timestamp, int(time.time()), seconds)
-        proof = proof_for(agreement, requesters, self.sender.address)
+        admission = admission_of(agreement, requesters, self.sender.address)
         request = TaskRequest(
             agreement_id=agreement_id,
             requester=self.sender.address,
@@ -226,9 +234,11 @@ class Client:
             callback_gas=0,
         )
         contract = load_contract("ComputeOracle")
-        data = contract.call("request", request, list(proof), "")
-        signed = await self.sender.submit(agreement.oracle, data, value=agreement.price.fee)
+        data = contract.call("request", request, admission, "")
+        value = agreement.price.fee if agreement.price.token == ZERO_ADDRESS else 0
+        signed = await self.sender.submit(agreement.oracle, data, value=value)
         task = Task(self, request.typed_digest(self.chain.oracle_domain(agreement)), agreement, request)
+        task.requesters = requesters
         if wait:
             task.receipt = await self.sender.wait(signed.hash)
             if not task.receipt.ok:
@@ -255,9 +265,14 @@ class Client:
                 found.append(Task(self, event.task_id, agreement, event.request))
         return tuple(found)
 
-    async def withdraw(self) -> Receipt:
-        """Collect what the oracle contract holds for this wallet."""
-        return await self.transact("ComputeOracle", "withdraw", self.sender.address)
+    async def withdraw(self, token: str = ZERO_ADDRESS) -> Receipt:
+        """Collect what the oracle contract holds for this wallet in one token; pools with a share of it are distributed first."""
+        await money.hand_out(self, token)
+        return await self.withdraw_balance(token)
+
+    async def withdraw_balance(self, token: str = ZERO_ADDRESS) -> Receipt:
+        """The same without looking at pools."""
+        return await self.transact("ComputeOracle", "withdraw", token, self.sender.address)
 
     def _check_contracts(self, agreement: Agreement) -> None:
         """R7: whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
@@ -347,9 +362,11 @@ class Client:
         return validate(OutputAnswer, load(data, limit=MAX_ANSWER, canonical=False))
 
     async def transact(self, contract: str, function: str, *args: Any) -> Receipt:
+        deployment = self.config.deployment
         addresses = {
-            "AgreementRegistry": self.config.deployment.agreement_registry,
-            "ComputeOracle": self.config.deployment.oracle,
+            "AgreementRegistry": deployment.agreement_registry,
+            "ComputeOracle": deployment.oracle,
+            "FunctionAudits": deployment.audits,
         }
         receipt = await self.sender.transact(addresses[contract], load_contract(contract).call(function, *args))
         if not receipt.ok:
@@ -362,22 +379,6 @@ class Client:
         names = (event,) if isinstance(event, str) else event
         wanted = [[topic(name) for name in names], *(None if value is None else [value] for value in topics)]
         return await get_logs(self.rpc, [address], self.config.deployment.first_block, head.number, wanted)
-
-
-def proof_for(agreement: Agreement, requesters: Sequence[str], requester: str) -> tuple[bytes, ...]:
-    """What the contract takes as proof that `requester` may ask; `requesters` is the agreed list, where there is one.
-
-    Raises Refused `access.requesters` where the list is missing, `access.requester` for an address that is not on it.
-    """
-    if agreement.access.requesters == ANYONE:
-        return ()
-    if not requesters:
-        raise Refused(
-            "access.requesters",
-            "the agreement admits a fixed list of requesters, and the list was not given",
-            hint="Give the agreement's file, which holds it",
-        )
-    return requester_proof(requesters, requester)
 
 
 def _times(head: int, now: int, seconds: int) -> tuple[int, int]:

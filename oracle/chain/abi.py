@@ -110,7 +110,26 @@ def load(name: str) -> Contract:
     return Contract(name, json.loads(text))
 
 
-CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "AttestedVerifier", "DcapVerifier", "DcapCollateral")
+CORE = (
+    "ComputeOracle",
+    "AgreementRegistry",
+    "DatasetStreams",
+    "FunctionAudits",
+    "EnclaveRegistry",
+    "AttestedVerifier",
+    "DcapVerifier",
+    "DcapCollateral",
+)
+
+
+def request_arguments(calldata: bytes) -> Any | None:
+    """The Admission that a transaction to ComputeOracle showed, as a dict; None for a transaction of something else."""
+    for function in ("request", "requestFor"):
+        try:
+            return load("ComputeOracle").arguments(function, calldata)[1]
+        except Refused:
+            continue
+    return None
 
 
 def explain_revert(fault: RpcFault) -> OracleError:

@@ -27,6 +27,8 @@ class Deployment(Document):
     agreement_registry: Address
     enclave_registry: Address
     oracle: Address
+    streams: Address
+    audits: Address
     verifiers: dict[str, Address]
     collateral: Address | None = None
     first_block: Annotated[int, Field(strict=True, ge=0)]
@@ -44,13 +46,17 @@ async def deploy(sender: Sender, root: bytes) -> Deployment:
     dcap = await _create(sender, "DcapVerifier", collateral)
     attested = await _create(sender, "AttestedVerifier")
     enclaves = await _create(sender, "EnclaveRegistry", [dcap, attested])
-    agreements = await _create(sender, "AgreementRegistry")
+    streams = await _create(sender, "DatasetStreams")
+    audits = await _create(sender, "FunctionAudits")
+    agreements = await _create(sender, "AgreementRegistry", streams, audits)
     oracle = await _create(sender, "ComputeOracle", agreements)
     return Deployment(
         chain_id=as_int(await sender.rpc.call("eth_chainId")),
         agreement_registry=agreements,
         enclave_registry=enclaves,
         oracle=oracle,
+        streams=streams,
+        audits=audits,
         verifiers={"dcap": dcap, "attested": attested},
         collateral=collateral,
         first_block=first,
