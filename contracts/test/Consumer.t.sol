@@ -315,6 +315,15 @@ abstract contract ConsumerSuite is ConsumerWorld {
         assertTrue(world.task(r.agreementId, taskId).callback);
     }
 
+    function test_anotherTryHasAtLeastTheAgreedGas() public {
+        _settleThoughTheCallbackFails(Probe.Act.Revert);
+        bytes[] memory outputs = _list(abi.encode(int256(42)));
+        Result memory result = _resultOf(r, outputs);
+        vm.expectPartialRevert(I.ComputeOracle_NotEnoughGas.selector);
+        world.retryCallback{gas: r.callbackGas}(r, result, outputs);
+        assertTrue(probe.isPending(taskId));
+    }
+
     function test_anotherTryTakesNoOtherResult() public {
         _settleThoughTheCallbackFails(Probe.Act.Revert);
         Result memory result = _resultOf(r, _list(abi.encode(int256(42))));

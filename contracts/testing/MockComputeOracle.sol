@@ -205,6 +205,7 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         emit CallbackDelivered(taskId, r.callback);
         bytes memory data =
             abi.encodeCall(IComputeConsumer.onComputeResult, (taskId, result.outcome, result, publicOutputs));
+        _checkGas(r.callbackGas);
         if (!_call(r.callback, gasleft(), data)) revert ComputeOracle_CallbackFailedAgain(taskId);
     }
 
@@ -346,7 +347,8 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
     function _pull(IERC20 token, address payer, uint256 fee) private {
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(payer, address(this), fee);
-        uint256 got = token.balanceOf(address(this)) - before;
+        uint256 left = token.balanceOf(address(this));
+        uint256 got = left < before ? 0 : left - before;
         if (got != fee) revert ComputeOracle_WrongReceived(address(token), got, fee);
     }
 
@@ -393,12 +395,16 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         bytes memory data = abi.encodeCall(
             IComputeConsumer.onComputeResult, (result.taskId, result.outcome, result, publicOutputs)
         );
-        uint256 needed = uint256(r.callbackGas) * 64 / 63 + CALLBACK_RESERVE;
-        uint256 available = gasleft();
-        if (available < needed) revert ComputeOracle_NotEnoughGas(available, needed);
+        _checkGas(r.callbackGas);
         if (_call(r.callback, r.callbackGas, data)) return;
         t.callback = true;
         emit CallbackFailed(result.taskId, r.callback);
+    }
+
+    function _checkGas(uint256 callbackGas) private view {
+        uint256 needed = callbackGas * 64 / 63 + CALLBACK_RESERVE;
+        uint256 available = gasleft();
+        if (available < needed) revert ComputeOracle_NotEnoughGas(available, needed);
     }
 
     function _call(address callback, uint256 gasCap, bytes memory data) private returns (bool called) {
