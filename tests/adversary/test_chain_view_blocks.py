@@ -190,11 +190,11 @@ YES = "6001600052" + "6001602052" + "647fffffffff604052"
 REGISTERED = "6001600052" + "6001602052" + "647fffffffff61010052"
 """The same about an enclave: registered as something, up to date, until that year."""
 ANSWERS = {
-    "oracle": YES + "60c06000f3",
+    "oracle": YES + "60e06000f3",
     "enclave_registry": REGISTERED + "6101406000f3",
-    "agreement_registry": YES + "6101c06000f3",
+    "agreement_registry": YES + "6101a06000f3",
 }
-"""RETURN of six, ten and fourteen words: a task, a record, an agreement."""
+"""RETURN of seven, ten and thirteen words: a task, a record, an agreement."""
 
 
 async def with_contract(scene: Scene, name: str) -> tuple[Scene, ReleaseBody]:

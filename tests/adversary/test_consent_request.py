@@ -62,7 +62,7 @@ async def test_a_request_in_anothers_name(scene: Scene, refused: Refused) -> Non
     ],
 )
 async def test_a_requester_who_is_not_allowed(scene: Scene, refused: Refused, proof_of: str | None) -> None:
-    listed = {owner.address: 10 for owner in scene.world.owners}
+    listed = {str(owner.address): 10 for owner in scene.world.owners}
     first = next(iter(listed))
     access = Access(requesters=requesters_root(listed), quota=10, quota_per_requester=10)
     agreement, request = await offered(scene, refused, access=access)
@@ -74,7 +74,7 @@ async def test_a_requester_who_is_not_allowed(scene: Scene, refused: Refused, pr
 
 @lie("consent", "a requester with a larger quota than it was given", "R7 R9", NOT_ALLOWED)
 async def test_a_requester_with_a_larger_quota(scene: Scene, refused: Refused) -> None:
-    listed = {scene.world.requester.address: 1, scene.world.owners[0].address: 10}
+    listed = {str(scene.world.requester.address): 1, str(scene.world.owners[0].address): 10}
     access = Access(requesters=requesters_root(listed), quota=10, quota_per_requester=10)
     agreement, request = await offered(scene, refused, access=access)
     own = admission_of(agreement, listed, scene.world.requester.address)
@@ -85,7 +85,7 @@ async def test_a_requester_with_a_larger_quota(scene: Scene, refused: Refused) -
 
 @lie("consent", "a request that says anyone may ask, where only some may", "R7", "AgreementRegistry_WrongAdmission")
 async def test_a_request_under_other_requesters(scene: Scene, refused: Refused) -> None:
-    listed = {owner.address: 10 for owner in scene.world.owners}
+    listed = {str(owner.address): 10 for owner in scene.world.owners}
     access = Access(requesters=requesters_root(listed), quota=10, quota_per_requester=10)
     _, request = await offered(scene, refused, access=access)
     async with refused():

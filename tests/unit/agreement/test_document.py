@@ -112,7 +112,9 @@ def test_a_checked_signature_replaces_an_unchecked_one(case: Any, document: Agre
 
 def test_nothing_is_signed_that_the_rules_refuse(case: Any, document: AgreementDocument) -> None:
     terms = document.agreement
-    wrong = document.model_copy(update={"agreement": terms.model_copy(update={"supersedes": b"\x01" * 32})})
+    wrong = document.model_copy(
+        update={"agreement": terms.model_copy(update={"fn": terms.fn.model_copy(update={"sealed_id": b"\x01" * 32})})}
+    )
     with pytest.raises(Refused) as refused:
         sign(wrong, case.keys[0])
     assert refused.value.code == "agreement.not_yet"
