@@ -48,7 +48,10 @@ class Walk:
         }  # fmt: skip
 
     async def run(self, steps: int) -> None:
-        for _ in range(steps):
+        """At least so many steps, and until every move was made three times."""
+        for step in range(10 * steps):
+            if step >= steps and min(self.made[name] for name in self.names) >= 3:
+                return
             (move,) = self.random.choices(list(self._moves), list(self._moves.values()))
             name = move.__name__
             try:
@@ -59,6 +62,10 @@ class Walk:
                 self.refused[name] += 1  # nothing to choose from
             else:
                 self.made[name] += 1
+
+    @property
+    def names(self) -> set[str]:
+        return {move.__name__ for move in self._moves}
 
     def one(self, things: Any) -> Any:
         return self.random.choice(list(things))
