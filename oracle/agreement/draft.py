@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -58,6 +58,9 @@ from oracle.agreement.requesters import requesters_root
 from oracle.agreement.sign import check_signable
 from oracle.agreement.units import token_units, wei
 from oracle.yamlfile import read_yaml, validate_yaml, yaml_path
+
+SIZE_CLASS: Final = 64 << 10
+"""Bytes to a multiple of which an output is padded where the draft does not say (R18)."""
 
 
 @dataclass(frozen=True)
@@ -274,18 +277,18 @@ def _broker(part: BrokerPart, refer: References, at: str) -> tuple[Broker, str |
 
 
 def _output(part: OutputPart, refer: References, at: tuple[str | int, ...]) -> Output:
-    recipients: tuple[bytes, ...] = ()
-    if part.recipients != "public":
-        recipients = tuple(
-            ZERO32 if name == "requester" else refer.hpke_key(name, yaml_path((*at, "recipients", i)))
-            for i, name in enumerate(part.recipients)
-        )
+    owners = tuple(refer.party(owner, yaml_path((*at, "owners", i))) for i, owner in enumerate(part.owners))
+    if part.recipients == "public":
+        return Output(name=part.name, kind=OutputKind.ABI_VALUES, recipients=(), owners=owners, size_class=1)
     return Output(
         name=part.name,
         kind=OutputKind.ARROW_TABLE,
-        recipients=recipients,
-        owners=tuple(refer.party(owner, yaml_path((*at, "owners", i))) for i, owner in enumerate(part.owners)),
-        size_class=part.size_class,
+        recipients=tuple(
+            ZERO32 if name == "requester" else refer.hpke_key(name, yaml_path((*at, "recipients", i)))
+            for i, name in enumerate(part.recipients)
+        ),
+        owners=owners,
+        size_class=SIZE_CLASS if part.size_class is None else part.size_class,
     )
 
 

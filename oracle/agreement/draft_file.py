@@ -140,12 +140,18 @@ class BrokersPart(YamlModel):
 
 
 class OutputPart(YamlModel):
-    """`sizeClass`: lengths are padded to a multiple of it."""
+    """`sizeClass`: lengths are padded to a multiple of it; 64 KiB where it is not set. A public output is not padded."""
 
     name: Text
     recipients: Literal["public"] | Texts
     owners: Texts
-    size_class: Size = 64 << 10
+    size_class: Size | None = None
+
+    @model_validator(mode="after")
+    def _padded_or_public(self) -> Self:
+        if self.recipients == "public" and self.size_class is not None:
+            raise ValueError("a public output is not padded: leave `sizeClass` out, or name its recipients")
+        return self
 
 
 class AccessPart(YamlModel):

@@ -205,12 +205,14 @@ class _Explanation:
         if not output.recipients:
             self._say(
                 "output",
-                f"“{output.name}” IS PUBLIC: it is written on the chain, for everyone and for ever.",
+                f"“{output.name}” IS PUBLIC: ITS CONTENT IS WRITTEN ON THE CHAIN, FOR EVERYONE AND FOR EVER. Whoever hosts the "
+                "enclave knows it before that, and may act on it, or keep it back until the request expires.",
                 Severity.DANGER,
             )
-        else:
-            seen = ["whoever requests" if not any(r) else f"the holder of key 0x{r.hex()}" for r in output.recipients]
-            self._say("output", f"“{output.name}” can be read by {', '.join(seen)}, after it is settled on the chain.")
+            self._say("output", f"“{output.name}” is one row, for contracts to read. Nothing hides how long it is.")
+            return
+        seen = ["whoever requests" if not any(r) else f"the holder of key 0x{r.hex()}" for r in output.recipients]
+        self._say("output", f"“{output.name}” can be read by {', '.join(seen)}, after it is settled on the chain.")
         self._say(
             "output",
             f"Its length is padded to {show_size(output.size_class)}, so that it tells little. To use it as input "

@@ -154,6 +154,7 @@ class Pipeline:
             evidence=plan.enrolled.evidence,
             consents=plan.signatures,
             enclave=plan.enrolled.record.identity,
+            public_outputs=done.public_outputs,
         )
         task = await self._db(self._journal.ran, plan.task, record, receipt_of(record, papers, log))
         self._forget_round(plan.task.id)

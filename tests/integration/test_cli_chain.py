@@ -17,9 +17,9 @@ import yaml
 from eth_utils.address import to_checksum_address
 
 from enclave_app.attesters.platform import DevelopmentAuthority
+from enclave_app.protocol.onchain import requester_leaf
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import TaskRequest
-from oracle.agreement import requesters
 from oracle.agreement.document import read_document
 from oracle.chain.deploy import deploy
 from oracle.chain.rpc import Rpc
@@ -309,10 +309,10 @@ def test_a_contracts_arguments_are_what_a_request_of_a_wallet_holds(town: Town) 
     listed = ["lab", town.addresses["stranger"]]
     document, agreement_id = town.active("arguments", access={"requesters": listed, "quota": 10})
     words = (document, "--param", "smallest_group=2")
-    assert answer("task", "arguments", *words, *town.as_("lab"))["proof"] is None
+    assert answer("task", "arguments", *words, *town.as_("lab"))["admission"]["proof"] == []
     said = answer("task", "arguments", *words, "--requester", town.addresses["stranger"], *town.as_("lab"))
     terms = answer("agreement", "show", document, *town.as_("lab"))["terms"]
-    leaf = requesters.leaf(town.addresses["lab"])
+    leaf = requester_leaf(town.addresses["lab"], 10)
     assert said == {
         "oracle": to_checksum_address(terms["oracle"]),
         "agreement_id": agreement_id,
@@ -320,7 +320,12 @@ def test_a_contracts_arguments_are_what_a_request_of_a_wallet_holds(town: Town) 
         "params": "0x" + b'{"smallest_group":2}'.hex(),
         "result_key": answer("keys", "show", town.base / "result.key")["digest"],
         "fee_wei": str(FEE),
-        "proof": ["0x" + leaf.hex()],
+        "admission": {
+            "requesters": terms["access"]["requesters"],
+            "quota": "10",
+            "proof": ["0x" + leaf.hex()],
+            "data": [],
+        },
     }
 
 

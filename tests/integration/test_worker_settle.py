@@ -13,6 +13,7 @@ from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.evidence import Evidence
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from enclave_app.protocol.onchain import admission
 from enclave_app.protocol.release import TaskRecord, recipients_digest
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, Confirmation, Out, Result, Retire, TaskRequest, TaskState, TcbStatus
@@ -328,7 +329,7 @@ async def test_a_callback_gets_all_its_gas_and_cannot_block_the_settlement(tmp_p
             update={"requester": to_checksum_address(consumer), "callback": to_checksum_address(consumer)}
         )
         request = request.model_copy(update={"callback_gas": callback_gas})
-        call = load("ComputeOracle").call("request", request, [], "")
+        call = load("ComputeOracle").call("request", request, admission(agreement), "")
         transaction = {
             "from": consumer,
             "to": place.deployment.oracle,

@@ -31,6 +31,8 @@ DEPLOYMENT = Deployment(
     agreement_registry=address("1"),
     enclave_registry=address("2"),
     oracle=address("3"),
+    streams=address("b"),
+    audits=address("c"),
     verifiers={},
     collateral=address("a"),
     first_block=0,
@@ -180,7 +182,10 @@ def test_a_task_that_fits_is_planned() -> None:
         ("plan.brokers", {"endpoints": ENDPOINTS[:1]}),
         ("plan.measurement", {"enrolled": recorded(measurement=OTHER)}),
         ("plan.anchor", {"enrolled": replace(ENROLLED, anchor=OTHER)}),
-        ("agreement.not_yet", {"agreement": AGREEMENT.model_copy(update={"supersedes": OTHER})}),
+        (
+            "agreement.not_yet",
+            {"agreement": AGREEMENT.model_copy(update={"fn": AGREEMENT.fn.model_copy(update={"sealed_id": OTHER})})},
+        ),
         ("request.versions", {"asked": request(versions=(OTHER,))}),
     ],
 )
