@@ -49,9 +49,9 @@ class Walk:
         }  # fmt: skip
 
     async def run(self, steps: int) -> None:
-        """At least so many steps, and until every move was made three times."""
+        """At least so many steps, and until every move was made twice."""
         for step in range(10 * steps):
-            if step >= steps and min(self.made[name] for name in self.names) >= 3:
+            if step >= steps and min(self.made[name] for name in self.names) >= 2:
                 return
             (move,) = self.random.choices(list(self._moves), list(self._moves.values()))
             name = move.__name__

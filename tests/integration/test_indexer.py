@@ -27,7 +27,7 @@ from tests.market_walk import Walk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONTRACTS = ("AgreementRegistry", "ComputeOracle", "DatasetStreams", "FunctionAudits")
-STEPS = 500
+STEPS = 300
 NODES = [pytest.param(anvil, id="anvil"), pytest.param(hardhat, id="hardhat", marks=pytest.mark.slow)]
 Question = tuple[Any, ...]
 """A contract, a view of it, its arguments."""
