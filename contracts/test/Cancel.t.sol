@@ -2,11 +2,12 @@
 pragma solidity ^0.8.30;
 
 import {Agreement, TaskRequest} from "../src/Types.sol";
+import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
 import {IComputeOracle as I} from "../src/interfaces/IComputeOracle.sol";
 import {TaskState} from "../src/libraries/Constants.sol";
-import {Fixture} from "./Fixture.sol";
+import {TaskFixture} from "./TaskFixture.sol";
 
-contract CancelTest is Fixture {
+contract CancelTest is TaskFixture {
     Agreement private a;
     TaskRequest private r;
     bytes32 private taskId;
@@ -23,9 +24,9 @@ contract CancelTest is Fixture {
         vm.expectEmit(address(oracle));
         emit I.TaskCancelled(taskId, r.agreementId, requester);
         vm.prank(requester);
-        oracle.cancel(r);
-        assertEq(_state(taskId), TaskState.CANCELLED);
-        assertEq(oracle.balanceOf(requester), FEE);
+        oracle.cancel(r, _anyone());
+        assertEq(_state(r), TaskState.CANCELLED);
+        assertEq(_balance(requester), FEE);
         assertEq(registry.agreement(r.agreementId).used, 0);
         assertEq(registry.usedBy(r.agreementId, requester), 0);
     }
@@ -33,8 +34,8 @@ contract CancelTest is Fixture {
     function test_cancelsInTheLastBlockOfTheDelay() public {
         vm.roll(vm.getBlockNumber() + RELEASE_DELAY);
         vm.prank(requester);
-        oracle.cancel(r);
-        assertEq(_state(taskId), TaskState.CANCELLED);
+        oracle.cancel(r, _anyone());
+        assertEq(_state(r), TaskState.CANCELLED);
     }
 
     function test_refusesPastTheDelay() public {
@@ -53,12 +54,12 @@ contract CancelTest is Fixture {
     function test_refusesAnother() public {
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_NotRequester.selector, stranger, requester));
         vm.prank(stranger);
-        oracle.cancel(r);
+        oracle.cancel(r, _anyone());
     }
 
     function test_refusesTwice() public {
         vm.prank(requester);
-        oracle.cancel(r);
+        oracle.cancel(r, _anyone());
         _refuses(abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, taskId, TaskState.CANCELLED));
     }
 
@@ -78,21 +79,75 @@ contract CancelTest is Fixture {
         vm.prank(hospitalA);
         registry.revoke(r.agreementId);
         vm.prank(requester);
-        oracle.cancel(r);
-        assertEq(oracle.balanceOf(requester), FEE);
+        oracle.cancel(r, _anyone());
+        assertEq(_balance(requester), FEE);
     }
 
     function test_cancelledTaskCannotBeRequestedAgain() public {
         vm.prank(requester);
-        oracle.cancel(r);
+        oracle.cancel(r, _anyone());
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_TaskExists.selector, taskId, TaskState.CANCELLED));
         vm.prank(requester);
-        oracle.request{value: FEE}(r, _noProof(), "");
+        oracle.request{value: FEE}(r, _anyone(), "");
+    }
+
+    function test_refusesOtherAdmission() public {
+        IAgreementRegistry.Admission memory admission = _anyone();
+        admission.requesters = keccak256("others");
+        vm.expectPartialRevert(IAgreementRegistry.AgreementRegistry_WrongAdmission.selector);
+        vm.prank(requester);
+        oracle.cancel(r, admission);
+    }
+
+    /// @dev No broker released, so nothing was spent: a deadline that passed does not matter.
+    function test_cancelsPastTheDeadline() public {
+        vm.warp(uint256(r.deadline) + 1);
+        vm.prank(requester);
+        oracle.cancel(r, _anyone());
+        assertEq(_state(r), TaskState.CANCELLED);
+    }
+
+    function test_keepsNoMinimumFee() public {
+        a.price.minFee = FEE;
+        r = _taskRequest(_activate(a));
+        _request(r);
+        vm.prank(requester);
+        oracle.cancel(r, _anyone());
+        assertEq(_balance(requester), FEE);
+        assertEq(oracle.poolOf(r.agreementId), 0);
+    }
+
+    function test_givesATokensFeeBackInTheToken() public {
+        address coin = _token("Coin");
+        r = _taskRequest(_activate(_inToken(coin)));
+        _requestInToken(r);
+        vm.prank(requester);
+        oracle.cancel(r, _anyone());
+        assertEq(oracle.balanceOf(coin, requester), FEE);
+        assertEq(_balance(requester), 0);
+    }
+
+    function testFuzz_isOpenForTheDelayOnly(uint32 delay, uint256 blocks) public {
+        a.keys.releaseDelay = uint32(bound(delay, 0, 1000));
+        a.salt = keccak256("another");
+        r = _taskRequest(_activate(a));
+        taskId = _request(r);
+        uint256 from = vm.getBlockNumber();
+        vm.roll(from + bound(blocks, 0, 1001));
+        uint256 until = a.keys.releaseDelay == 0 ? 0 : from + a.keys.releaseDelay;
+        assertEq(oracle.task(r.agreementId, taskId).cancelUntil, until);
+        if (vm.getBlockNumber() > until) {
+            _refuses(abi.encodeWithSelector(I.ComputeOracle_CancelClosed.selector, vm.getBlockNumber(), until));
+        } else {
+            vm.prank(requester);
+            oracle.cancel(r, _anyone());
+            assertEq(_balance(requester), FEE);
+        }
     }
 
     function _refuses(bytes memory err) private {
         vm.expectRevert(err);
         vm.prank(requester);
-        oracle.cancel(r);
+        oracle.cancel(r, _anyone());
     }
 }

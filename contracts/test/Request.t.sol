@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
+import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
+import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
 import {ComputeOracle} from "../src/ComputeOracle.sol";
 import {Agreement, TaskRequest} from "../src/Types.sol";
 import {IAgreementRegistry as R} from "../src/interfaces/IAgreementRegistry.sol";
 import {IComputeOracle as I} from "../src/interfaces/IComputeOracle.sol";
-import {TaskState} from "../src/libraries/Constants.sol";
-import {Fixture} from "./Fixture.sol";
+import {ANYONE, TaskState} from "../src/libraries/Constants.sol";
+import {TaskFixture} from "./TaskFixture.sol";
+import {Coin, Reverting} from "./utils/Tokens.sol";
 import {Wallet} from "./utils/Wallet.sol";
 
-contract RequestTest is Fixture {
+contract RequestTest is TaskFixture {
     Agreement private a;
     bytes32 private id;
 
@@ -26,9 +29,9 @@ contract RequestTest is Fixture {
         vm.expectEmit(address(oracle));
         emit I.TaskRequested(taskId, id, requester, r, "ipfs://inputs");
         vm.prank(requester);
-        assertEq(oracle.request{value: FEE}(r, _noProof(), "ipfs://inputs"), taskId);
+        assertEq(oracle.request{value: FEE}(r, _anyone(), "ipfs://inputs"), taskId);
 
-        I.Task memory t = oracle.task(taskId);
+        I.Task memory t = oracle.task(id, taskId);
         assertEq(t.state, TaskState.REQUESTED);
         assertEq(t.requestBlock, vm.getBlockNumber());
         assertEq(t.deadline, r.deadline);
@@ -51,9 +54,9 @@ contract RequestTest is Fixture {
         TaskRequest memory r = _taskRequest(_activate(a));
         r.maxFee = 0;
         vm.prank(requester);
-        bytes32 taskId = oracle.request(r, _noProof(), "");
-        assertEq(oracle.task(taskId).escrow, 0);
-        assertEq(_state(taskId), TaskState.REQUESTED);
+        bytes32 taskId = oracle.request(r, _anyone(), "");
+        assertEq(oracle.task(r.agreementId, taskId).escrow, 0);
+        assertEq(_state(r), TaskState.REQUESTED);
     }
 
     function test_refusesRequestForAnother() public {
@@ -61,7 +64,7 @@ contract RequestTest is Fixture {
         vm.deal(stranger, FEE);
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_NotRequester.selector, stranger, requester));
         vm.prank(stranger);
-        oracle.request{value: FEE}(r, _noProof(), "");
+        oracle.request{value: FEE}(r, _anyone(), "");
     }
 
     function test_refusesTwice() public {
@@ -77,9 +80,12 @@ contract RequestTest is Fixture {
         r = _taskRequest(id);
         r.inputShares = keccak256("shares");
         _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotYetSupported.selector, "inputShares"));
-        r = _taskRequest(id);
+    }
+
+    function test_refusesToSpendWhereThereIsNoBudget() public {
+        TaskRequest memory r = _taskRequest(id);
         r.spend = 1;
-        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotYetSupported.selector, "spend"));
+        _refuses(r, abi.encodeWithSelector(R.AgreementRegistry_NothingToSpend.selector, 1));
     }
 
     // Times
@@ -129,7 +135,7 @@ contract RequestTest is Fixture {
         TaskRequest memory r = _taskRequest(id);
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_WrongPayment.selector, value, FEE));
         vm.prank(requester);
-        oracle.request{value: value}(r, _noProof(), "");
+        oracle.request{value: value}(r, _anyone(), "");
     }
 
     function test_refusesLongParams() public {
@@ -142,10 +148,13 @@ contract RequestTest is Fixture {
 
     function test_refusesLongUri() public {
         TaskRequest memory r = _taskRequest(id);
+        vm.prank(requester);
+        oracle.request{value: FEE}(r, _anyone(), string(new bytes(2048)));
+        r.nonce = keccak256("another");
         string memory uri = string(new bytes(2049));
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_UriTooLong.selector, 2049, 2048));
         vm.prank(requester);
-        oracle.request{value: FEE}(r, _noProof(), uri);
+        oracle.request{value: FEE}(r, _anyone(), uri);
     }
 
     // Callback
@@ -182,6 +191,44 @@ contract RequestTest is Fixture {
         _request(r);
     }
 
+    // Tokens
+
+    function test_takesTheFeeInTheAgreementsToken() public {
+        Coin coin = Coin(_token("Coin"));
+        TaskRequest memory r = _taskRequest(_activate(_inToken(address(coin))));
+        bytes32 taskId = _requestInToken(r);
+        assertEq(oracle.task(r.agreementId, taskId).escrow, FEE);
+        assertEq(coin.balanceOf(address(oracle)), FEE);
+        assertEq(coin.balanceOf(requester), 100 ether - FEE);
+    }
+
+    function test_refusesWithoutAnAllowance() public {
+        Coin coin = Coin(_token("Coin"));
+        TaskRequest memory r = _taskRequest(_activate(_inToken(address(coin))));
+        vm.prank(requester);
+        coin.approve(address(oracle), FEE - 1);
+        vm.expectRevert(
+            abi.encodeWithSelector(IERC20Errors.ERC20InsufficientAllowance.selector, address(oracle), FEE - 1, FEE)
+        );
+        _requestInToken(r);
+    }
+
+    function test_refusesCoinsWhereTheFeeIsInAToken() public {
+        TaskRequest memory r = _taskRequest(_activate(_inToken(_token("Coin"))));
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_WrongPayment.selector, FEE, 0));
+        vm.prank(requester);
+        oracle.request{value: FEE}(r, _anyone(), "");
+    }
+
+    function test_asksNothingOfATokenForAFreeTask() public {
+        a = _inToken(_token("Reverting"));
+        (a.price.fee, a.price.failedFee) = (0, 0);
+        Reverting(a.price.token).set(true);
+        TaskRequest memory r = _taskRequest(_activate(a));
+        _requestInToken(r);
+        assertEq(_state(r), TaskState.REQUESTED);
+    }
+
     // The agreement
 
     function test_refusesUnknownAgreement() public {
@@ -196,17 +243,18 @@ contract RequestTest is Fixture {
             abi.encodeWithSelector(R.AgreementRegistry_NotOracle.selector, address(another), address(oracle))
         );
         vm.prank(requester);
-        another.request{value: FEE}(r, _noProof(), "");
+        another.request{value: FEE}(r, _anyone(), "");
     }
 
     function test_onlyTheOracleSpendsAndUnspends() public {
         bytes memory notOracle =
             abi.encodeWithSelector(R.AgreementRegistry_NotOracle.selector, stranger, address(oracle));
+        TaskRequest memory r = _taskRequest(id);
         vm.startPrank(stranger);
         vm.expectRevert(notOracle);
-        registry.spend(id, stranger, 0, _noProof());
+        registry.spend(id, stranger, r.versions, 0, _anyone());
         vm.expectRevert(notOracle);
-        registry.unspend(id, stranger);
+        registry.unspend(id, stranger, r.versions, 0, _anyone());
     }
 
     function test_refusesBeforeTheWindow() public {
@@ -236,21 +284,19 @@ contract RequestTest is Fixture {
         _refuses(
             r,
             abi.encodeWithSelector(
-                R.AgreementRegistry_WrongVersions.selector,
-                keccak256(abi.encodePacked(r.versions)),
-                keccak256(bytes.concat(DATASET_A, DATASET_B))
+                R.AgreementRegistry_WrongAdmission.selector,
+                _admissionHash(ANYONE, r.versions[0], r.versions[1]),
+                _admissionHash(ANYONE, DATASET_A, DATASET_B)
             )
         );
     }
 
     function test_takesListedRequestersOnly() public {
-        bytes32 leaf = keccak256(bytes.concat(keccak256(abi.encode(requester))));
-        bytes32 other = keccak256(bytes.concat(keccak256(abi.encode(hospitalA))));
+        bytes32 leaf = keccak256(bytes.concat(keccak256(abi.encode(requester, uint64(10)))));
+        bytes32 other = keccak256(bytes.concat(keccak256(abi.encode(hospitalA, uint64(10)))));
         a.access.requesters = leaf < other ? keccak256(bytes.concat(leaf, other)) : keccak256(bytes.concat(other, leaf));
         TaskRequest memory r = _taskRequest(_activate(a));
-        _refuses(
-            r, abi.encodeWithSelector(R.AgreementRegistry_RequesterNotAllowed.selector, requester, a.access.requesters)
-        );
+        R.Admission memory admission = R.Admission(a.access.requesters, 10, _one(other), new R.DataTerm[](0));
 
         TaskRequest memory unlisted = _taskRequest(r.agreementId);
         unlisted.requester = stranger;
@@ -259,10 +305,11 @@ contract RequestTest is Fixture {
             abi.encodeWithSelector(R.AgreementRegistry_RequesterNotAllowed.selector, stranger, a.access.requesters)
         );
         vm.prank(stranger);
-        oracle.request{value: FEE}(unlisted, _one(other), "");
+        oracle.request{value: FEE}(unlisted, admission, "");
 
         vm.prank(requester);
-        oracle.request{value: FEE}(r, _one(other), "");
+        oracle.request{value: FEE}(r, admission, "");
+        assertEq(_state(r), TaskState.REQUESTED);
     }
 
     // Quota (R9)
@@ -296,14 +343,25 @@ contract RequestTest is Fixture {
         assertEq(registry.usedBy(r.agreementId, stranger), 1);
     }
 
+    function test_saysWhichInterfacesItHas() public view {
+        assertEq(address(oracle.agreements()), address(registry));
+        assertTrue(oracle.supportsInterface(type(I).interfaceId));
+        assertTrue(oracle.supportsInterface(type(IERC165).interfaceId));
+        assertFalse(oracle.supportsInterface(0xffffffff));
+    }
+
     function test_refusesRegistryWithoutCode() public {
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_NotAContract.selector, stranger));
         _deployOracle(R(stranger));
     }
 
+    function _admissionHash(bytes32 requesters, bytes32 first, bytes32 second) private pure returns (bytes32) {
+        return keccak256(abi.encode(requesters, keccak256(bytes.concat(first, second))));
+    }
+
     function _refuses(TaskRequest memory r, bytes memory err) private {
         vm.expectRevert(err);
         vm.prank(r.requester);
-        oracle.request{value: FEE}(r, _noProof(), "");
+        oracle.request{value: FEE}(r, _anyone(), "");
     }
 }

@@ -14,7 +14,7 @@ from enclave_app.protocol.structs import Batch, Outcome, TaskState
 from oracle.chain.abi import load
 from oracle.chain.rpc import as_hex
 from oracle.chain.sender import Receipt, Sender
-from oracle.errors import Refused, Retryable, Reverted
+from oracle.errors import Bug, Refused, Retryable, Reverted
 
 TRANSACTION_GAS: Final = 16_777_216
 """EIP-7825: what one transaction may have."""
@@ -85,10 +85,12 @@ class _Part:
 
 
 class Settler:
-    """Settles on one oracle. Safe to use for many tasks at once: nonces are the sender's."""
+    """Settles on one oracle, with at most `transaction_gas` in a transaction of several tasks. Safe to use for many tasks at
+    once: nonces are the sender's."""
 
-    def __init__(self, sender: Sender, oracle: str) -> None:
+    def __init__(self, sender: Sender, oracle: str, transaction_gas: int = TRANSACTION_GAS) -> None:
         self._sender, self._oracle, self._contract = sender, oracle, load("ComputeOracle")
+        self._most = transaction_gas
 
     async def send(self, record: TaskRecord) -> bytes:
         """Simulate and send; the transaction's hash. Raises `Reverted` for a refusal, before anything is spent."""
@@ -108,8 +110,8 @@ class Settler:
         same = {(r.result.agreement_id, r.result.anchor, r.signer, r.enclave.digest) for r in records}
         if len(same) > 1:
             raise Refused("settle.mixed", "results of several agreements or enclaves are not settled together")
-        ready = [each for part in _parts(records) for each in await self._simulated(part)]
-        return tuple([await self._send(part) for part in ready])
+        ready = [await self._simulated(part) for part in _parts(records, self._most)]
+        return tuple([await self._send(part) for part in ready if part is not None])
 
     async def send_batch(self, records: Sequence[TaskRecord], batch: Batch, signature: bytes) -> Sent | None:
         """Settle these tasks by the enclave's one signature; None where the contract would leave all of them out.
@@ -127,22 +129,24 @@ class Settler:
         gas = await self._estimate(call)
         if gas is None:
             return None
-        if gas > TRANSACTION_GAS:
+        if gas > self._most:
             raise Refused("settle.gas", "a batch needs more gas than a transaction may have", found=gas)
         return await self._send(_Part(tuple(records), call, gas))
 
-    async def _simulated(self, records: Sequence[TaskRecord]) -> list[_Part]:
+    async def _simulated(self, records: Sequence[TaskRecord]) -> _Part | None:
+        """None where nothing of it would be settled."""
         first = records[0]
         fulfilments = [_fulfilment(record) for record in records]
         call = self._contract.call("fulfilMany", settlement(first.agreement), first.enclave, fulfilments)
         gas = await self._estimate(call)
         if gas is None:
-            return []
+            return None
         gas += sum(record.request.callback_gas for record in records)
-        if gas > TRANSACTION_GAS and len(records) > 1:
-            half = len(records) // 2
-            return [*await self._simulated(records[:half]), *await self._simulated(records[half:])]
-        return [_Part(tuple(records), call, min(gas, TRANSACTION_GAS))]
+        if gas > self._most:
+            raise Bug(
+                "settle.gas", "tasks that should have fit do not fit one transaction", found=gas, expected=self._most
+            )
+        return _Part(tuple(records), call, gas)
 
     async def _estimate(self, call: bytes) -> int | None:
         """None where nothing would be settled."""
@@ -178,7 +182,7 @@ class Settler:
         return self._contract.call("fulfil", settlement(record.agreement), record.enclave, _fulfilment(record))
 
 
-def _parts(records: Sequence[TaskRecord]) -> list[list[TaskRecord]]:
+def _parts(records: Sequence[TaskRecord], most: int) -> list[list[TaskRecord]]:
     """In order, as many together as surely fit: a node does not estimate what is above the cap."""
     parts: list[list[TaskRecord]] = []
     room = 0
@@ -187,7 +191,7 @@ def _parts(records: Sequence[TaskRecord]) -> list[list[TaskRecord]]:
         needed = GAS_PER_TASK + GAS_PER_BYTE * told + 2 * record.request.callback_gas
         if needed > room:
             parts.append([])
-            room = TRANSACTION_GAS - GAS_FIRST
+            room = most - GAS_FIRST
         parts[-1].append(record)
         room -= needed
     return parts

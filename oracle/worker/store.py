@@ -21,7 +21,9 @@ async def store_outputs(enclave: Enclave, storage: Storage, task_id: bytes, reco
     what the enclave says, and Retryable `storage.*`."""
     for output in record.outputs:
         await _store(enclave, storage, task_id, output)
-    await storage.put_named(record_name(task_id), record.model_copy(update={"public_outputs": ()}).canonical())
+    # R17: nobody reads a result before it is settled, a public one from the settlement.
+    hidden = record.model_copy(update={"public_outputs": ()})
+    await storage.put_named(record_name(task_id), hidden.canonical())
 
 
 async def store_receipt(storage: Storage, task_id: bytes, receipt: bytes) -> None:

@@ -252,7 +252,8 @@ interface IComputeOracle {
     /// @notice Ends a task that nobody settled in time.
     function expire(TaskRequest calldata r, Pricing calldata pricing) external;
 
-    /// @notice Makes a callback that failed, with all the gas that the caller gives. Reverts where it fails again.
+    /// @notice Makes a callback that failed, with all the gas that the caller gives: at least the request's `callbackGas`. Reverts
+    /// where it fails again.
     function retryCallback(TaskRequest calldata r, Result calldata result, bytes[] calldata publicOutputs) external;
 
     /// @notice Moves an agreement's pool to the balances of `price.to`.
