@@ -159,6 +159,36 @@ contract AttacksTest is TaskFixture {
         }
     }
 
+    /// @dev Digests are made of words as they came, so a word with bits beyond its type would be another digest of the same
+    /// values. None is taken: a task has one id, a result one digest.
+    function test_noWordHasBitsBeyondItsType() public {
+        TaskRequest memory r = _taskRequest(id);
+        bytes memory data = abi.encodeCall(I.request, (r, _anyone(), ""));
+        // requester, asOf, deadline, callback, callbackGas: of the request, which lies behind three words.
+        uint256[5] memory words = [uint256(1), 10, 11, 12, 13];
+        for (uint256 i; i < 5; ++i) {
+            vm.prank(requester);
+            (bool done, bytes memory err) = address(oracle).call{value: FEE}(_dirty(data, 3 + words[i]));
+            assertFalse(done, "request");
+            assertEq(err.length, 0);
+        }
+        assertEq(registry.agreement(id).used, 0);
+        _request(r);
+
+        data = abi.encodeCall(I.fulfil, (_settlement(a), _identity(), _fulfilment(r, _result(r))));
+        // Where they lie is what their values tell: the payee comes once, the outcome two words before it, the length (4096) of
+        // the only output once, its kind two words before it.
+        uint256 payeeAt = _find(data, uint256(uint160(payee)));
+        uint256 lengthAt = _find(data, 4096);
+        uint256[4] memory places = [payeeAt, payeeAt - 2, lengthAt, lengthAt - 2];
+        for (uint256 i; i < 4; ++i) {
+            (bool done,) = address(oracle).call(_dirty(data, places[i]));
+            assertFalse(done, "fulfil");
+        }
+        (bool settled,) = address(oracle).call(data);
+        assertTrue(settled);
+    }
+
     // Front-running
 
     /// @dev The payee is signed: whoever copies a settlement out of the mempool pays its gas, and the payee is paid all the same.
@@ -524,6 +554,25 @@ contract AttacksTest is TaskFixture {
     function _wrongSettlement(Agreement memory other) private view returns (bytes memory) {
         bytes32 got = hashing.settlementHash(other.enclaveRegistry, hashing.enclaves(other.tee), other.price);
         return abi.encodeWithSelector(I.ComputeOracle_WrongSettlement.selector, got, registry.settlementHashOf(id));
+    }
+
+    /// @dev The call with the highest byte of a word of its arguments set.
+    function _dirty(bytes memory data, uint256 word) private pure returns (bytes memory changed) {
+        changed = bytes.concat(data);
+        assertEq(uint8(changed[4 + 32 * word]), 0);
+        changed[4 + 32 * word] = 0x01;
+    }
+
+    function _find(bytes memory data, uint256 value) private pure returns (uint256 word) {
+        uint256 count;
+        for (uint256 i; i < (data.length - 4) / 32; ++i) {
+            uint256 got;
+            assembly ("memory-safe") {
+                got := mload(add(data, add(0x24, shl(5, i))))
+            }
+            if (got == value) (word, count) = (i, count + 1);
+        }
+        assertEq(count, 1, "comes once");
     }
 
     /// @dev High s; compact (EIP-2098); with a byte more; v as 0 or 1; r and s zero.

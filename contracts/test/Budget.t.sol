@@ -236,6 +236,20 @@ contract BudgetTest is Spending {
         _standsAt(id, 3, 7);
     }
 
+    /// What the terms say is read from the same calldata that their digest is taken of.
+    function testFuzz_aFlippedBitOfTheTermsIsRefusedOrMeansTheSame(uint256 bit) public {
+        bytes32 id = _activateBudgeted(100);
+        bytes memory data = abi.encodeCall(I.spend, (id, requester, versions, 30, _admission(a)));
+        // The last argument, and the last in the calldata.
+        uint256 start = data.length - abi.encode(_admission(a)).length + 32;
+        bit = bound(bit, start * 8, data.length * 8 - 1);
+        data[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
+        vm.prank(address(oracle));
+        (bool success,) = address(registry).call(data);
+        assertEq(registry.budgetSpent(hospitalA, LINEAGE), success ? 30 : 0);
+        assertEq(registry.agreement(id).used, success ? 1 : 0);
+    }
+
     function test_requestsSpendWhatTheySay() public {
         bytes32 id = _activateBudgeted(10);
         _ask(id, "first", 7);

@@ -195,6 +195,30 @@ contract ReplayTest is Fixture {
         _refuses(a, signatures, author);
     }
 
+    /// Digests are taken of calldata as it comes, so a word with bits beyond its type must not pass for the one that was signed.
+    function testFuzz_aFlippedBitIsRefusedOrMeansTheSame(uint256 bit) public {
+        bytes32 id = registry.agreementIdOf(a);
+        bytes memory data = abi.encodeCall(I.activate, (a, _signatures(a), _noAuditors()));
+        bit = bound(bit, 0, data.length * 8 - 1);
+        data[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
+        (bool success, bytes memory answer) = address(registry).call(data);
+        I.Record memory record = registry.agreement(id);
+        assertEq(uint8(record.status), uint8(success ? I.Status.Active : I.Status.None));
+        if (!success) return;
+        // Padding that nobody reads.
+        assertEq(answer, abi.encode(id));
+        assertEq(record.fee, a.price.fee);
+        assertEq(record.settlementHash, hashing.settlementHash(a.enclaveRegistry, hashing.enclaves(a.tee), a.price));
+    }
+
+    /// The same of the words that no signature covers by their type alone: bits above a field of the enclaves or the price.
+    function test_refusesBitsBeyondTheType() public {
+        bytes memory data = abi.encodeCall(I.activate, (a, _signatures(a), _noAuditors()));
+        _refusesDirty(data, a.tee.evalFloor);
+        _refusesDirty(data, uint160(a.tee.operators[0]));
+        _refusesDirty(data, a.price.bps[1]);
+    }
+
     /// Of the agreement's struct alone, without chain and registry; and as a wallet signs text.
     function test_refusesSignaturesOutsideTheDomain() public {
         bytes[] memory signatures = _signatures(a);
@@ -238,6 +262,24 @@ contract ReplayTest is Fixture {
     function test_refusesVOfZeroAndOne() public {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(hospitalAKey, registry.agreementIdOf(a));
         _refusesForm(abi.encodePacked(r, s, v - 27));
+    }
+
+    /// @dev Sets the top bit of each word with this value.
+    function _refusesDirty(bytes memory clean, uint256 value) private {
+        uint256 found;
+        for (uint256 i = 4; i < clean.length; i += 32) {
+            bytes memory data = bytes.concat(clean);
+            uint256 word;
+            assembly ("memory-safe") {
+                word := mload(add(add(data, 0x20), i))
+            }
+            if (word != value) continue;
+            ++found;
+            data[i] = 0x80;
+            (bool success,) = address(registry).call(data);
+            assertFalse(success);
+        }
+        assertNotEq(found, 0);
     }
 
     function _refusesForm(bytes memory signature) private {
