@@ -50,6 +50,6 @@ STRUCTURE: dict[str, tuple[str, ...]] = {
 """Rule → test ids."""
 
 NOT_BUILT: dict[str, str] = {
-    "R17b": "Private functions are not built: brokers and enclaves refuse `fn.sealedId` and `fn.sharesDigest`; the digest covers the salt.",
+    "R17b": "Private functions are not built: brokers and enclaves refuse `fn.sealedId`; the digest covers the salt.",
 }
 """Rule → why this version does not have it, or not all of it."""
