@@ -17,13 +17,34 @@ _FLAGS = ("--deny", "never", "--code-size-limit", "1000000", "--json")
 _ALL_FLAGS = ("--no-match-path", "node_modules/**")
 _CORE_FLAGS = ("--fail-fast", "--no-match-path", "{node_modules/**,contracts/test/dcap/*}")
 """No small change of the core reaches the tests of attestation, and its first failure is enough."""
-_CORE_FIRST_FLAGS = (
-    "--fail-fast",
-    "--no-match-path",
-    "{node_modules/**,contracts/test/{dcap,invariant,utils}/*,"
-    "contracts/test/{Hashing,Vectors,Gas,Register,Challenge,AttestedVerifier,Retire,Consumer}.t.sol}",
-)
-"""Those tests of the core that fail within seconds, as most do."""
+_NEAR = {
+    "AgreementRegistry": "Activate,Approve,Narrow,Supersede,Spend,Budget,Requesters,Streams,Sign",
+    "AgreementTerms": "Terms,Activate,Audits",
+    "ComputeOracle": "Fulfil,FulfilBatch,PublicOutputs",
+    "ComputeOracle.request": "Request",
+    "ComputeOracle.requestFor": "RequestFor",
+    "ComputeOracle.cancel": "Cancel",
+    "ComputeOracle.expire": "Expire",
+    "ComputeOracle.fulfilMany": "FulfilMany",
+    "ComputeOracle.fulfilBatch": "FulfilBatch",
+    "ComputeOracle.retryCallback": "RetryCallback",
+    "ComputeOracle.distribute": "Distribute",
+    "ComputeOracle.withdraw": "Withdraw",
+    "ComputeOracle._request": "Request,Cancel,Callback",
+    "ComputeOracle._requested": "Cancel,Expire",
+    "ComputeOracle._checkRequest": "Request",
+    "ComputeOracle._checkSame": "FulfilMany",
+    "ComputeOracle._settleBatch": "FulfilBatch",
+    "ComputeOracle._checkRequestOf": "Callback,Fulfil",
+    "ComputeOracle._callBack": "Callback,RetryCallback",
+    "ComputeOracle._checkGas": "Callback,Attacks,AttacksFromWithin",
+    "DatasetStreams": "Streams",
+    "FunctionAudits": "Audits",
+    "EnclavePolicy": "Fulfil",
+    "Payments": "Payments,RequestFor,Withdraw",
+    "TaskSlot": "Cancel,Fulfil,Expire,Callback",
+}
+"""The tests nearest to a contract of the core, or to one of its functions: most changes fail there, in a second."""
 _SHORT = {"FOUNDRY_FUZZ_RUNS": "16", "FOUNDRY_INVARIANT_RUNS": "2", "FOUNDRY_INVARIANT_DEPTH": "16"}
 _PROFILE = {"FOUNDRY_PROFILE": "quick"}
 _TIMEOUT = 300
@@ -80,12 +101,22 @@ def _try(place: Path, mutant: Mutant) -> Caught:
     longer = {"FOUNDRY_FUZZ_RUNS": "64", "FOUNDRY_INVARIANT_RUNS": "4", "FOUNDRY_INVARIANT_DEPTH": "64"}
     runs: list[tuple[dict[str, str], Sequence[str]]] = [(_SHORT, _ALL_FLAGS), ({}, _ALL_FLAGS)]
     if mutant.language == "Core":
-        runs = [({**_SHORT, "FOUNDRY_FUZZ_RUNS": "4"}, _CORE_FIRST_FLAGS), (longer, _CORE_FLAGS)]
+        runs = [(_SHORT, _near(mutant)), (longer, _CORE_FLAGS)]
     try:
         failed = next((found for run in runs if (found := _failures(place, mutant.number, *run))), [])
     except (SolidityError, subprocess.TimeoutExpired) as error:
         return Caught(None, str(error)[-300:])
     return Caught(min(failed, key=_preference)) if failed else Caught(None)
+
+
+def _near(mutant: Mutant) -> Sequence[str]:
+    contract = Path(mutant.file).stem
+    tests = _NEAR.get(f"{contract}.{mutant.function}", _NEAR[contract])
+    return (
+        "--fail-fast",
+        "--match-path",
+        f"contracts/test/{{{tests}}}.t.sol" if "," in tests else f"contracts/test/{tests}.t.sol",
+    )
 
 
 def _preference(test: str) -> tuple[bool, str]:
