@@ -16,6 +16,7 @@ from oracle.cli import (
     agreement,
     agreement_chain,
     collateral,
+    contracts,
     dataset,
     devnet,
     doctor,
@@ -47,6 +48,7 @@ ORDER = (
     "collateral",
     "keybroker",
     "worker",
+    "contracts",
 )
 """As a newcomer meets them."""
 
@@ -90,7 +92,8 @@ app = typer.Typer(
 )
 _MORE = (agreement_chain, enclave_chain, task_facts)  # add their commands to a group of another module
 for group in (
-    devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker
+    devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker,
+    contracts,
 ):  # fmt: skip
     app.add_typer(group.app)
 app.command("withdraw")(task.withdraw)

@@ -98,15 +98,6 @@ def test_anyone() -> None:
     assert f"`0x{structs.ANYONE.hex()}`" in section("What the numbers mean")
 
 
-def test_task_states() -> None:
-    text = section("Tasks")
-    table = rows(text)[1:]
-    numbers = {row[5]: "" for row in table} | {row[0]: row[1] for row in table}
-    assert set(numbers) == {state.name for state in structs.TaskState}
-    told = dict(re.findall(r"([A-Z]+) \((\d)\)", text)) | {name: number for name, number in numbers.items() if number}
-    assert told == {state.name: str(state.value) for state in structs.TaskState}
-
-
 @pytest.mark.parametrize(
     ("where", "number"),
     [
