@@ -12,7 +12,7 @@ from typing import Any, Final
 from eth_abi.abi import encode
 
 from enclave_app.protocol.digests import keccak
-from enclave_app.protocol.fields import ZERO32
+from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.onchain import ALLOWANCE, Payment
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import PaymentKind
@@ -100,6 +100,15 @@ class Token:
 
     async def allowance(self, owner: str, spender: str) -> int:
         return int(await self._ask("allowance", owner, spender))
+
+    async def signed_way(self, chain_id: int) -> str | None:
+        """`permit` or `authorization`, where the token knows one."""
+        if await self._separator(chain_id) is None:
+            return None
+        if await self._maybe("nonces", ZERO_ADDRESS) is not None:
+            return "permit"
+        used = await self._maybe("authorizationState", ZERO_ADDRESS, ZERO32)
+        return "authorization" if used is not None else None
 
     async def permit(self, key: SigningKey, fee: Fee, chain_id: int) -> Payment | None:
         """EIP-2612: leave for the oracle to take exactly the fee; None where the token has no such thing."""
