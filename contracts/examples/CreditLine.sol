@@ -359,11 +359,7 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         return _index + _index * rate * (block.timestamp - _indexedAt) / (BPS * 365 days);
     }
 
-    function _deposit(address caller, address receiver, uint256 assets, uint256 shares)
-        internal
-        override
-        nonReentrant
-    {
+    function _deposit(address caller, address receiver, uint256 assets, uint256 shares) internal override nonReentrant {
         super._deposit(caller, receiver, assets, shares);
     }
 

@@ -23,8 +23,9 @@ import {TaskState} from "./libraries/Constants.sol";
 /// An answer after the deadline is not taken by the oracle. What comes back of a fee is this contract's balance at the oracle,
 /// until anyone calls `collect`.
 /// @dev WARNING: within a callback no state-changing function of the oracle can be entered; ask again in a later
-/// transaction. What `_fulfilled` needs must fit the request's `callbackGas`, or waits for a `retryCallback`, which may come at
-/// any later time, with any amount of gas that suffices: do not swallow the failure of a call inside.
+/// transaction. What `_fulfilled` needs must fit the request's `callbackGas`, or waits for a `retryCallback` with more, which may
+/// come at any later time, after the deadline, too. Whoever retries chooses how much more: do not swallow the failure of a
+/// call inside that needs more than `callbackGas`.
 /// WARNING: a `_fulfilled` that reverts whatever its gas leaves its task pending for ever.
 abstract contract ComputeConsumer is IComputeConsumer {
     using SafeERC20 for IERC20;

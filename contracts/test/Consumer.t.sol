@@ -315,6 +315,15 @@ abstract contract ConsumerSuite is ConsumerWorld {
         assertTrue(world.task(r.agreementId, taskId).callback);
     }
 
+    function test_anotherTryHasAtLeastTheAgreedGas() public {
+        _settleThoughTheCallbackFails(Probe.Act.Revert);
+        bytes[] memory outputs = _list(abi.encode(int256(42)));
+        Result memory result = _resultOf(r, outputs);
+        vm.expectPartialRevert(I.ComputeOracle_NotEnoughGas.selector);
+        world.retryCallback{gas: r.callbackGas}(r, result, outputs);
+        assertTrue(probe.isPending(taskId));
+    }
+
     function test_anotherTryTakesNoOtherResult() public {
         _settleThoughTheCallbackFails(Probe.Act.Revert);
         Result memory result = _resultOf(r, _list(abi.encode(int256(42))));
@@ -340,9 +349,7 @@ abstract contract ConsumerSuite is ConsumerWorld {
     function test_cannotAskFromWithinACallback() public {
         probe.set(Probe.Act.AskAgain);
         _answer(r, abi.encode(int256(42)));
-        assertEq(
-            probe.seen(), abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
-        );
+        assertEq(probe.seen(), abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
         _endedOnce();
     }
 
@@ -409,16 +416,12 @@ abstract contract ConsumerSuite is ConsumerWorld {
     }
 
     function test_asksNothingTwice() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(I.ComputeOracle_TaskExists.selector, taskId, TaskState.REQUESTED)
-        );
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_TaskExists.selector, taskId, TaskState.REQUESTED));
         probe.ask(r, address(0));
     }
 
     function test_collectsNothingWhereNothingIs() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(I.ComputeOracle_NothingToWithdraw.selector, address(probe), address(0))
-        );
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_NothingToWithdraw.selector, address(probe), address(0)));
         probe.collect(address(0));
     }
 

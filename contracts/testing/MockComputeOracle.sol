@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {Batch, Out, Price, Result, TaskRequest} from "../src/Types.sol";
@@ -8,17 +10,9 @@ import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
 import {IComputeConsumer} from "../src/interfaces/IComputeConsumer.sol";
 import {IComputeOracle} from "../src/interfaces/IComputeOracle.sol";
 import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
-import {
-    ConsentKind,
-    EIP712_NAME,
-    EIP712_VERSION,
-    Outcome,
-    OutputKind,
-    TaskState
-} from "../src/libraries/Constants.sol";
+import {EIP712_NAME, EIP712_VERSION, Outcome, OutputKind, TaskState} from "../src/libraries/Constants.sol";
 import {Hashing} from "../src/libraries/Hashing.sol";
 import {Payments} from "../src/libraries/Payments.sol";
-import {Signatures} from "../src/libraries/Signatures.sol";
 
 /// @title MockComputeOracle
 /// @notice The oracle as a consumer sees it, for a consumer's own tests: no agreement is signed, no enclave runs, and the test
@@ -34,10 +28,11 @@ import {Signatures} from "../src/libraries/Signatures.sol";
 /// and digests. This project's examples pass the same tests on both.
 ///
 /// Not here: who may ask, versions, quotas, budgets and validity are not checked, since no agreement says them; what is not
-/// given back of a fee is all PAYEE's; `fulfil`, `fulfilMany`, `fulfilBatch` and `distribute` refuse, as anyone could call them
-/// with anything.
+/// given back of a fee is all PAYEE's; what no consumer calls (`requestFor`, `fulfil`, `distribute` and the like) refuses.
 /// @dev WARNING: for tests only. Whoever calls `answer` is believed.
 contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
+    using SafeERC20 for IERC20;
+
     address public constant PAYEE = address(0xFEE);
     uint256 private constant MAX_AS_OF_AGE = 1 hours;
     uint256 private constant MAX_DURATION = 30 days;
@@ -174,23 +169,7 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
     {
         if (r.requester != msg.sender) revert ComputeOracle_NotRequester(msg.sender, r.requester);
         taskId = taskIdOf(r);
-        // Its off values: an allowance.
-        Payment memory payment;
-        _request(taskId, r, uri, payment);
-    }
-
-    function requestFor(
-        TaskRequest calldata r,
-        IAgreementRegistry.Admission calldata,
-        string calldata uri,
-        bytes calldata signature,
-        Payment calldata payment
-    ) external payable nonReentrant returns (bytes32 taskId) {
-        taskId = taskIdOf(r);
-        if (r.requester != msg.sender && Signatures.kindOf(r.requester, taskId, signature) == ConsentKind.NONE) {
-            revert ComputeOracle_BadRequestSignature(taskId, r.requester);
-        }
-        _request(taskId, r, uri, payment);
+        _request(taskId, r, uri);
     }
 
     function cancel(TaskRequest calldata r, IAgreementRegistry.Admission calldata) external nonReentrant {
@@ -226,6 +205,7 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         emit CallbackDelivered(taskId, r.callback);
         bytes memory data =
             abi.encodeCall(IComputeConsumer.onComputeResult, (taskId, result.outcome, result, publicOutputs));
+        _checkGas(r.callbackGas);
         if (!_call(r.callback, gasleft(), data)) revert ComputeOracle_CallbackFailedAgain(taskId);
     }
 
@@ -235,6 +215,16 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         balanceOf[token][msg.sender] = 0;
         emit Withdrawn(msg.sender, token, to, amount);
         Payments.pay(token, to, amount);
+    }
+
+    function requestFor(
+        TaskRequest calldata,
+        IAgreementRegistry.Admission calldata,
+        string calldata,
+        bytes calldata,
+        Payment calldata
+    ) external payable returns (bytes32) {
+        revert MockComputeOracle_NotMocked(msg.sig);
     }
 
     function fulfil(Settlement calldata, IEnclaveRegistry.Identity calldata, Fulfilment calldata) external pure {
@@ -249,12 +239,11 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         revert MockComputeOracle_NotMocked(msg.sig);
     }
 
-    function fulfilBatch(
-        Settlement calldata,
-        IEnclaveRegistry.Identity calldata,
-        Batch calldata,
-        bytes calldata
-    ) external pure returns (uint256) {
+    function fulfilBatch(Settlement calldata, IEnclaveRegistry.Identity calldata, Batch calldata, bytes calldata)
+        external
+        pure
+        returns (uint256)
+    {
         revert MockComputeOracle_NotMocked(msg.sig);
     }
 
@@ -278,8 +267,8 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         return _hashTypedDataV4(Hashing.hash(result));
     }
 
-    function batchDigestOf(Batch calldata batch) external view returns (bytes32) {
-        return _hashTypedDataV4(Hashing.hash(batch));
+    function batchDigestOf(Batch calldata) external pure returns (bytes32) {
+        revert MockComputeOracle_NotMocked(msg.sig);
     }
 
     function domainSeparator() external view returns (bytes32) {
@@ -306,7 +295,7 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
 
     // Inside
 
-    function _request(bytes32 taskId, TaskRequest calldata r, string calldata uri, Payment memory payment) private {
+    function _request(bytes32 taskId, TaskRequest calldata r, string calldata uri) private {
         _checkRequest(r, uri);
         Task storage t = _tasks[r.agreementId][taskId];
         if (t.state != TaskState.NONE) revert ComputeOracle_TaskExists(taskId, t.state);
@@ -328,7 +317,7 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         _requests[taskId] = abi.encode(r);
         emit TaskRequested(taskId, r.agreementId, r.requester, r, uri);
         if (record.token != address(0) && record.fee != 0) {
-            Payments.pull(record.token, r.requester, record.fee, taskId, payment);
+            _pull(IERC20(record.token), r.requester, record.fee);
         }
     }
 
@@ -353,6 +342,14 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
                 revert ComputeOracle_BadCallbackGas(r.callbackGas, 1, MAX_CALLBACK_GAS);
             }
         }
+    }
+
+    function _pull(IERC20 token, address payer, uint256 fee) private {
+        uint256 before = token.balanceOf(address(this));
+        token.safeTransferFrom(payer, address(this), fee);
+        uint256 left = token.balanceOf(address(this));
+        uint256 got = left < before ? 0 : left - before;
+        if (got != fee) revert ComputeOracle_WrongReceived(address(token), got, fee);
     }
 
     function _requested(TaskRequest calldata r) private view returns (bytes32 taskId, Task storage t) {
@@ -398,12 +395,16 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
         bytes memory data = abi.encodeCall(
             IComputeConsumer.onComputeResult, (result.taskId, result.outcome, result, publicOutputs)
         );
-        uint256 needed = uint256(r.callbackGas) * 64 / 63 + CALLBACK_RESERVE;
-        uint256 available = gasleft();
-        if (available < needed) revert ComputeOracle_NotEnoughGas(available, needed);
+        _checkGas(r.callbackGas);
         if (_call(r.callback, r.callbackGas, data)) return;
         t.callback = true;
         emit CallbackFailed(result.taskId, r.callback);
+    }
+
+    function _checkGas(uint256 callbackGas) private view {
+        uint256 needed = callbackGas * 64 / 63 + CALLBACK_RESERVE;
+        uint256 available = gasleft();
+        if (available < needed) revert ComputeOracle_NotEnoughGas(available, needed);
     }
 
     function _call(address callback, uint256 gasCap, bytes memory data) private returns (bool called) {
@@ -423,7 +424,12 @@ contract MockComputeOracle is IComputeOracle, EIP712, ReentrancyGuardTransient {
     /// @dev What is kept of a task that ended.
     function _close(Task storage t, uint8 state) private returns (uint256 escrow) {
         escrow = t.escrow;
-        (t.state, t.requestBlock, t.deadline, t.cancelUntil, t.escrow, t.callback) = (state, 0, 0, 0, 0, false);
+        t.state = state;
+        t.requestBlock = 0;
+        t.deadline = 0;
+        t.cancelUntil = 0;
+        t.escrow = 0;
+        t.callback = false;
     }
 
     function _checkPublicOutputs(Result calldata result, bytes[] calldata outputs) private pure {
