@@ -88,7 +88,7 @@ abstract contract Model is World {
         address account;
     }
 
-    uint256 internal constant MAX_DEALS = 30;
+    uint256 internal constant MAX_DEALS = 40;
 
     Indexer internal indexer;
 
@@ -222,11 +222,19 @@ abstract contract Model is World {
             && d.requested - d.cancelled < d.quota;
     }
 
+    /// @dev Whether somebody's request can go through: the token pays, and the budget is not spent.
+    function _isUsable(Deal storage d) private view returns (bool) {
+        if (!_isOpen(d) || !_pays(d.token)) return false;
+        if (d.draft.kind != BUDGETED && d.draft.kind != LISTED) return true;
+        uint256 spent = spentOf[hospitalA][keccak256(abi.encode("lineage", uint256(d.draft.era)))];
+        return spent + 2 <= (d.draft.kind == BUDGETED ? 20 : 30);
+    }
+
     /// @dev One that takes requests, if there can be one.
     function _openDeal(uint256 seed) internal returns (uint256 deal) {
         for (uint256 i; i < deals.length; ++i) {
             deal = (seed % deals.length + i) % deals.length;
-            if (_isOpen(deals[deal])) return deal;
+            if (_isUsable(deals[deal])) return deal;
         }
         if (deals.length >= MAX_DEALS) return seed % deals.length;
         deal = _draftFrom(seed);
