@@ -52,7 +52,7 @@ class Executor:
         self._sandbox, self._storage, self._config = sandbox, storage, config
 
     async def run(self, body: TaskBody, materials: Materials, keys: dict[KeyId, bytes]) -> list[bytearray]:
-        """The plaintext of each output, in order.
+        """The plaintext of each output, in order; ABI values where it is public.
 
         Raises FunctionError for what ends the task, Retryable for what the host can cause, Refused where a dataset is
         not what its own manifest says.
@@ -127,7 +127,8 @@ class Executor:
 
     async def _compute(self, body: TaskBody, materials: Materials, tables: Sequence[MemoryFile]) -> list[bytearray]:
         limits = body.agreement.fn.limits
-        job = function_job(materials.bundle, body.request.params, body.request.as_of, limits)
+        public = [output.name for output in body.agreement.outputs if output.is_public]
+        job = function_job(materials.bundle, body.request.params, body.request.as_of, limits, public)
         allowance = function_allowance(limits, sum(table.size for table in tables))
         try:
             _, parts = await self._sandbox.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from enclave_app.protocol.bundle import Bundle
@@ -14,14 +15,18 @@ _OUTPUT_COPIES: Final = 4
 _STREAM_OVERHEAD: Final = MIB
 
 
-def function_job(bundle: Bundle, params: bytes, as_of: int, limits: Limits) -> dict[str, Any]:
-    """The job that runs `bundle`'s entry; one descriptor of an Arrow IPC stream goes with it for each of its tables."""
+def function_job(
+    bundle: Bundle, params: bytes, as_of: int, limits: Limits, public: Collection[str] = ()
+) -> dict[str, Any]:
+    """The job that runs `bundle`'s entry; one descriptor of an Arrow IPC stream goes with it for each of its tables. `public`
+    are the names of the outputs that it gives as ABI values (R17), all others as Arrow IPC streams."""
     header = bundle.header
     return {
         "kind": header.kind,
         "entry": bundle.entry_text(),
         "tables": [table.name for table in header.tables],
         "outputs": list(header.outputs),
+        "public": [name for name in header.outputs if name in public],
         "domain": header.params.model_dump(mode="json", by_alias=True),
         "params": params.hex(),
         "asOf": as_of,

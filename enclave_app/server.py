@@ -14,7 +14,7 @@ from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import parse_digest
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
 from enclave_app.protocol.release import ErrorBody
-from enclave_app.protocol.wire import AppraisalBody, EvidenceBody, RunBody, TaskBody
+from enclave_app.protocol.wire import AppraisalBody, BatchBody, EvidenceBody, RunBody, TaskBody
 
 if TYPE_CHECKING:
     from enclave_app.tasks import Tasks
@@ -54,6 +54,9 @@ def task_routes(tasks: Tasks) -> tuple[web.RouteDef, ...]:
         tasks.forget(_digest(request, "id"))
         return web.Response(status=204)
 
+    async def batch(request: web.Request) -> web.Response:
+        return _json(tasks.batch(await _read(request, BatchBody)))
+
     async def file(request: web.Request) -> web.StreamResponse:
         data = memoryview(tasks.file(_digest(request, "id"), _digest(request, "digest")))
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
@@ -69,6 +72,7 @@ def task_routes(tasks: Tasks) -> tuple[web.RouteDef, ...]:
         web.post("/v1/tasks/{id}/run", run),
         web.get("/v1/tasks/{id}/files/{digest}", file),
         web.delete("/v1/tasks/{id}", forget),
+        web.post("/v1/batches", batch),
     )
 
 

@@ -9,16 +9,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from enclave_app.agreed import Materials, check_task, fetch_materials, input_size
+from enclave_app.batches import Finished, sign_batch
 from enclave_app.config import EnclaveConfig
 from enclave_app.execution import Executor, FunctionError
 from enclave_app.fetch import Storage
 from enclave_app.identity import EnclaveIdentity
 from enclave_app.logs import Log
 from enclave_app.protocol.errors import Refused, Retryable
-from enclave_app.protocol.output import SealedOutput
+from enclave_app.protocol.output import MadeOutput, SealedOutput
 from enclave_app.protocol.release import SignedRelease
 from enclave_app.protocol.structs import Outcome
-from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone, TaskStarted
+from enclave_app.protocol.wire import BatchAnswer, BatchBody, RunBody, TaskBody, TaskDone, TaskStarted
 from enclave_app.release import Released, gather, make_requests
 from enclave_app.results import seal_all, sign_result
 
@@ -99,6 +100,25 @@ class Tasks:
             raise Refused("task.file", "the task has no such file", found=digest.hex())
         return found
 
+    def batch(self, body: BatchBody) -> BatchAnswer:
+        """One signature over the results of tasks that ran here and are not forgotten.
+
+        Raises Refused `batch.…` or `task.unknown`, Retryable `batch.unfinished` for a task that has not run.
+        """
+        if len(set(body.tasks)) != len(body.tasks):
+            raise Refused("batch.duplicate", "a batch names a task twice")
+        finished = []
+        for task_id in body.tasks:
+            task = self._find(task_id)
+            if task.done is None:
+                raise Retryable(
+                    "batch.unfinished", "a task of the batch has not run", found=task_id.hex(), hint="Run it"
+                )
+            finished.append(Finished(task.body, task.done))
+        answer = sign_batch(finished, self._identity)
+        self._log("batch.signed", agreement=answer.batch.agreement_id, tasks=len(finished))
+        return answer
+
     def forget(self, task_id: bytes) -> None:
         """Drop a task with its outputs; unknown ones are forgotten already."""
         self._tasks.pop(task_id, None)
@@ -108,16 +128,21 @@ class Tasks:
         released = gather(task.body, task.materials, task.releases, body.answers, self._identity)
         for blame in released.blamed:
             self._log("release.blamed", task=task.id, broker=blame.broker, code=blame.code)
-        sealed = await self._compute(task, released)
+        made = await self._compute(task, released)
         task.done = sign_result(
-            task.body, task.id, task.materials, released, sealed, self._identity, _milliseconds_since(started)
+            task.body, task.id, task.materials, released, made, self._identity, _milliseconds_since(started)
         )
-        task.files = {output.manifest.files[0].sha256: output.ciphertext for output in sealed or ()}
+        task.files = {
+            output.manifest.files[0].sha256: output.ciphertext
+            for output in made or ()
+            if isinstance(output, SealedOutput)
+        }
         self._evict(task.id)
         self._log("task.done", task=task.id, outcome=Outcome(task.done.result.outcome).name, ms=task.done.enclave_ms)
 
-    async def _compute(self, task: _Task, released: Released) -> list[SealedOutput] | None:
-        """The sealed outputs; None where the parameters are invalid or the function fails on any machine (R19)."""
+    async def _compute(self, task: _Task, released: Released) -> list[MadeOutput] | None:
+        """The outputs, sealed where they have recipients; None where the parameters are invalid, or the function fails on
+        any machine (R19)."""
         if task.invalid_params:
             return None
         try:

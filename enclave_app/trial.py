@@ -2,10 +2,11 @@
 
 For authors of functions, who want to see what the enclave would do. On standard input:
 
-    length (4, big-endian) ‖ JSON {"bundle", "params": sizes in bytes; "tables": [sizes]; "asOf"; "limits": Limits}
-    ‖ the bundle ‖ the params ‖ one Arrow IPC stream per table of the bundle, in its order
+    length (4, big-endian) ‖ JSON {"bundle", "params": sizes in bytes; "tables": [sizes]; "asOf"; "limits": Limits;
+    "public": whether its outputs are to be} ‖ the bundle ‖ the params ‖ one Arrow IPC stream per table, in its order
 
-On standard output: length ‖ JSON {"ok": true, "parts": [sizes]} ‖ one Arrow IPC stream per output, or
+On standard output: length ‖ JSON {"ok": true, "parts": [sizes], "columns": {public output: [[name, type]]}} ‖ one Arrow
+IPC stream per output, or its ABI values where it is public; or
 {"ok": false, "kind": "function" | "host" | "refused", "code", "message", "parts": []}.
 """
 
@@ -54,7 +55,7 @@ async def _run(sandbox: Sandbox, source: IO[bytes]) -> tuple[dict[str, Any], Seq
     if FunctionKind[header.kind.upper()] is not FunctionKind.SQL:
         raise Refused("function.kind", "this version runs only SQL functions", found=header.kind)
     header.params.read(params)
-    job = function_job(bundle, params, head["asOf"], limits)
+    job = function_job(bundle, params, head["asOf"], limits, header.outputs if head["public"] else ())
     sandbox.attach(lambda: None)
     with ExitStack() as stack:
         descriptors = []
@@ -64,10 +65,10 @@ async def _run(sandbox: Sandbox, source: IO[bytes]) -> tuple[dict[str, Any], Seq
             file.seal()
             descriptors.append(file.fd)
         allowance = function_allowance(limits, sum(head["tables"]))
-        _, parts = await sandbox.run(
+        answer, parts = await sandbox.run(
             job, descriptors, allowance, seconds=limits.time_seconds, limit=most_output(limits)
         )
-    return {"ok": True}, parts
+    return {"ok": True, "columns": answer["columns"]}, parts
 
 
 def _warm() -> Jobs:

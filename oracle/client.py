@@ -23,14 +23,17 @@ from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.onchain import ALLOWANCE, NO_AUDITORS, Auditors
 from enclave_app.protocol.params import ParamDomain, read_domain
 from enclave_app.protocol.release import OutputAnswer, TaskRecord
-from enclave_app.protocol.rules import check_agreement
+from enclave_app.protocol.rules import check_agreement, check_request
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import receipt_name, record_name
-from enclave_app.protocol.structs import ANYONE, Agreement, Chain, Confirmation, TaskRequest
+from enclave_app.protocol.structs import Agreement, Chain, Confirmation, PaymentKind, TaskRequest
+from oracle import money
 from oracle.agreement.document import AgreementDocument
-from oracle.agreement.requesters import requester_proof
+from oracle.agreement.requesters import admission_of
+from oracle.asking import Asking, SignedRequest, check_signature
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
 from oracle.chain.events import (
@@ -43,11 +46,12 @@ from oracle.chain.events import (
     topic,
 )
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
-from oracle.chain.rpc import Rpc
-from oracle.chain.sender import Receipt, Sender, account_of
+from oracle.chain.rpc import Rpc, as_bytes
+from oracle.chain.sender import Receipt, Sender, SignedTransaction, account_of
 from oracle.chain.source import Block, SingleSource
 from oracle.config import ClientConfig
 from oracle.errors import OracleError, Permanent, Refused, Retryable
+from oracle.payment import Token, approval, choose
 from oracle.receipt import MAX_RECEIPT, read_receipt
 from oracle.storage import Storage, get_from_any, open_storage
 from oracle.task import Task
@@ -120,10 +124,15 @@ class Client:
 
     # --- agreements ---------------------------------------------------------------------------------------------------
 
-    async def activate(self, agreement: Agreement, signatures: Sequence[bytes]) -> tuple[bytes, Receipt]:
-        """Activate with one signature per party, in `agreement.parties()` order; returns the agreement id."""
+    async def activate(
+        self, agreement: Agreement, signatures: Sequence[bytes], auditors: Auditors | None = None
+    ) -> tuple[bytes, Receipt]:
+        """Activate with one signature per party, in `agreement.parties()` order, and the agreed auditors, where there are any;
+        returns the agreement id. An empty signature stands for a party that consented on chain, or is this wallet."""
         check_agreement(agreement)
-        receipt = await self.transact("AgreementRegistry", "activate", agreement, list(signatures))
+        receipt = await self.transact(
+            "AgreementRegistry", "activate", agreement, list(signatures), auditors or NO_AUDITORS
+        )
         return self.chain.agreement_id(agreement), receipt
 
     async def suspend(self, agreement_id: bytes) -> Receipt:
@@ -165,9 +174,10 @@ class Client:
         """Every enclave that was ever registered here, as it stands now, oldest registration first."""
         return await registered_enclaves(self.source, self.config.deployment, await self.head())
 
-    async def balance(self) -> int:
-        """Wei that this wallet can withdraw from the oracle contract."""
-        return await self.oracle.balance(self.sender.address, await self.head())
+    async def balance(self, token: str = ZERO_ADDRESS) -> int:
+        """What this wallet can withdraw from the oracle contract, in wei or a token's smallest unit, with its shares of pools
+        that wait to be distributed."""
+        return await money.owed(self, self.sender.address, token)
 
     async def agreement_status(self, agreement_id: bytes) -> AgreementRecord:
         return await self.agreements.record(agreement_id, await self.head())
@@ -189,35 +199,63 @@ class Client:
         params: Mapping[str, Any] | None = None,
         *,
         seconds: int = DEFAULT_DEADLINE,
-        requesters: Sequence[str] = (),
+        requesters: Mapping[str, int] | None = None,
         wait: bool = True,
     ) -> Task:
         """Ask for a computation under an agreement, given as its file says it or by its id, and pay its fee. `requesters` is
-        the agreed list, where the agreement has one and its file is not given.
+        the agreed list with quotas, where the agreement has one and its file is not given.
 
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
         agreed domain are refused here, before they cost anything: Refused `params.*`; and so is an agreement on other
         contracts than the deployment's: Refused `agreement.contracts`.
+
+        A fee in a token is paid as `oracle.payment.choose` says: `Task.paid` tells how. It may take an approval first, which is a
+        transaction of its own, for exactly the fee.
         """
-        if self.result_key is None:
-            raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
+        asking = await self.prepare(under, params, seconds=seconds, requesters=requesters)
+        how, data = "value", asking.call()
+        if asking.fee is not None:
+            token = Token(self.source, asking.fee.token, await self.head())
+            paying = await choose(token, asking.fee, self.wallet_key, self.chain.chain_id)
+            for amount in paying.approvals:
+                approved = await self.sender.transact(asking.fee.token, approval(asking.fee.oracle, amount))
+                if not approved.ok:
+                    raise Permanent("payment.approval", "the token did not take the approval", found=asking.fee.token)
+            how = paying.how
+            if paying.payment.kind != PaymentKind.ALLOWANCE:
+                data = asking.call_for(paying.payment, b"")
+        signed = await self.sender.submit(asking.agreement.oracle, data, value=asking.value)
+        return await self._asked(asking, signed, wait, how)
+
+    async def prepare(
+        self,
+        under: AgreementDocument | bytes,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seconds: int = DEFAULT_DEADLINE,
+        requesters: Mapping[str, int] | None = None,
+        requester: str | None = None,
+        result_key: bytes | None = None,
+    ) -> Asking:
+        """A request as `request` would send it, by this wallet or for `requester`; raises as that. `result_key` is the digest of
+        another key than this client's."""
         agreement_id = under if isinstance(under, bytes) else under.id
-        requesters = requesters or (() if isinstance(under, bytes) else under.requesters)
+        requesters = requesters or ({} if isinstance(under, bytes) else under.requesters)
         agreement = (await self.agreement(agreement_id)).agreement
         self._check_contracts(agreement)
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
         as_of, deadline = _times((await self.head()).timestamp, int(time.time()), seconds)
-        proof = proof_for(agreement, requesters, self.sender.address)
+        requester = requester or self.sender.address
         request = TaskRequest(
             agreement_id=agreement_id,
-            requester=self.sender.address,
+            requester=requester,
             nonce=secrets.token_bytes(32),
             versions=tuple(data.id_or_stream for data in agreement.data),
             inputs_id=ZERO32,
             input_shares=ZERO32,
             params=given,
-            result_key=self.result_key.public.digest,
+            result_key=result_key or self._result_key_for(agreement),
             spend=0,
             max_fee=agreement.price.fee,
             as_of=as_of,
@@ -225,15 +263,94 @@ class Client:
             callback=ZERO_ADDRESS,
             callback_gas=0,
         )
-        contract = load_contract("ComputeOracle")
-        data = contract.call("request", request, list(proof), "")
-        signed = await self.sender.submit(agreement.oracle, data, value=agreement.price.fee)
-        task = Task(self, request.typed_digest(self.chain.oracle_domain(agreement)), agreement, request)
+        task_id = request.typed_digest(self.chain.oracle_domain(agreement))
+        return Asking(agreement, request, admission_of(agreement, requesters, requester), task_id)
+
+    async def sign_request(
+        self,
+        under: AgreementDocument | bytes,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seconds: int = DEFAULT_DEADLINE,
+        requesters: Mapping[str, int] | None = None,
+        contract: str | None = None,
+    ) -> SignedRequest:
+        """A request that anyone can relay: no transaction and no gas of the requester. A relayer has an hour to bring it.
+
+        `contract` is a contract wallet that asks: then the file waits for its signature over the task's id. Raises as `request`,
+        and Refused `payment.unsigned` where the token has to be approved by a transaction.
+        """
+        asking = await self.prepare(under, params, seconds=seconds, requesters=requesters, requester=contract)
+        payment, signature = ALLOWANCE, b""
+        if contract is None:
+            signature = self.wallet_key.sign(asking.task_id)
+            if asking.fee is not None:
+                token = Token(self.source, asking.fee.token, await self.head())
+                chosen = await choose(token, asking.fee, self.wallet_key, self.chain.chain_id, signed_only=True)
+                payment = chosen.payment
+        return SignedRequest(
+            chain_id=self.chain.chain_id,
+            oracle=asking.agreement.oracle,
+            request=asking.request,
+            admission=asking.admission,
+            payment=payment,
+            signature=signature,
+        )
+
+    async def check_relay(self, document: SignedRequest) -> Asking:
+        """What a relayer looks at before it pays: raises Refused for what another chain, agreement or signer made of it."""
+        known = (self.chain.chain_id, self.config.deployment.oracle)
+        if (document.chain_id, document.oracle) != known:
+            raise Refused(
+                "relay.chain",
+                "the request is for another chain or oracle than is configured",
+                found=(document.chain_id, document.oracle),
+                expected=known,
+            )
+        request = document.request
+        agreement = (await self.agreement(request.agreement_id)).agreement
+        self._check_contracts(agreement)
+        check_request(agreement, request)
+        (await self.parameters(agreement)).read(request.params)
+        task_id = request.typed_digest(self.chain.oracle_domain(agreement))
+        code = await self.rpc.call("eth_getCode", request.requester, "latest")
+        check_signature(document, task_id, bool(as_bytes(code)))
+        return Asking(agreement, request, document.admission, task_id)
+
+    async def relay(self, document: SignedRequest, *, pay_fee: bool = False, wait: bool = True) -> Task:
+        """Bring a request that somebody else signed; this wallet pays the gas.
+
+        A fee in the chain's own coin is this wallet's too, and what comes back of it is the requester's: Refused `relay.fee`
+        without `pay_fee`. Raises as `check_relay`, and `Reverted` for what the contract refuses, before anything is spent.
+        """
+        asking = await self.check_relay(document)
+        if asking.value and not pay_fee:
+            raise Refused(
+                "relay.fee",
+                "whoever brings this request pays its fee, and what comes back of it goes to the requester",
+                found=f"{asking.value} wei",
+                hint="Say --pay-fee, if that is meant",
+            )
+        data = asking.call_for(document.payment, document.signature)
+        signed = await self.sender.submit(asking.agreement.oracle, data, value=asking.value)
+        return await self._asked(asking, signed, wait, PaymentKind(document.payment.kind).name.lower())
+
+    async def _asked(self, asking: Asking, signed: SignedTransaction, wait: bool, how: str) -> Task:
+        task = Task(self, asking.task_id, asking.agreement, asking.request)
+        task.paid = how
         if wait:
             task.receipt = await self.sender.wait(signed.hash)
             if not task.receipt.ok:
                 raise Permanent("task.request", "the request was mined but reverted: somebody was faster")
         return task
+
+    def _result_key_for(self, agreement: Agreement) -> bytes:
+        """R15: a key where an output is for whoever asks; nobody needs one where all is public, or for others."""
+        if self.result_key is not None:
+            return self.result_key.public.digest
+        if any(ZERO32 in output.recipients for output in agreement.outputs):
+            raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
+        return ZERO32
 
     async def task(self, task_id: bytes) -> Task:
         """A task that is already on the chain."""
@@ -255,9 +372,14 @@ class Client:
                 found.append(Task(self, event.task_id, agreement, event.request))
         return tuple(found)
 
-    async def withdraw(self) -> Receipt:
-        """Collect what the oracle contract holds for this wallet."""
-        return await self.transact("ComputeOracle", "withdraw", self.sender.address)
+    async def withdraw(self, token: str = ZERO_ADDRESS) -> Receipt:
+        """Collect what the oracle contract holds for this wallet in one token; pools with a share of it are distributed first."""
+        await money.hand_out(self, token)
+        return await self.withdraw_balance(token)
+
+    async def withdraw_balance(self, token: str = ZERO_ADDRESS) -> Receipt:
+        """The same without looking at pools."""
+        return await self.transact("ComputeOracle", "withdraw", token, self.sender.address)
 
     def _check_contracts(self, agreement: Agreement) -> None:
         """R7: whoever activates an agreement chooses its contracts; the fee must go to no other than the one we know."""
@@ -271,6 +393,12 @@ class Client:
             )
 
     # --- plumbing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def wallet_key(self) -> SigningKey:
+        if self.wallet is None:
+            raise Permanent("client.wallet", "this needs a wallet", hint="Give a keystore and its password file")
+        return self.wallet
 
     @property
     def sender(self) -> Sender:
@@ -347,9 +475,11 @@ class Client:
         return validate(OutputAnswer, load(data, limit=MAX_ANSWER, canonical=False))
 
     async def transact(self, contract: str, function: str, *args: Any) -> Receipt:
+        deployment = self.config.deployment
         addresses = {
-            "AgreementRegistry": self.config.deployment.agreement_registry,
-            "ComputeOracle": self.config.deployment.oracle,
+            "AgreementRegistry": deployment.agreement_registry,
+            "ComputeOracle": deployment.oracle,
+            "FunctionAudits": deployment.audits,
         }
         receipt = await self.sender.transact(addresses[contract], load_contract(contract).call(function, *args))
         if not receipt.ok:
@@ -362,22 +492,6 @@ class Client:
         names = (event,) if isinstance(event, str) else event
         wanted = [[topic(name) for name in names], *(None if value is None else [value] for value in topics)]
         return await get_logs(self.rpc, [address], self.config.deployment.first_block, head.number, wanted)
-
-
-def proof_for(agreement: Agreement, requesters: Sequence[str], requester: str) -> tuple[bytes, ...]:
-    """What the contract takes as proof that `requester` may ask; `requesters` is the agreed list, where there is one.
-
-    Raises Refused `access.requesters` where the list is missing, `access.requester` for an address that is not on it.
-    """
-    if agreement.access.requesters == ANYONE:
-        return ()
-    if not requesters:
-        raise Refused(
-            "access.requesters",
-            "the agreement admits a fixed list of requesters, and the list was not given",
-            hint="Give the agreement's file, which holds it",
-        )
-    return requester_proof(requesters, requester)
 
 
 def _times(head: int, now: int, seconds: int) -> tuple[int, int]:

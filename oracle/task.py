@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from enclave_app.protocol import output, release, shares, signing
+from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.hpke import SealingKey
 from enclave_app.protocol.manifest import read_manifest
-from enclave_app.protocol.release import OutputBody, SignedShares
-from enclave_app.protocol.structs import Agreement, Confirmation, Outcome, RegisteredIdentity, TaskRequest, TaskState
+from enclave_app.protocol.onchain import Admission, pricing
+from enclave_app.protocol.release import OutputBody, SignedShares, recipients_digest
+from enclave_app.protocol.structs import (
+    ANYONE,
+    Agreement,
+    Confirmation,
+    Outcome,
+    RegisteredIdentity,
+    Result,
+    TaskRequest,
+    TaskState,
+)
+from oracle.agreement.requesters import admission_of
 from oracle.arrow import read_table
-from oracle.chain.events import TaskSettled, read_event
+from oracle.chain.abi import request_arguments
+from oracle.chain.events import PublicOutputs, TaskBatched, TaskSettled, read_event
 from oracle.chain.reader import TaskOnChain
+from oracle.chain.rpc import as_bytes, as_hex
 from oracle.chain.sender import Receipt
 from oracle.errors import OracleError, Permanent, Refused, Retryable
 
@@ -35,9 +51,13 @@ class Task:
     def __init__(self, client: Client, task_id: bytes, agreement: Agreement, request: TaskRequest) -> None:
         self.client, self.id, self.agreement, self.request = client, task_id, agreement, request
         self.receipt: Receipt | None = None
+        self.paid = ""
+        """How this client paid for it: `value`, `allowance`, `permit`, `authorization` or `approval`."""
+        self.requesters: Mapping[str, int] | None = None
+        """The agreed list, where it is known: a cancellation shows the requester's place in it again."""
 
     async def state(self) -> TaskOnChain:
-        return await self.client.oracle.task(self.id, await self.client.head())
+        return await self.client.oracle.task(self.request.agreement_id, self.id, await self.client.head())
 
     async def wait(self, *, patience: float | None = None) -> TaskState:
         """Until the task has ended (or `patience` seconds passed); returns its final state."""
@@ -59,31 +79,88 @@ class Task:
 
     async def cancel(self) -> Receipt:
         """Take the request back, within the agreement's release delay (R9)."""
-        return await self.client.transact("ComputeOracle", "cancel", self.request)
+        admission = await self._shown() if self.requesters is None else self._admission(self.requesters)
+        return await self.client.transact("ComputeOracle", "cancel", self.request, admission)
+
+    def _admission(self, requesters: Mapping[str, int]) -> Admission:
+        return admission_of(self.agreement, requesters, self.request.requester)
+
+    async def _shown(self) -> Admission:
+        """What the request showed to be let in: it is in its transaction. What an RPC endpoint makes up the contract refuses."""
+        if self.agreement.access.requesters == ANYONE:
+            return self._admission({})
+        for log in await self.client.logs_about(self.agreement.oracle, "TaskRequested", self.id):
+            sent = await self.client.rpc.call("eth_getTransactionByHash", as_hex(log.transaction_hash))
+            if isinstance(sent, dict):
+                shown = request_arguments(as_bytes(sent.get("input")))
+                if shown is not None:
+                    return Admission.from_abi(shown)
+        # Somebody else's contract called: the list has to be given.
+        return self._admission({})
 
     async def expire(self) -> Receipt:
-        """After the deadline: get the fee back."""
-        return await self.client.transact("ComputeOracle", "expire", self.request)
+        """After the deadline: get the fee back, less the agreement's minimum fee. Anyone may."""
+        return await self.client.transact("ComputeOracle", "expire", self.request, pricing(self.agreement))
+
+    async def retry_callback(self) -> Receipt:
+        """Make a callback that failed again, with as much gas as it takes now. Anyone may."""
+        settled = await self.settlement()
+        outputs = await self.public_outputs(settled.result)
+        return await self.client.transact("ComputeOracle", "retryCallback", self.request, settled.result, list(outputs))
 
     async def settlement(self) -> TaskSettled:
-        """The result as the contract accepted it, its digest and signature checked against the chain's state (R17)."""
-        domain = self.client.chain.oracle_domain(self.agreement)
+        """The result as the contract accepted it, its digest and signature checked against the chain's state (R17).
+
+        A batch's results are not in its transaction: then the result is the one that the worker left in storage.
+        """
         on_chain = await self.state()
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
             raise Retryable("task.pending", f"task 0x{self.id.hex()} is {on_chain.state.name.lower()}")
-        for log in await self.client.logs_about(self.agreement.oracle, "TaskFulfilled", self.id):
+        for log in await self.client.logs_about(
+            self.agreement.oracle, ("TaskFulfilled", "TaskFulfilledInBatch"), self.id
+        ):
             event = read_event(log)
-            if not isinstance(event, TaskSettled):
-                continue
-            outputs, agreed = event.result.outputs, self.agreement.outputs
-            if on_chain.state == TaskState.FULFILLED and [o.name for o in outputs] != [o.name for o in agreed]:
-                raise Refused("task.outputs", "the log's result has other outputs than the agreement")
-            digest = event.result.typed_digest(domain)
-            if not on_chain.settled_with(digest):
-                raise Refused("task.result_digest", "the log's result is not the one the contract keeps")
-            signing.check(digest, event.signature, event.signer, "the result")
-            return event
+            if isinstance(event, TaskBatched):
+                event = await self._batched(event)
+            if isinstance(event, TaskSettled):
+                return self._checked(event, on_chain)
         raise Retryable("task.no_log", "the settlement's log is not there yet")
+
+    async def _batched(self, event: TaskBatched) -> TaskSettled:
+        record = await self.client.record(self.id)
+        return TaskSettled(
+            task_id=self.id,
+            agreement_id=self.request.agreement_id,
+            signer=record.signer,
+            result_digest=event.result_digest,
+            result=record.result,
+            signature=record.signature,
+            log=event.log,
+        )
+
+    def _checked(self, event: TaskSettled, on_chain: TaskOnChain) -> TaskSettled:
+        outputs, agreed = event.result.outputs, self.agreement.outputs
+        if on_chain.state == TaskState.FULFILLED and [o.name for o in outputs] != [o.name for o in agreed]:
+            raise Refused("task.outputs", "the result has other outputs than the agreement")
+        digest = event.result.typed_digest(self.client.chain.oracle_domain(self.agreement))
+        if not on_chain.settled_with(digest):
+            raise Refused("task.result_digest", "the result is not the one the contract keeps")
+        signing.check(digest, event.signature, event.signer, "the result")
+        return event
+
+    async def public_outputs(self, result: Result) -> tuple[bytes, ...]:
+        """The content of the outputs without recipients, in their order, each with the digest that was settled."""
+        nobody = recipients_digest((), ZERO32)
+        digests = [out.digest for out in result.outputs if out.recipients_digest == nobody]
+        if not digests:
+            return ()
+        for log in await self.client.logs_about(self.agreement.oracle, "PublicOutputs", self.id):
+            event = read_event(log)
+            if isinstance(event, PublicOutputs):
+                if [sha256(content) for content in event.outputs] != digests:
+                    raise Refused("task.public_outputs", "the log's public outputs are not those that were settled")
+                return event.outputs
+        raise Retryable("task.no_log", "the log of the public outputs is not there yet")
 
     async def fetch_receipt(self, *, patience: float = RECEIPT_PATIENCE) -> bytes:
         """The task's receipt, which its worker writes once it has seen the settlement; waits up to `patience` seconds."""

@@ -1,8 +1,9 @@
 """Compiles the contracts and writes what the Python package ships: `oracle/abi/<Contract>.json`.
 
-Each file holds `contractName`, `kind`, `abi`, `bytecode` (creation code, null where nothing can be deployed) and
-`compiler`. Interfaces, deployable contracts, and libraries that declare errors or events are written; abstract
-contracts are not. `--check` writes nothing and fails when the files differ from the sources.
+Each file holds `contractName`, `kind`, `source` (its file), `abi`, `bytecode` (creation code, null where nothing can be
+deployed), `deployedBytecode` (what that leaves on chain, with zeros for the immutables), `immutables` ([start, length] of
+each place that has one, in bytes) and `compiler`. Interfaces, deployable contracts, and libraries that declare errors or
+events are written; abstract contracts are not. `--check` writes nothing and fails when the files differ from the sources.
 
 The compiler sees only the shipped sources, never the tests, and always all of them: via-IR output may depend on what is
 compiled together, so an incremental build could give other bytes than a fresh one.
@@ -83,6 +84,9 @@ def shipped(artifact: dict[str, Any]) -> dict[str, Any] | None:
         "kind": kind,
         "abi": artifact["abi"],
         "bytecode": artifact["bytecode"]["object"] if kind == "contract" else None,
+        "deployedBytecode": artifact["deployedBytecode"]["object"] if kind == "contract" else None,
+        "immutables": immutables(artifact["deployedBytecode"]),
+        "source": source,
         "compiler": {
             "version": metadata["compiler"]["version"],
             "evmVersion": settings["evmVersion"],
@@ -90,6 +94,11 @@ def shipped(artifact: dict[str, Any]) -> dict[str, Any] | None:
             "viaIR": settings.get("viaIR", False),
         },
     }
+
+
+def immutables(deployed: dict[str, Any]) -> list[list[int]]:
+    places = (place for found in deployed.get("immutableReferences", {}).values() for place in found)
+    return sorted([place["start"], place["length"]] for place in places)
 
 
 def artifacts() -> dict[str, str]:

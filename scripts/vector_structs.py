@@ -9,7 +9,9 @@ from eth_utils.crypto import keccak
 from enclave_app.protocol import structs as s
 from enclave_app.protocol.eip712 import Domain, Struct
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
+from enclave_app.protocol.onchain import Auditors
 from enclave_app.protocol.signing import SigningKey
+from oracle.agreement.requesters import requesters_root
 
 SIGNER = "enclave-oracle/test-signer"
 """A public text: the key is its keccak256, so nobody takes it for a secret."""
@@ -109,6 +111,43 @@ AGREEMENT = s.Agreement(
     auditors=ZERO32,
     salt=word("salt"),
 )
+QUOTAS = {address(f"requester {i}"): i for i in range(1, 8)}
+"""Tasks that each may ask for."""
+AUDITORS = Auditors(accounts=tuple(address(f"auditor {i}") for i in (1, 2, 3)), threshold=2)
+EVERY_TERM = AGREEMENT.model_copy(
+    update={
+        "fn": FUNCTION.model_copy(
+            update={"sealed_id": word("sealed function"), "shares_digest": word("function shares")}
+        ),
+        "data": (
+            DATASETS[0].model_copy(
+                update={
+                    "id_or_stream": word("stream"),
+                    "shares_digest": ZERO32,
+                    "policy": int(s.DatasetPolicy.LATEST),
+                    "min_version": 3,
+                }
+            ),
+            DATASETS[1].model_copy(update={"budget": 1_000_000}),
+        ),
+        "tee": ENCLAVES.model_copy(update={"grace_days": 30, "any_host": True, "operators": (), "platforms": ()}),
+        "keys": KEYS.model_copy(update={"confirmation": int(s.Confirmation.FINALIZED), "confirm_blocks": 0}),
+        "outputs": (
+            *OUTPUTS,
+            s.Output(
+                name="mean",
+                kind=s.OutputKind.ABI_VALUES,
+                recipients=(),
+                owners=(address("hospital_a owner"),),
+                size_class=1,
+            ),
+        ),
+        "access": s.Access(requesters=requesters_root(QUOTAS), quota=100, quota_per_requester=6),
+        "price": PRICE.model_copy(update={"token": address("token"), "min_fee": 10**13}),
+        "auditors": AUDITORS.digest,
+    }
+)
+"""Streams, a budget, a list of requesters, auditors, a token, a public output."""
 AGREEMENT_ID = AGREEMENT.typed_digest(DOMAIN)
 REQUEST = s.TaskRequest(
     agreement_id=AGREEMENT_ID,
@@ -146,6 +185,14 @@ SUCCEEDED = s.Result(
     anchor=word("anchor"),
 )
 FAILED = SUCCEEDED.model_copy(update={"outcome": int(s.Outcome.FAILED), "outputs": ()})
+BATCH = s.Batch(
+    agreement_id=AGREEMENT_ID,
+    payee=address("payee"),
+    anchor=word("anchor"),
+    tasks=(TASK_ID, word("another task")),
+    results=(SUCCEEDED.typed_digest(DOMAIN), word("another result")),
+)
+AUDIT = s.Audit(function_id=FUNCTION.id, report=word("audit report"))
 STATEMENT = s.VerifierStatement(
     tee=s.Tee.SGX,
     measurement=word("measurement 1"),
@@ -209,10 +256,13 @@ CASES: tuple[Struct, ...] = (
     ACCESS,
     PRICE,
     AGREEMENT,
+    EVERY_TERM.model_copy(update={"supersedes": AGREEMENT_ID}),
     REQUEST,
     OUTS[0],
     SUCCEEDED,
     FAILED,
+    BATCH,
+    AUDIT,
     STATEMENT,
     ENROLMENT,
     s.Host(signer=signing_key().address),

@@ -31,6 +31,7 @@ from enclave_app.protocol.evidence import Evidence, report_data
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest
+from enclave_app.protocol.onchain import NO_AUDITORS, Admission, Fulfilment, settlement
 from enclave_app.protocol.release import ReleaseBody, SignedRelease
 from enclave_app.protocol.shares import DatasetBinding, ShareList, make_share_list, random_coefficients
 from enclave_app.protocol.signing import SigningKey
@@ -47,10 +48,12 @@ from enclave_app.protocol.structs import (
     Host,
     KeyRelease,
     Limits,
+    Outcome,
     Output,
     Price,
     RegisteredIdentity,
     ReleaseRequest,
+    Result,
     TaskRequest,
 )
 from oracle.agreement.enclave import identity_of
@@ -68,6 +71,8 @@ from oracle.keybroker.config import Anchors, ServedChain
 from oracle.keybroker.keys import LOG_FILE
 
 PASSWORD = "correct horse"
+OPEN = Admission(requesters=ANYONE, quota=0, proof=(), data=())
+"""What a request shows where anyone may ask and every dataset is fixed."""
 FEE = 10**15
 COST = 1 << 10
 
@@ -183,6 +188,15 @@ class Registration(NamedTuple):
     operator_signature: bytes
     verifier: str
     evidence: bytes
+
+
+def fulfil_call(
+    agreement: Agreement, request: TaskRequest, result: Result, enclave: RegisteredIdentity, signature: bytes
+) -> bytes:
+    """Calldata that settles one task without public outputs; the request goes along where the contract reads it."""
+    read = result.outcome != Outcome.SUCCEEDED or request.callback != ZERO_ADDRESS
+    done = Fulfilment(result=result, signature=signature, public_outputs=(), request=(request,) if read else ())
+    return load("ComputeOracle").call("fulfil", settlement(agreement), enclave, done)
 
 
 class Scene:
@@ -382,7 +396,7 @@ class Scene:
 
     async def activate(self, agreement: Agreement, signatures: Sequence[bytes] | None = None) -> tuple[bytes, ...]:
         given = tuple(self.signatures(agreement) if signatures is None else signatures)
-        call = load("AgreementRegistry").call("activate", agreement, given)
+        call = load("AgreementRegistry").call("activate", agreement, given, NO_AUDITORS)
         await self.transact(self.world.requester, self.world.deployment.agreement_registry, call)
         return given
 
@@ -413,9 +427,9 @@ class Scene:
         return TaskRequest(**{**base, **changes})
 
     async def send_request(
-        self, request: TaskRequest, proof: Sequence[bytes] = (), sender: LocalAccount | None = None, value: int = FEE
+        self, request: TaskRequest, admission: Admission = OPEN, sender: LocalAccount | None = None, value: int = FEE
     ) -> None:
-        call = load("ComputeOracle").call("request", request, list(proof), "")
+        call = load("ComputeOracle").call("request", request, admission, "")
         await self.transact(sender or self.world.requester, self.world.deployment.oracle, call, value=value)
 
     def ask(

@@ -23,13 +23,12 @@ from enclave_app.protocol.structs import (
     TaskRequest,
     TaskState,
 )
-from oracle.chain.abi import load
 from oracle.chain.reader import AgreementReader, OracleReader, TaskOnChain
 from oracle.chain.sender import Receipt
 from oracle.keybroker import read_log
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import OutputReleased, Released
-from tests.broker_kit import Scene
+from tests.broker_kit import Scene, fulfil_call
 
 NAME = "summary"
 PLAINTEXT = b"mean radius 14.1"
@@ -96,7 +95,8 @@ class Finished:
         """What anyone can send. Raises `Reverted` before it is sent."""
         tee, price = tee or self.agreement.tee, price or self.agreement.price
         enclave = enclave or self.scene.world.identity
-        call = load("ComputeOracle").call("fulfil", request or self.request, tee, price, result, enclave, signature)
+        agreement = self.agreement.model_copy(update={"tee": tee, "price": price})
+        call = fulfil_call(agreement, request or self.request, result, enclave, signature)
         return await self.scene.transact(self.scene.world.requester, self.agreement.oracle, call)
 
     async def settle(self, result: Result | None = None) -> Receipt:
@@ -104,7 +104,9 @@ class Finished:
         return await self.fulfil(result, self.sign(result))
 
     async def on_chain(self) -> TaskOnChain:
-        return await OracleReader(self.scene.source, self.agreement.oracle).task(self.task_id, await self.scene.head())
+        return await OracleReader(self.scene.source, self.agreement.oracle).task(
+            self.agreement_id, self.task_id, await self.scene.head()
+        )
 
     async def quota_used(self) -> int:
         registry = AgreementReader(self.scene.source, self.chain.agreement_registry)
@@ -207,6 +209,6 @@ def standing(task: Finished, accounts: Sequence[str] = ()) -> Callable[[], Await
         scene, head = task.scene, await task.scene.head()
         oracle = OracleReader(scene.source, task.agreement.oracle)
         balances = [await oracle.balance(account, head) for account in concerned]
-        return await oracle.task(task.task_id, head), await task.quota_used(), balances
+        return await oracle.task(task.agreement_id, task.task_id, head), await task.quota_used(), balances
 
     return footprint

@@ -130,8 +130,9 @@ def make_story(
     root_of: DevelopmentAuthority | None = None,
     anchors: Bend = _same,
     columns: Mapping[str, tuple[str, ...]] = COLUMNS,
+    public: bytes | None = None,
 ) -> Story:
-    """Each bend takes the valid thing, and gives what is used, and signed, in its place."""
+    """Each bend takes the valid thing, and gives what is used, and signed, in its place. With `public`, that is the output."""
     made = root_of or authority()
     keys = Keys(
         author=SigningKey.generate(),
@@ -170,14 +171,16 @@ def make_story(
             ),
             keys=KeyRelease(
                 brokers=tuple(Broker(hpke_key=_broker_key(i), signer=b.address) for i, b in enumerate(keys.brokers)),
-                threshold=2, max_releases=3, confirmation=1, confirm_blocks=0, release_delay=0,
+                threshold=2, max_releases=3, confirmation=1 if public is None else 3, confirm_blocks=0, release_delay=0,
             ),
             param_domain=domain.id,
             outputs=(
                 Output(
                     name="summary", kind=1, recipients=(ZERO32, b"\x42" * 32), owners=(keys.owners[0].address,),
                     size_class=4096,
-                ),
+                )
+                if public is None
+                else Output(name="summary", kind=2, recipients=(), owners=(keys.owners[0].address,), size_class=1),
             ),
             access=Access(requesters=ANYONE, quota=100, quota_per_requester=10),
             price=Price(token=ZERO_ADDRESS, fee=10**15, min_fee=0, failed_fee=0, to=(NOBODY,), bps=(5000,)),
@@ -217,8 +220,10 @@ def make_story(
     sealed = seal_output(secret, "summary", PLAINTEXT, 4096, 2)
     succeeded = outcome == Outcome.SUCCEEDED
     out = Out(
-        name="summary", kind=1, recipients_digest=recipients_digest(agreed.outputs[0].recipients, asked.result_key),
-        length=sealed.length, digest=sealed.manifest.id,
+        name="summary", kind=1 if public is None else 2,
+        recipients_digest=recipients_digest(agreed.outputs[0].recipients, asked.result_key),
+        length=sealed.length if public is None else len(public),
+        digest=sealed.manifest.id if public is None else sha256(public),
     )  # fmt: skip
     signed: Result = result(
         Result(
@@ -234,9 +239,10 @@ def make_story(
     record = TaskRecord(
         chain=chain, agreement=agreed, request=asked, result=signed,
         signature=keys.enclave.sign(signed.typed_digest(oracle)), signer=proof.signer,
-        outputs=(output,) if succeeded else (), releases=tuple(answers), evidence=proof,
+        outputs=(output,) if succeeded and public is None else (), releases=tuple(answers), evidence=proof,
         consents=consents(tuple(signers[party].sign(agreement_id) for party in agreed.parties() if party in signers)),
         enclave=identity(proof, made),
+        public_outputs=(public,) if succeeded and public is not None else (),
     )  # fmt: skip
     papers = Papers(
         function=packed.raw, param_domain=domain.canonical(), manifests=tuple(m.canonical() for m in manifests),

@@ -30,6 +30,7 @@ from enclave_app.protocol.errors import OracleError, Refused, Retryable
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import PublicKey, SealingKey
 from enclave_app.protocol.manifest import Column, File, Manifest
+from enclave_app.protocol.onchain import NO_AUDITORS, admission
 from enclave_app.protocol.output import TaskSecret, seal_output
 from enclave_app.protocol.params import ParamDomain
 from enclave_app.protocol.release import (
@@ -618,6 +619,7 @@ class World:
     requester: Sender
     wallet: LocalAccount
     payee: str
+    _asked: dict[bytes, bytes] = field(default_factory=dict)
 
     @property
     def chain(self) -> Chain:
@@ -669,7 +671,7 @@ class World:
 
     async def activate(self, agreement: Agreement) -> bytes:
         agreement_id = self.chain.agreement_id(agreement)
-        call = load("AgreementRegistry").call("activate", agreement, [self.owner.sign(agreement_id)])
+        call = load("AgreementRegistry").call("activate", agreement, [self.owner.sign(agreement_id)], NO_AUDITORS)
         receipt = await self.requester.transact(self.deployment.agreement_registry, call)
         assert receipt.ok
         return agreement_id
@@ -695,15 +697,19 @@ class World:
             "callback_gas": 0,
         }
         request = TaskRequest(**{**fields, **changes})
-        call = load("ComputeOracle").call("request", request, [], "")
+        call = load("ComputeOracle").call("request", request, admission(agreement), "")
         receipt = await self.requester.transact(self.deployment.oracle, call, value=FEE)
         assert receipt.ok
-        return request.typed_digest(self.chain.oracle_domain(agreement)), request, receipt
+        task_id = request.typed_digest(self.chain.oracle_domain(agreement))
+        self._asked[task_id] = request.agreement_id
+        return task_id, request, receipt
 
     async def on_chain(self, task_id: bytes) -> TaskOnChain:
+        """Of a task under the agreement of the last request, unless it was asked for under another."""
         source = SingleSource(self.rpc)
+        agreement_id = self._asked.get(task_id, self._asked[next(reversed(self._asked))])
         return await OracleReader(source, self.deployment.oracle).task(
-            task_id, await source.confirmed(Confirmation.LATEST)
+            agreement_id, task_id, await source.confirmed(Confirmation.LATEST)
         )
 
     def config(self, **changes: Any) -> WorkerConfig:

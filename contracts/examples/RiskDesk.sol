@@ -33,8 +33,8 @@ contract RiskDesk is ComputeConsumer {
         resultKey = resultKey_;
     }
 
-    /// @notice What comes back from the oracle.
-    receive() external payable {}
+    /// @notice Fees to come, and what comes back of them.
+    receive() external payable override {}
 
     /// @param versions the agreement's dataset ids
     /// @param fee the agreement's, in wei, from this contract's balance
@@ -54,15 +54,8 @@ contract RiskDesk is ComputeConsumer {
         // slither-disable-next-line uninitialized-local
         IAgreementRegistry.Admission memory admission;
         admission.requesters = ANYONE;
-        taskId = _request(r, admission, "", fee);
+        taskId = _request(r, admission, "", address(0));
         emit Asked(taskId);
-    }
-
-    /// @notice Takes this contract's balance at the oracle in.
-    function collect() external {
-        // The amount is in the oracle's event.
-        // slither-disable-next-line unused-return
-        computeOracle.withdraw(address(0), address(this));
     }
 
     function _fulfilled(bytes32 taskId, uint8 outcome, Result calldata result, bytes[] calldata) internal override {
@@ -74,7 +67,7 @@ contract RiskDesk is ComputeConsumer {
         emit Answered(taskId, result.outputs[0].digest);
     }
 
-    function _expired(bytes32 taskId) internal override {
+    function _unanswered(bytes32 taskId, uint8) internal override {
         emit Unanswered(taskId);
     }
 }

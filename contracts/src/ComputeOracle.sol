@@ -4,7 +4,7 @@ pragma solidity ^0.8.30;
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
-import {Batch, Price, Result, TaskRequest} from "./Types.sol";
+import {Batch, Enclaves, Out, Price, Result, TaskRequest} from "./Types.sol";
 import {IAgreementRegistry} from "./interfaces/IAgreementRegistry.sol";
 import {IComputeConsumer} from "./interfaces/IComputeConsumer.sol";
 import {IComputeOracle} from "./interfaces/IComputeOracle.sol";
@@ -29,6 +29,7 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         uint256 toPayee;
         uint256 toPool;
         uint256 bps;
+        uint256 failedFee;
         uint256 settled;
     }
 
@@ -107,8 +108,9 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         if (slot.state() != TaskState.REQUESTED) revert ComputeOracle_NotRequested(result.taskId, slot.state());
         if (block.timestamp > slot.deadline()) revert ComputeOracle_DeadlinePassed(block.timestamp, slot.deadline());
         bytes32 digest = resultDigestOf(result);
-        Tally memory tally = _open(settlement, enclave, fulfilment, digest);
-        _settle(tally, settlement.price, fulfilment, slot, digest);
+        bytes calldata signature = fulfilment.signature;
+        Tally memory tally = _open(settlement, enclave, result.agreementId, result.anchor, _signer(digest, signature));
+        _settle(tally, fulfilment, result, signature, slot, digest);
         _close(tally);
         if (slot.callback()) _callBack(fulfilment);
     }
@@ -126,12 +128,15 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         Tally memory tally;
         for (uint256 i; i < count; ++i) {
             Fulfilment calldata fulfilment = fulfilments[i];
-            bytes32 digest = resultDigestOf(fulfilment.result);
-            if (i == 0) tally = _open(settlement, enclave, fulfilment, digest);
-            else _checkSame(tally, fulfilment, digest);
-            TaskSlot slot = _tasks[tally.agreementId][fulfilment.result.taskId];
+            Result calldata result = fulfilment.result;
+            bytes calldata signature = fulfilment.signature;
+            bytes32 digest = resultDigestOf(result);
+            address signer = _signer(digest, signature);
+            if (i == 0) tally = _open(settlement, enclave, result.agreementId, result.anchor, signer);
+            else _checkSame(tally, result, signer);
+            TaskSlot slot = _tasks[tally.agreementId][result.taskId];
             if (slot.state() != TaskState.REQUESTED || block.timestamp > slot.deadline()) continue;
-            _settle(tally, settlement.price, fulfilment, slot, digest);
+            _settle(tally, fulfilment, result, signature, slot, digest);
             callsBack[i] = slot.callback();
         }
         settled = _close(tally);
@@ -150,9 +155,8 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
             revert ComputeOracle_WrongBatch(batch.tasks.length, batch.results.length);
         }
         if (batch.payee == address(0)) revert ComputeOracle_ZeroPayee();
-        Tally memory tally = _openFor(
-            settlement, enclave, batch.agreementId, batch.anchor, _signer(batchDigestOf(batch), signature)
-        );
+        Tally memory tally =
+            _open(settlement, enclave, batch.agreementId, batch.anchor, _signer(batchDigestOf(batch), signature));
         tally.payee = batch.payee;
         _settleBatch(tally, batch);
         settled = _close(tally);
@@ -183,7 +187,7 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         if (!settled || !slot.callback()) revert ComputeOracle_NoFailedCallback(taskId);
         bytes31 got = bytes31(resultDigestOf(result));
         if (got != slot.resultDigest()) revert ComputeOracle_WrongResult(got, slot.resultDigest());
-        _checkPublicOutputs(result, publicOutputs);
+        _checkPublicOutputs(result.outputs, publicOutputs);
 
         _tasks[r.agreementId][taskId] = slot.withoutCallback();
         emit CallbackDelivered(taskId, r.callback);
@@ -322,55 +326,40 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         if (signer == address(0)) revert ComputeOracle_BadSignature(digest);
     }
 
-    function _open(
-        Settlement calldata settlement,
-        IEnclaveRegistry.Identity calldata enclave,
-        Fulfilment calldata first,
-        bytes32 digest
-    ) private view returns (Tally memory) {
-        return _openFor(
-            settlement, enclave, first.result.agreementId, first.result.anchor, _signer(digest, first.signature)
-        );
-    }
-
     /// @dev R8: reads what was signed and what is registered, never what was narrowed since.
-    function _openFor(
+    function _open(
         Settlement calldata settlement,
         IEnclaveRegistry.Identity calldata enclave,
         bytes32 agreementId,
         bytes32 anchor,
         address signer
     ) private view returns (Tally memory tally) {
-        _checkSettlement(
-            agreementId,
-            Hashing.settlementHash(settlement.enclaveRegistry, Hashing.hash(settlement.tee), settlement.price)
-        );
-        IEnclaveRegistry.Standing memory standing =
-            IEnclaveRegistry(settlement.enclaveRegistry).standingOf(anchor, signer, enclave);
-        EnclavePolicy.check(settlement.tee, enclave, standing, anchor, signer);
+        Enclaves calldata tee = settlement.tee;
+        Price calldata price = settlement.price;
+        address registry = settlement.enclaveRegistry;
+        _checkSettlement(agreementId, Hashing.settlementHash(registry, Hashing.hash(tee), price));
+        IEnclaveRegistry.Standing memory standing = IEnclaveRegistry(registry).standingOf(anchor, signer, enclave);
+        EnclavePolicy.check(tee, enclave, standing, anchor, signer);
         tally.agreementId = agreementId;
         tally.anchor = anchor;
         tally.signer = signer;
-        tally.token = settlement.price.token;
-        tally.bps = _bpsOf(settlement.price);
+        tally.token = price.token;
+        tally.failedFee = price.failedFee;
+        tally.bps = _bpsOf(price);
     }
 
     /// @dev One enclave was checked, so all results are of it, and of the agreement that it was checked for.
-    function _checkSame(Tally memory tally, Fulfilment calldata fulfilment, bytes32 digest) private pure {
-        Result calldata result = fulfilment.result;
+    function _checkSame(Tally memory tally, Result calldata result, address signer) private pure {
         if (result.agreementId != tally.agreementId) {
             revert ComputeOracle_WrongAgreement(result.agreementId, tally.agreementId);
         }
-        address signer = _signer(digest, fulfilment.signature);
         if (signer != tally.signer || result.anchor != tally.anchor) {
             revert ComputeOracle_UnknownEnclave(result.anchor, signer);
         }
     }
 
     function _checkPricing(bytes32 agreementId, Pricing calldata pricing) private view {
-        _checkSettlement(
-            agreementId, Hashing.settlementHash(pricing.enclaveRegistry, pricing.teeHash, pricing.price)
-        );
+        _checkSettlement(agreementId, Hashing.settlementHash(pricing.enclaveRegistry, pricing.teeHash, pricing.price));
     }
 
     function _checkSettlement(bytes32 agreementId, bytes32 got) private view {
@@ -380,19 +369,19 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
 
     function _settle(
         Tally memory tally,
-        Price calldata price,
         Fulfilment calldata fulfilment,
+        Result calldata result,
+        bytes calldata signature,
         TaskSlot slot,
         bytes32 digest
     ) private {
-        Result calldata result = fulfilment.result;
+        Out[] calldata outputs = result.outputs;
+        bytes[] calldata publicOutputs = fulfilment.publicOutputs;
         bool succeeded = result.outcome == Outcome.SUCCEEDED;
         if (!succeeded && result.outcome != Outcome.FAILED) revert ComputeOracle_BadOutcome(result.outcome);
-        if (succeeded != (result.outputs.length != 0)) {
-            revert ComputeOracle_WrongOutputs(result.outcome, result.outputs.length);
-        }
+        if (succeeded != (outputs.length != 0)) revert ComputeOracle_WrongOutputs(result.outcome, outputs.length);
         if (result.payee == address(0)) revert ComputeOracle_ZeroPayee();
-        _checkPublicOutputs(result, fulfilment.publicOutputs);
+        _checkPublicOutputs(outputs, publicOutputs);
         if (!succeeded || slot.callback()) _checkRequestOf(fulfilment);
 
         _tasks[tally.agreementId][result.taskId] =
@@ -405,11 +394,11 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
             _tallySuccess(tally, slot.escrow());
         } else {
             ++tally.settled;
-            tally.toPayee += price.failedFee;
-            _credit(tally.token, fulfilment.request[0].requester, slot.escrow() - price.failedFee);
+            tally.toPayee += tally.failedFee;
+            _credit(tally.token, fulfilment.request[0].requester, slot.escrow() - tally.failedFee);
         }
-        emit TaskFulfilled(result.taskId, tally.agreementId, tally.signer, digest, result, fulfilment.signature);
-        if (fulfilment.publicOutputs.length != 0) emit PublicOutputs(result.taskId, fulfilment.publicOutputs);
+        emit TaskFulfilled(result.taskId, tally.agreementId, tally.signer, digest, result, signature);
+        if (publicOutputs.length != 0) emit PublicOutputs(result.taskId, publicOutputs);
     }
 
     /// @dev The one loop whose every step a thousand tasks pay for: nothing in it touches memory but the scratch space.
@@ -417,18 +406,32 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         mapping(bytes32 taskId => TaskSlot) storage tasks = _tasks[batch.agreementId];
         bytes32[] calldata ids = batch.tasks;
         bytes32[] calldata digests = batch.results;
+        bytes32 settledInBatch = TaskFulfilledInBatch.selector;
         uint256 escrow;
         uint256 settled;
         for (uint256 i; i < ids.length; ++i) {
-            bytes32 taskId = ids[i];
-            TaskSlot slot = tasks[taskId];
+            bytes32 taskId;
+            bytes32 digest;
+            bytes32 key;
+            TaskSlot slot;
+            assembly ("memory-safe") {
+                taskId := calldataload(add(ids.offset, shl(5, i)))
+                digest := calldataload(add(digests.offset, shl(5, i)))
+                mstore(0x00, taskId)
+                mstore(0x20, tasks.slot)
+                key := keccak256(0x00, 0x40)
+                slot := sload(key)
+            }
             if (slot.state() != TaskState.REQUESTED || block.timestamp > slot.deadline()) continue;
             if (slot.callback()) revert ComputeOracle_CallsBack(taskId);
-            bytes32 digest = digests[i];
-            tasks[taskId] = TaskSlots.settled(TaskState.FULFILLED, digest);
             escrow = slot.escrow();
             ++settled;
-            emit TaskFulfilledInBatch(taskId, digest);
+            slot = TaskSlots.settled(TaskState.FULFILLED, digest);
+            assembly ("memory-safe") {
+                sstore(key, slot)
+                mstore(0x00, digest)
+                log2(0x00, 0x20, settledInBatch, taskId)
+            }
         }
         // Tasks of one agreement have one fee.
         uint256 shared = escrow * tally.bps / BPS;
@@ -458,21 +461,22 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
         if (got != taskId) revert ComputeOracle_WrongTask(got, taskId);
     }
 
-    function _checkPublicOutputs(Result calldata result, bytes[] calldata outputs) private pure {
+    function _checkPublicOutputs(Out[] calldata outputs, bytes[] calldata contents) private pure {
         uint256 count;
-        for (uint256 i; i < result.outputs.length; ++i) {
-            if (result.outputs[i].recipientsDigest != PUBLIC) continue;
-            if (count == outputs.length) revert ComputeOracle_WrongPublicOutputCount(outputs.length, count + 1);
-            bytes32 got = sha256(outputs[count++]);
-            bytes32 expected = result.outputs[i].digest;
-            if (got != expected) revert ComputeOracle_WrongPublicOutput(i, got, expected);
+        for (uint256 i; i < outputs.length; ++i) {
+            Out calldata output = outputs[i];
+            if (output.recipientsDigest != PUBLIC) continue;
+            if (count == contents.length) revert ComputeOracle_WrongPublicOutputCount(contents.length, count + 1);
+            bytes32 got = sha256(contents[count++]);
+            if (got != output.digest) revert ComputeOracle_WrongPublicOutput(i, got, output.digest);
         }
-        if (count != outputs.length) revert ComputeOracle_WrongPublicOutputCount(outputs.length, count);
+        if (count != contents.length) revert ComputeOracle_WrongPublicOutputCount(contents.length, count);
     }
 
     function _bpsOf(Price calldata price) private pure returns (uint256 bps) {
-        for (uint256 i; i < price.bps.length; ++i) {
-            bps += price.bps[i];
+        uint16[] calldata shares = price.bps;
+        for (uint256 i; i < shares.length; ++i) {
+            bps += shares[i];
         }
     }
 

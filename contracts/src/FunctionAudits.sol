@@ -12,6 +12,8 @@ import {Signatures} from "./libraries/Signatures.sol";
 /// @title FunctionAudits
 /// @notice See IFunctionAudits.
 contract FunctionAudits is IFunctionAudits, IERC165, EIP712 {
+    /// @dev `withdrawn` says whether the auditor ever withdrew: no signature counts again, also after an approval anew, which an
+    /// old signature would else overwrite.
     struct Approval {
         bytes32 report;
         bool withdrawn;
@@ -38,7 +40,7 @@ contract FunctionAudits is IFunctionAudits, IERC165, EIP712 {
 
     function withdraw(bytes32 functionId) external {
         Approval storage approval = _approvals[functionId][msg.sender];
-        if (approval.withdrawn) revert FunctionAudits_Withdrawn(functionId, msg.sender);
+        if (approval.withdrawn && approval.report == 0) revert FunctionAudits_Withdrawn(functionId, msg.sender);
         (approval.report, approval.withdrawn) = (0, true);
         emit ApprovalWithdrawn(functionId, msg.sender);
     }
@@ -62,7 +64,7 @@ contract FunctionAudits is IFunctionAudits, IERC165, EIP712 {
     function _approve(address auditor, Audit calldata audit) private {
         if (audit.functionId == 0) revert FunctionAudits_Zero("functionId");
         if (audit.report == 0) revert FunctionAudits_Zero("report");
-        _approvals[audit.functionId][auditor] = Approval(audit.report, false);
+        _approvals[audit.functionId][auditor].report = audit.report;
         emit FunctionApproved(audit.functionId, auditor, audit.report);
     }
 }

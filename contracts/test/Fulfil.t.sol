@@ -7,9 +7,9 @@ import {IEnclaveRegistry} from "../src/interfaces/IEnclaveRegistry.sol";
 import {IEvidenceVerifier} from "../src/interfaces/IEvidenceVerifier.sol";
 import {Outcome, TaskState, TcbStatus} from "../src/libraries/Constants.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
-import {Fixture} from "./Fixture.sol";
+import {TaskFixture} from "./TaskFixture.sol";
 
-contract FulfilTest is Fixture {
+contract FulfilTest is TaskFixture {
     Agreement private a;
     bytes32 private anchor;
 
@@ -26,61 +26,78 @@ contract FulfilTest is Fixture {
         Result memory result = _result(r);
         bytes32 digest = oracle.resultDigestOf(result);
         bytes memory signature = _sign(result);
+        (I.Settlement memory settlement, IEnclaveRegistry.Identity memory identity) = (_settlement(a), _identity());
+        I.Fulfilment memory f = _with(r, result, signature);
         vm.expectEmit(address(oracle));
         emit I.TaskFulfilled(taskId, r.agreementId, enclave, digest, result, signature);
         vm.prank(stranger);
-        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
+        oracle.fulfil(settlement, identity, f);
 
-        I.Task memory t = oracle.task(taskId);
+        I.Task memory t = oracle.task(r.agreementId, taskId);
         assertEq(t.state, TaskState.FULFILLED);
         assertEq(bytes32(t.resultDigest), bytes32(bytes31(digest)));
         assertEq(t.escrow, 0);
         assertEq(t.requestBlock, 0);
-        assertEq(oracle.balanceOf(hospitalA), FEE * 30 / 100);
-        assertEq(oracle.balanceOf(hospitalB), FEE * 25 / 100);
-        assertEq(oracle.balanceOf(payee), FEE * 45 / 100);
-        assertEq(oracle.balanceOf(requester), 0);
+        assertEq(t.deadline, 0);
+        assertEq(t.cancelUntil, 0);
+        assertFalse(t.callback);
+        assertEq(oracle.poolOf(r.agreementId), FEE * 55 / 100);
+        assertEq(_balance(payee), FEE * 45 / 100);
+        assertEq(_balance(requester), 0);
+        assertEq(_balance(hospitalA), 0);
     }
 
     function test_aSignedFailureGivesTheRestBack() public {
         (TaskRequest memory r, bytes32 taskId) = _requested();
-        _fulfil(a, r, _failure(r));
-        assertEq(_state(taskId), TaskState.FAILED);
-        assertEq(oracle.balanceOf(payee), FAILED_FEE);
-        assertEq(oracle.balanceOf(requester), FEE - FAILED_FEE);
-        assertEq(oracle.balanceOf(hospitalA), 0);
+        Result memory failure = _failure(r);
+        bytes32 digest = oracle.resultDigestOf(failure);
+        bytes memory signature = _sign(failure);
+        vm.expectEmit(address(oracle));
+        emit I.TaskFulfilled(taskId, r.agreementId, enclave, digest, failure, signature);
+        _fulfil(a, r, failure);
+        assertEq(_state(r), TaskState.FAILED);
+        assertEq(bytes32(oracle.task(r.agreementId, taskId).resultDigest), bytes32(bytes31(digest)));
+        assertEq(_balance(payee), FAILED_FEE);
+        assertEq(_balance(requester), FEE - FAILED_FEE);
+        assertEq(oracle.poolOf(r.agreementId), 0);
+        // R9: no quota comes back.
         assertEq(registry.agreement(r.agreementId).used, 1);
     }
 
-    function testFuzz_feeSharesConserveMoney(uint128 fee, uint16 shareA, uint16 shareB, uint128 failedFee, bool success)
-        public
-    {
-        a.price.fee = fee;
-        a.price.failedFee = bound(failedFee, 0, fee);
-        a.price.bps[0] = uint16(bound(shareA, 0, 10_000));
-        a.price.bps[1] = uint16(bound(shareB, 0, 10_000 - a.price.bps[0]));
-        TaskRequest memory r = _taskRequest(_activate(a));
-        r.maxFee = fee;
-        vm.deal(requester, fee);
-        vm.prank(requester);
-        oracle.request{value: fee}(r, _noProof(), "");
-        _fulfil(a, r, success ? _result(r) : _failure(r));
+    function test_aFailureNeedsItsRequest() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        I.Fulfilment memory f = _fulfilment(r, _failure(r));
+        f.request = new TaskRequest[](0);
+        _refusesFulfilment(f, abi.encodeWithSelector(I.ComputeOracle_RequestMissing.selector, taskId));
+        f.request = new TaskRequest[](2);
+        (f.request[0], f.request[1]) = (r, r);
+        _refusesFulfilment(f, abi.encodeWithSelector(I.ComputeOracle_RequestMissing.selector, taskId));
+    }
 
-        uint256 paid = oracle.balanceOf(hospitalA) + oracle.balanceOf(hospitalB) + oracle.balanceOf(payee);
-        assertEq(paid + oracle.balanceOf(requester), fee);
-        if (success) {
-            assertEq(oracle.balanceOf(requester), 0);
-            assertEq(oracle.balanceOf(hospitalA), uint256(fee) * a.price.bps[0] / 10_000);
-        } else {
-            assertEq(paid, a.price.failedFee);
-        }
+    /// @dev Else whoever settles could name another to be refunded.
+    function test_aFailureTakesNoOtherRequest() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        I.Fulfilment memory f = _fulfilment(r, _failure(r));
+        f.request[0].requester = stranger;
+        bytes32 other = oracle.taskIdOf(f.request[0]);
+        _refusesFulfilment(f, abi.encodeWithSelector(I.ComputeOracle_WrongTask.selector, other, taskId));
+    }
+
+    function test_settlesInTheAgreementsToken() public {
+        address coin = _token("Coin");
+        a = _inToken(coin);
+        TaskRequest memory r = _taskRequest(_activate(a));
+        _requestInToken(r);
+        _fulfil(a, r, _result(r));
+        assertEq(oracle.balanceOf(coin, payee), FEE * 45 / 100);
+        assertEq(_balance(payee), 0);
     }
 
     function test_settlesUntilTheDeadline() public {
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         vm.warp(r.deadline);
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function test_refusesPastTheDeadline() public {
@@ -103,8 +120,15 @@ contract FulfilTest is Fixture {
     function test_refusesExpiredTask() public {
         (TaskRequest memory r, bytes32 taskId) = _requested();
         vm.warp(uint256(r.deadline) + 1);
-        oracle.expire(r);
+        oracle.expire(r, _pricing(a));
         _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, taskId, TaskState.EXPIRED));
+    }
+
+    function test_refusesCancelledTask() public {
+        (TaskRequest memory r, bytes32 taskId) = _requested();
+        vm.prank(requester);
+        oracle.cancel(r, _anyone());
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, taskId, TaskState.CANCELLED));
     }
 
     // The result
@@ -117,22 +141,21 @@ contract FulfilTest is Fixture {
         );
     }
 
+    /// @dev A task is kept by its agreement, which its id commits to.
     function test_refusesResultOfAnotherAgreement() public {
-        (TaskRequest memory r,) = _requested();
+        (TaskRequest memory r, bytes32 taskId) = _requested();
         Result memory result = _result(r);
         result.agreementId = keccak256("another");
-        _refuses(
-            r,
-            result,
-            abi.encodeWithSelector(I.ComputeOracle_WrongAgreement.selector, result.agreementId, r.agreementId)
-        );
+        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, taskId, TaskState.NONE));
     }
 
     function test_refusesResultOfAnotherTask() public {
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         Result memory result = _result(r);
         result.taskId = keccak256("another");
-        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_WrongTask.selector, result.taskId, taskId));
+        _refuses(
+            r, result, abi.encodeWithSelector(I.ComputeOracle_NotRequested.selector, result.taskId, TaskState.NONE)
+        );
     }
 
     function testFuzz_refusesUnknownOutcomes(uint8 outcome) public {
@@ -154,7 +177,7 @@ contract FulfilTest is Fixture {
         (TaskRequest memory r,) = _requested();
         Result memory result = _result(r);
         result.outcome = Outcome.FAILED;
-        _refuses(r, result, abi.encodeWithSelector(I.ComputeOracle_WrongOutputs.selector, 2, 1));
+        _refusesFulfilment(_fulfilment(r, result), abi.encodeWithSelector(I.ComputeOracle_WrongOutputs.selector, 2, 1));
     }
 
     function test_refusesZeroPayee() public {
@@ -171,8 +194,10 @@ contract FulfilTest is Fixture {
         Result memory result = _result(r);
         bytes memory signature = _sign(result);
         result.payee = stranger;
+        I.Fulfilment memory f = _with(r, result, signature);
+        (I.Settlement memory settlement, IEnclaveRegistry.Identity memory identity) = (_settlement(a), _identity());
         vm.expectPartialRevert(I.ComputeOracle_UnknownEnclave.selector);
-        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
+        oracle.fulfil(settlement, identity, f);
     }
 
     function test_refusesSignatureByAnother() public {
@@ -186,40 +211,35 @@ contract FulfilTest is Fixture {
         Result memory result = _result(r);
         bytes32 digest = oracle.resultDigestOf(result);
         bytes memory bad = abi.encodeWithSelector(I.ComputeOracle_BadSignature.selector, digest);
-        vm.expectRevert(bad);
-        oracle.fulfil(r, a.tee, a.price, result, _identity(), "");
-        (uint8 v, bytes32 x, bytes32 s) = vm.sign(enclaveKey, digest);
+        _refusesFulfilment(_with(r, result, ""), bad);
+        (uint8 v, bytes32 x, bytes32 y) = vm.sign(enclaveKey, digest);
         uint256 n = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
-        vm.expectRevert(bad);
-        oracle.fulfil(
-            r, a.tee, a.price, result, _identity(), abi.encodePacked(x, n - uint256(s), v == 27 ? uint8(28) : uint8(27))
-        );
+        _refusesFulfilment(_with(r, result, abi.encodePacked(x, n - uint256(y), v == 27 ? uint8(28) : uint8(27))), bad);
+        _refusesFulfilment(_with(r, result, abi.encodePacked(x, y, v, uint8(0))), bad);
+        _refusesFulfilment(_with(r, result, abi.encodePacked(x, y, v - 27)), bad);
     }
 
     // What the caller supplies again
 
     function test_refusesAnotherEnclavePolicy() public {
         (TaskRequest memory r,) = _requested();
-        bytes32 expected = hashing.settlementHash(a.tee, a.price);
+        bytes32 expected = _settlementHash();
         a.tee.evalFloor -= 1;
-        _refuses(
-            r,
-            abi.encodeWithSelector(
-                I.ComputeOracle_WrongSettlement.selector, hashing.settlementHash(a.tee, a.price), expected
-            )
-        );
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_WrongSettlement.selector, _settlementHash(), expected));
     }
 
     function test_refusesAnotherPrice() public {
         (TaskRequest memory r,) = _requested();
-        bytes32 expected = hashing.settlementHash(a.tee, a.price);
+        bytes32 expected = _settlementHash();
         a.price.to[0] = stranger;
-        _refuses(
-            r,
-            abi.encodeWithSelector(
-                I.ComputeOracle_WrongSettlement.selector, hashing.settlementHash(a.tee, a.price), expected
-            )
-        );
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_WrongSettlement.selector, _settlementHash(), expected));
+    }
+
+    function test_refusesAnotherEnclaveRegistry() public {
+        (TaskRequest memory r,) = _requested();
+        bytes32 expected = _settlementHash();
+        a.enclaveRegistry = address(verifier);
+        _refuses(r, abi.encodeWithSelector(I.ComputeOracle_WrongSettlement.selector, _settlementHash(), expected));
     }
 
     // The enclave, as the agreement wants it
@@ -250,9 +270,9 @@ contract FulfilTest is Fixture {
         a.tee.anchors = new bytes32[](2);
         a.tee.anchors[0] = keccak256("another anchor");
         a.tee.anchors[1] = anchor;
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function testFuzz_takesExactlyTheAgreedStatuses(uint8 status, uint32 mask) public {
@@ -260,11 +280,11 @@ contract FulfilTest is Fixture {
         mask = uint32(bound(mask, 1, 0x3FF)) & TcbStatus.ACCEPTABLE_MASK;
         vm.assume(status != TcbStatus.REVOKED && mask != 0);
         a.tee.statusMask = mask;
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         _renew(status, 17);
         if (mask & (1 << status) != 0) {
             _fulfil(a, r, _result(r));
-            assertEq(_state(taskId), TaskState.FULFILLED);
+            assertEq(_state(r), TaskState.FULFILLED);
         } else {
             _refuses(r, abi.encodeWithSelector(I.ComputeOracle_TcbStatusNotAgreed.selector, status, mask));
         }
@@ -285,10 +305,10 @@ contract FulfilTest is Fixture {
 
     function test_takesEvidenceOfTheOldestAge() public {
         a.tee.maxEvidenceAge = 600;
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         skip(600);
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function test_refusesAnExpiredEnclave() public {
@@ -312,12 +332,12 @@ contract FulfilTest is Fixture {
 
     function test_takesWhatWasFineUntilItsGraceEnds() public {
         a.tee.graceDays = 10;
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         IEvidenceVerifier.Judgement memory j = _outOfDate();
         j.changedAt = uint40(vm.getBlockTimestamp() - 10 days);
         _renew(j);
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function test_refusesWhatWasFineWhenTheGraceIsOver() public {
@@ -365,14 +385,14 @@ contract FulfilTest is Fixture {
     /// @dev A challenge under a newer evaluation starts the grace, too; one that tells of a revocation does not.
     function test_whatAChallengeLoweredHasItsGrace() public {
         a.tee.graceDays = 10;
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         IEvidenceVerifier.Judgement memory j = _outOfDate();
         j.earlierStatus = 0;
         enclaves.challenge(
             ANCHOR, enclave, _identity(), address(verifier), abi.encode(ANCHOR, _identity().svnDigest, j)
         );
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function test_refusesWhatAChallengeRevoked() public {
@@ -392,14 +412,15 @@ contract FulfilTest is Fixture {
         bytes memory signature = _sign(result);
         IEnclaveRegistry.Identity memory other = _identity();
         other.operator = stranger;
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IEnclaveRegistry.EnclaveRegistry_WrongIdentity.selector,
-                enclaves.digestOf(other),
-                enclaves.digestOf(_identity())
-            )
+        I.Fulfilment memory f = _with(r, result, signature);
+        I.Settlement memory settlement = _settlement(a);
+        bytes memory wrong = abi.encodeWithSelector(
+            IEnclaveRegistry.EnclaveRegistry_WrongIdentity.selector,
+            enclaves.digestOf(other),
+            enclaves.digestOf(_identity())
         );
-        oracle.fulfil(r, a.tee, a.price, result, other, signature);
+        vm.expectRevert(wrong);
+        oracle.fulfil(settlement, other, f);
     }
 
     // Hosts (R5)
@@ -413,9 +434,9 @@ contract FulfilTest is Fixture {
     function test_takesANamedPlatform() public {
         a.tee.operators = new address[](0);
         a.tee.platforms = _one(PLATFORM);
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function test_refusesAPlatformThatIsNotNamed() public {
@@ -428,15 +449,15 @@ contract FulfilTest is Fixture {
     function test_takesAnyHostWhereThatIsWrittenOut() public {
         a.tee.operators = new address[](0);
         a.tee.anyHost = true;
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     // R8: nobody censors by outcome
 
     function test_settlesWhateverWasNarrowedSinceTheRequest() public {
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         vm.startPrank(hospitalA);
         registry.dropMeasurement(r.agreementId, MEASUREMENT);
         registry.dropHost(r.agreementId, bytes32(uint256(uint160(operator))));
@@ -444,7 +465,7 @@ contract FulfilTest is Fixture {
         registry.revoke(r.agreementId);
         vm.stopPrank();
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function test_settlesAfterTheAgreementsWindow() public {
@@ -452,10 +473,10 @@ contract FulfilTest is Fixture {
         a.activateBefore = a.notAfter;
         _nextBlockKeepingTime();
         _renew(TcbStatus.UP_TO_DATE, 17);
-        (TaskRequest memory r, bytes32 taskId) = _requested();
+        (TaskRequest memory r,) = _requested();
         skip(60);
         _fulfil(a, r, _result(r));
-        assertEq(_state(taskId), TaskState.FULFILLED);
+        assertEq(_state(r), TaskState.FULFILLED);
     }
 
     function _requested() private returns (TaskRequest memory r, bytes32 taskId) {
@@ -502,8 +523,25 @@ contract FulfilTest is Fixture {
     }
 
     function _refuses(TaskRequest memory r, Result memory result, bytes memory err) private {
-        bytes memory signature = _sign(result);
+        _refusesFulfilment(_fulfilment(r, result), err);
+    }
+
+    function _refusesFulfilment(I.Fulfilment memory f, bytes memory err) private {
+        (I.Settlement memory settlement, IEnclaveRegistry.Identity memory identity) = (_settlement(a), _identity());
         vm.expectRevert(err);
-        oracle.fulfil(r, a.tee, a.price, result, _identity(), signature);
+        oracle.fulfil(settlement, identity, f);
+    }
+
+    function _with(TaskRequest memory r, Result memory result, bytes memory signature)
+        private
+        view
+        returns (I.Fulfilment memory f)
+    {
+        f = _fulfilment(r, result);
+        f.signature = signature;
+    }
+
+    function _settlementHash() private view returns (bytes32) {
+        return hashing.settlementHash(a.enclaveRegistry, hashing.enclaves(a.tee), a.price);
     }
 }

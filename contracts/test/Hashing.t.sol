@@ -4,6 +4,8 @@ pragma solidity ^0.8.30;
 import {
     Access,
     Agreement,
+    Audit,
+    Batch,
     Broker,
     Dataset,
     Enclaves,
@@ -55,6 +57,10 @@ contract HashingTest is Deploy {
     string private constant ENROLMENT =
         "Enrolment(address signer,bytes32 sealingKey,bytes32 blockHash,address operator)";
 
+    string private constant BATCH =
+        "Batch(bytes32 agreementId,address payee,bytes32 anchor,bytes32[] tasks,bytes32[] results)";
+    string private constant AUDIT = "Audit(bytes32 functionId,bytes32 report)";
+
     function test_typeHashesAreThoseOfTheTypes() public pure {
         assertEq(Hashing.LIMITS_TYPEHASH, vm.eip712HashType(LIMITS), "Limits");
         assertEq(Hashing.FUNCTION_TYPEHASH, vm.eip712HashType(_function()), "Function");
@@ -69,6 +75,8 @@ contract HashingTest is Deploy {
         assertEq(Hashing.TASK_REQUEST_TYPEHASH, vm.eip712HashType(TASK_REQUEST), "TaskRequest");
         assertEq(Hashing.OUT_TYPEHASH, vm.eip712HashType(OUT), "Out");
         assertEq(Hashing.RESULT_TYPEHASH, vm.eip712HashType(_result()), "Result");
+        assertEq(Hashing.BATCH_TYPEHASH, vm.eip712HashType(BATCH), "Batch");
+        assertEq(Hashing.AUDIT_TYPEHASH, vm.eip712HashType(AUDIT), "Audit");
         assertEq(Hashing.VERIFIER_STATEMENT_TYPEHASH, vm.eip712HashType(VERIFIER_STATEMENT), "VerifierStatement");
         assertEq(Hashing.ENROLMENT_TYPEHASH, vm.eip712HashType(ENROLMENT), "Enrolment");
         assertEq(Hashing.HOST_TYPEHASH, vm.eip712HashType("Host(address signer)"), "Host");
@@ -135,6 +143,40 @@ contract HashingTest is Deploy {
         assertEq(hashing.result(s), vm.eip712HashStruct(_result(), abi.encode(s)));
     }
 
+    /// forge-config: default.fuzz.runs = 64
+    function testFuzz_batch(Batch memory s) public view {
+        assertEq(hashing.batch(s), vm.eip712HashStruct(BATCH, abi.encode(s)));
+    }
+
+    function testFuzz_audit(Audit memory s) public view {
+        assertEq(hashing.audit(s), vm.eip712HashStruct(AUDIT, abi.encode(s)));
+    }
+
+    function testFuzz_settlementHash(address enclaveRegistry, bytes32 teeHash, Price memory p) public view {
+        bytes32 price = vm.eip712HashStruct(PRICE, abi.encode(p));
+        assertEq(
+            hashing.settlementHash(enclaveRegistry, teeHash, p), keccak256(abi.encode(enclaveRegistry, teeHash, price))
+        );
+    }
+
+    /// @dev Hashed as it stands: it is not the digest of the value that it would be cut to.
+    function test_aWordWithBitsBeyondItsTypeIsAnother() public view {
+        TaskRequest memory r;
+        r.deadline = 7;
+        bytes memory data = abi.encodeCall(hashing.taskRequest, (r));
+        bytes32 deadline = _digest(data);
+        assertEq(deadline, hashing.taskRequest(r));
+        // The head's twelfth word; what bears it begins with selector and offset.
+        data[4 + 32 + 11 * 32] = 0x01;
+        assertTrue(_digest(data) != deadline);
+    }
+
+    function _digest(bytes memory data) private view returns (bytes32) {
+        (bool ok, bytes memory answer) = address(hashing).staticcall(data);
+        assertTrue(ok);
+        return abi.decode(answer, (bytes32));
+    }
+
     function testFuzz_verifierStatement(VerifierStatement memory s) public view {
         assertEq(hashing.verifierStatement(s), vm.eip712HashStruct(VERIFIER_STATEMENT, abi.encode(s)));
     }
@@ -154,12 +196,16 @@ contract HashingTest is Deploy {
         assertEq(ANYONE, keccak256("enclave-oracle/anyone"));
     }
 
-    function testFuzz_taskSlotKeepsItsFields(uint40 atBlock, uint40 deadline, uint40 cancelUntil, uint128 escrow)
-        public
-        pure
-    {
-        TaskSlot slot = TaskSlots.requested(atBlock, deadline, cancelUntil, escrow);
+    function testFuzz_taskSlotKeepsItsFields(
+        uint40 atBlock,
+        uint40 deadline,
+        uint40 cancelUntil,
+        uint128 escrow,
+        bool callback
+    ) public pure {
+        TaskSlot slot = TaskSlots.requested(atBlock, deadline, cancelUntil, escrow, callback);
         assertEq(slot.state(), 1);
+        assertEq(slot.callback(), callback);
         assertEq(slot.requestBlock(), atBlock);
         assertEq(slot.deadline(), deadline);
         assertEq(slot.cancelUntil(), cancelUntil);
@@ -167,9 +213,16 @@ contract HashingTest is Deploy {
     }
 
     function testFuzz_taskSlotKeepsTheResultsDigest(uint8 state, bytes32 digest) public pure {
+        state &= 0x7f;
         TaskSlot slot = TaskSlots.settled(state, digest);
         assertEq(slot.state(), state);
+        assertFalse(slot.callback());
         assertEq(bytes32(slot.resultDigest()), digest & ~bytes32(uint256(0xff)));
+        TaskSlot failed = slot.withFailedCallback();
+        assertTrue(failed.callback());
+        assertEq(failed.state(), state);
+        assertEq(bytes32(failed.resultDigest()), bytes32(slot.resultDigest()));
+        assertEq(TaskSlot.unwrap(failed.withoutCallback()), TaskSlot.unwrap(slot));
         assertEq(TaskSlots.closed(state).state(), state);
         assertEq(bytes32(TaskSlots.closed(state).resultDigest()), bytes32(0));
     }

@@ -108,6 +108,10 @@ def _uint(bits: int) -> Callable[[bytes], int]:
     return read
 
 
+def _int256(word: bytes) -> int:
+    return int.from_bytes(word, "big", signed=True)
+
+
 def _bool(word: bytes) -> bool:
     return bool(_uint(1)(word))
 
@@ -128,6 +132,7 @@ def _fixed(length: int) -> Callable[[bytes], bytes]:
 _ELEMENTS: dict[str, Callable[[bytes], Any]] = {
     "address": _address,
     "bool": _bool,
+    "int256": _int256,
     **{f"bytes{length}": _fixed(length) for length in range(1, WORD + 1)},
     **{f"uint{bits}": _uint(bits) for bits in range(8, 257, 8)},
 }

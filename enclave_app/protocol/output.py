@@ -46,8 +46,30 @@ class SealedOutput:
     key: bytes
     coefficients: tuple[bytes, ...]
 
+    @property
+    def digest(self) -> bytes:
+        return self.manifest.id
+
     def __repr__(self) -> str:
-        return f"SealedOutput({self.manifest.id.hex()})"
+        return f"SealedOutput({self.digest.hex()})"
+
+
+@dataclass(frozen=True)
+class PublicOutput:
+    """An output without recipients: `content` goes into the settlement as it is, named by its plain SHA-256 (R17)."""
+
+    content: bytes
+
+    @property
+    def digest(self) -> bytes:
+        return sha256(self.content)
+
+    @property
+    def length(self) -> int:
+        return len(self.content)
+
+
+MadeOutput = SealedOutput | PublicOutput
 
 
 def pad(plaintext: bytes, size_class: int) -> bytes:

@@ -242,7 +242,8 @@ class SignedShares(Document):
 class TaskRecord(Document):
     """What a worker leaves in storage under `storage.record_name`: all that recipients need, each part checked by them.
 
-    `enclave` is what `signer` is registered as: settlements and brokers want the parts.
+    `enclave` is what `signer` is registered as: settlements and brokers want the parts. `public_outputs` are empty in storage:
+    they are published by the settlement.
     """
 
     v: Literal[1] = 1
@@ -257,3 +258,4 @@ class TaskRecord(Document):
     evidence: Evidence
     consents: tuple[Bytes, ...] = Field(max_length=32)
     enclave: RegisteredIdentity
+    public_outputs: tuple[Bytes, ...] = Field(default=(), max_length=16)

@@ -47,11 +47,6 @@ AGREEMENT_OFF: Mapping[str, object] = {
     "data.policy": DatasetPolicy.FIXED,
     "data.minVersion": 0,
     "data.budget": 0,
-    "outputs.kind": OutputKind.ARROW_TABLE,
-    "price.token": ZERO_ADDRESS,
-    "price.minFee": 0,
-    "supersedes": ZERO32,
-    "auditors": ZERO32,
 }
 """The only value that this version takes, by field; docs/protocol.md and the contracts have the same table."""
 REQUEST_OFF: Mapping[str, object] = {"inputsId": ZERO32, "inputShares": ZERO32, "spend": 0}
@@ -95,6 +90,9 @@ def check_agreement(agreement: Agreement) -> None:
     _distinct("outputs", [o.name for o in agreement.outputs])
     for output in agreement.outputs:
         _check_output(output)
+    # R9: what the chain says cannot be taken back, so the chain must not be able to take the request back.
+    if any(o.is_public for o in agreement.outputs) and agreement.keys.confirmation != Confirmation.FINALIZED:
+        raise Refused("agreement.confirmation", "a public output goes with the confirmation rule `finalized` only (R9)")
     _set("access.requesters", agreement.access.requesters)
     if not 1 <= agreement.access.quota_per_requester <= agreement.access.quota:
         raise Refused(
@@ -112,7 +110,9 @@ def check_request(agreement: Agreement, request: TaskRequest) -> None:
     if request.versions != tuple(d.id_or_stream for d in agreement.data):
         raise Refused("request.versions", "a request names other dataset versions than its agreement takes (R7b)")
     _check_off(request, REQUEST_OFF)
-    _set("request.resultKey", request.result_key)
+    # R15: a contract has no key, and needs none where no output is for it.
+    if any(ZERO32 in output.recipients for output in agreement.outputs):
+        _set("request.resultKey", request.result_key)
     if len(request.params) > MAX_PARAMS:
         raise Refused("request.params", "the parameters are too long", found=len(request.params), expected=MAX_PARAMS)
 
@@ -154,21 +154,36 @@ def _check_keys(keys: KeyRelease) -> None:
 def _check_output(output: Output) -> None:
     if not _IDENTIFIER.fullmatch(output.name):
         raise Refused("agreement.name", "an output's name is not a lower-case identifier", found=repr(output.name[:80]))
-    if not output.recipients:
-        raise Refused("agreement.not_yet", f"outputs.{output.name} is public, which this version does not support yet")
-    _count(f"outputs.{output.name}.recipients", output.recipients, MAX_RECIPIENTS)
+    if output.kind not in set(OutputKind):
+        raise Refused("agreement.output_kind", f"outputs.{output.name} is of an unknown kind", found=output.kind)
+    # What a contract reads is public; nobody decodes a sealed one on chain, nor a table.
+    if (output.kind == OutputKind.ABI_VALUES) != output.is_public:
+        raise Refused(
+            "agreement.output_kind",
+            f"outputs.{output.name}: ABI values are for outputs without recipients, and tables for those with some (R17)",
+            found=output.kind,
+        )
+    _count(f"outputs.{output.name}.recipients", output.recipients, MAX_RECIPIENTS, least=0)
     _distinct(f"outputs.{output.name}.recipients", output.recipients)
     _count(f"outputs.{output.name}.owners", output.owners, MAX_OWNERS)
     for owner in output.owners:
         _address(f"outputs.{output.name}.owners", owner)
     if output.size_class < 1:
         raise Refused("agreement.size_class", "an output has no size class (R18)")
+    if output.is_public and output.size_class != 1:
+        raise Refused(
+            "agreement.size_class", "a public output is not padded: its size class is 1", found=output.size_class
+        )
 
 
 def _check_price(price: Price) -> None:
     _count("price.to", price.to, MAX_PAYEES, least=0)
     if price.fee >= 1 << 128 or price.failed_fee > price.fee:
         raise Refused("agreement.price", "the fee is too large, or the fee for a failure is above it")
+    if price.min_fee > price.fee or (price.min_fee and not sum(price.bps)):
+        raise Refused(
+            "agreement.price", "what is kept of the fee of a task that expires is above the fee, or goes to nobody"
+        )
     if len(price.to) != len(price.bps) or sum(price.bps) > 10_000 or ZERO_ADDRESS in price.to:
         raise Refused(
             "agreement.price", "the shares of the fee do not match their payees, or exceed 10,000 basis points"

@@ -61,6 +61,16 @@ class Confirmation(IntEnum):
 
 class OutputKind(IntEnum):
     ARROW_TABLE = 1
+    ABI_VALUES = 2
+    """One row, as Solidity's ABI encodes it: public outputs, and only they."""
+
+
+class PaymentKind(IntEnum):
+    """How a fee in a token is approved."""
+
+    ALLOWANCE = 0
+    PERMIT = 1
+    AUTHORIZATION = 2
 
 
 class Outcome(IntEnum):
@@ -139,6 +149,11 @@ class Output(Struct):
     owners: tuple[Address, ...]
     size_class: Uint32
 
+    @property
+    def is_public(self) -> bool:
+        """R17: nothing is sealed; the content stands in the settlement, and the host knows it before."""
+        return not self.recipients
+
 
 class Access(Struct):
     requesters: Bytes32
@@ -216,6 +231,24 @@ class Result(Struct):
     outputs: tuple[Out, ...]
     payee: Address
     anchor: Bytes32
+
+
+class Batch(Struct):
+    """One signature for many tasks of one agreement: `results[i]` is the digest of the Result of `tasks[i]`, each a success
+    without public outputs that names this payee and anchor."""
+
+    agreement_id: Bytes32
+    payee: Address
+    anchor: Bytes32
+    tasks: tuple[Bytes32, ...]
+    results: tuple[Bytes32, ...]
+
+
+class Audit(Struct):
+    """An auditor's word about a function, in the FunctionAudits' domain; `report` is the digest of what it wrote."""
+
+    function_id: Bytes32
+    report: Bytes32
 
 
 class VerifierStatement(Struct):

@@ -9,6 +9,7 @@ POST /v1/tasks          TaskBody       → TaskStarted
 POST /v1/tasks/ID/run   RunBody        → TaskDone
 GET  /v1/tasks/ID/files/DIGEST         → a ciphertext file of an output
 DELETE /v1/tasks/ID                    → forget the task
+POST /v1/batches        BatchBody      → BatchAnswer
 
 Of one that vouches for others' evidence:
 
@@ -25,9 +26,11 @@ from .canonical import Document
 from .evidence import MAX_ENDORSEMENTS
 from .fields import Address, Bytes, Bytes32, Flag, Uint8, Uint64, Uint256
 from .release import ReleaseAnswer, SignedRelease, SignedShares
-from .structs import Agreement, Chain, Result, TaskRequest, VerifierStatement
+from .structs import Agreement, Batch, Chain, Result, TaskRequest, VerifierStatement
 
 MAX_QUOTE = 64 << 10
+MAX_BATCH = 1024
+"""Tasks in a batch: about as many as one transaction settles."""
 MAX_CRL = 256 << 10
 """Bytes of a maker's list, which is read before its signature can be checked."""
 
@@ -110,7 +113,8 @@ class Blame(Document):
 
 
 class TaskDone(Document):
-    """A signed result. `outputs` are empty for a signed failure (R19); `enclave_ms` is what the run took, in ms."""
+    """A signed result. `outputs` are the sealed ones, `public_outputs` the content of those without recipients, in their order;
+    a signed failure has neither (R19). `enclave_ms` is what the run took, in ms."""
 
     result: Result
     signature: Bytes
@@ -118,3 +122,17 @@ class TaskDone(Document):
     blamed: tuple[Blame, ...]
     used: tuple[Bytes32, ...]
     enclave_ms: Uint64
+    public_outputs: tuple[Bytes, ...] = Field(default=(), max_length=16)
+
+
+class BatchBody(Document):
+    """Tasks that ran here and are not forgotten, in the order in which they are to be settled, each once."""
+
+    tasks: tuple[Bytes32, ...] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class BatchAnswer(Document):
+    """`signature` is by the enclave's `signer`, over the batch's digest in the oracle's domain."""
+
+    batch: Batch
+    signature: Bytes

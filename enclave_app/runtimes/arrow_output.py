@@ -1,4 +1,4 @@
-"""Output tables in one byte form (R16): equal values give equal bytes, and nothing else leaves with them.
+"""Outputs in one byte form (R16): equal values give equal bytes, and nothing else leaves with them.
 
 What DuckDB leaves under a null or in a bitmap's last byte comes from other rows: it differs between runs, and it would
 carry values that the query withheld.
@@ -11,6 +11,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from enclave_app.protocol.abi_output import encode_row
+from enclave_app.protocol.errors import Refused
 from enclave_app.runtimes.base import FunctionFailed
 
 BATCH_ROWS: Final = 65_536
@@ -29,6 +31,24 @@ def encode_table(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=BATCH_ROWS)
     return bytes(sink.getvalue())
+
+
+def encode_public(table: pa.Table) -> bytes:
+    """R17: the bytes of a public output, which is one row. Raises FunctionFailed for anything that is not (R19)."""
+    if table.num_rows != 1:
+        raise FunctionFailed(
+            "output.rows", "the function gives no row, or several, where a public output is exactly one"
+        )
+    try:
+        row = [column[0].as_py() for column in table.columns]
+    except (ValueError, OverflowError, pa.ArrowException):
+        raise FunctionFailed(
+            "output.value", "the function gives a date or time that is none of year 1 to 9999"
+        ) from None
+    try:
+        return encode_row([str(field.type) for field in table.schema], row)
+    except Refused as error:
+        raise FunctionFailed(f"output.{error.code.removeprefix('abi.')}", error.message) from None
 
 
 def _canonical(column: pa.ChunkedArray) -> pa.Array:

@@ -123,6 +123,9 @@ class SqlRuntime:
         node = check_select(tree, source.tables, values)
         plain = self._text(tree)
         columns = self._connection.execute(f"DESCRIBE {plain}", self._used(plain, values)).fetchall()
+        # DuckDB hands the 128 bits on as a signed number, so that the greatest come out as negative ones.
+        if any("UHUGEINT" in kind for _, kind, *_ in columns):
+            raise Refused("sql.type", "a function's SQL gives a UHUGEINT; CAST it to HUGEINT, DECIMAL or VARCHAR")
         _append_order(node, len(columns))
         _append_limit(node, rows + 1)
         text = self._text(tree)

@@ -18,12 +18,13 @@ import pyarrow as pa  # noqa: E402
 
 from enclave_app import tables  # noqa: E402
 from enclave_app.protocol import pme  # noqa: E402
+from enclave_app.protocol.abi_output import MAX_PUBLIC_BYTES  # noqa: E402
 from enclave_app.protocol.canonical import validate  # noqa: E402
 from enclave_app.protocol.digests import commitment  # noqa: E402
 from enclave_app.protocol.manifest import Column, File, Manifest  # noqa: E402
 from enclave_app.protocol.params import ParamDomain  # noqa: E402
-from enclave_app.runtimes.arrow_output import encode_table  # noqa: E402
-from enclave_app.runtimes.base import FunctionSource, RunLimits  # noqa: E402
+from enclave_app.runtimes.arrow_output import encode_public, encode_table  # noqa: E402
+from enclave_app.runtimes.base import FunctionFailed, FunctionSource, RunLimits  # noqa: E402
 from enclave_app.runtimes.sql import SqlRuntime  # noqa: E402
 from enclave_app.sandbox.memory import MemoryFile, map_read_only  # noqa: E402
 from enclave_app.sandbox.zygote import Jobs  # noqa: E402
@@ -51,7 +52,9 @@ def decode(job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
 
 
 class SqlJob:
-    """{"entry", "tables", "outputs", "domain", "params": hex, "asOf", "limits"}; one descriptor per table, in order."""
+    """{"entry", "tables", "outputs", "public": [outputs], "domain", "params": hex, "asOf", "limits"}; one descriptor per
+    table, in order. The answer has the columns of public outputs, for a trial to show.
+    """
 
     def __init__(self, runtime: SqlRuntime) -> None:
         self._runtime = runtime
@@ -64,8 +67,18 @@ class SqlJob:
             name: tables.read_stream(map_read_only(descriptor))
             for name, descriptor in zip(source.tables, descriptors, strict=True)
         }
-        found = self._runtime.run(source, inputs, params, job["asOf"], RunLimits(**job["limits"]))
-        return {}, [encode_table(found[name]) for name in source.outputs]
+        limits = RunLimits(**job["limits"])
+        found = self._runtime.run(source, inputs, params, job["asOf"], limits)
+        public = {name: encode_public(found[name]) for name in job["public"]}
+        # What was agreed (R7), and what one transaction carries: a result that nobody can settle is none.
+        if sum(map(len, public.values())) > min(limits.output_bytes, MAX_PUBLIC_BYTES):
+            raise FunctionFailed(
+                "output.limit", "the function's public output is larger than agreed, or than can be settled"
+            )
+        columns = {name: [[field.name, str(field.type)] for field in found[name].schema] for name in public}
+        return {"columns": columns}, [
+            public[name] if name in public else encode_table(found[name]) for name in source.outputs
+        ]
 
 
 def warm() -> Jobs:

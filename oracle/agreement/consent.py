@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from enclave_app.protocol import signing
+from enclave_app.protocol.onchain import admission_hash, settlement_hash
 from oracle.agreement.terms import Terms
 from oracle.chain.reader import AgreementRecord, AgreementStatus, Consent
 from oracle.errors import Refused, Retryable
@@ -36,8 +37,10 @@ def check_activated(terms: Terms, record: AgreementRecord) -> None:
     """R7: the agreement was activated, on the contracts that it names."""
     if record.status == AgreementStatus.NONE:
         raise Retryable("agreement.inactive", "the agreement is not active at the confirmed block")
-    if record.oracle != terms.agreement.oracle or record.enclave_registry != terms.agreement.enclave_registry:
-        raise Refused("agreement.contracts", "the registry has the agreement on other contracts than it names")
+    if record.oracle != terms.agreement.oracle or record.settlement_hash != settlement_hash(terms.agreement):
+        raise Refused("agreement.contracts", "the registry has the agreement on other contracts or terms than it names")
+    if record.admission_hash != admission_hash(terms.agreement):
+        raise Refused("agreement.admission", "the registry admits other requesters or data than the agreement names")
 
 
 def _recovers(digest: bytes, signature: bytes, party: str) -> bool:

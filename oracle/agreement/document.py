@@ -12,7 +12,8 @@ from pydantic.alias_generators import to_camel
 from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import MAX_DOCUMENT, Document, load, validate
 from enclave_app.protocol.errors import Refused
-from enclave_app.protocol.fields import Address, Bytes
+from enclave_app.protocol.fields import Address, Bytes, Uint64
+from enclave_app.protocol.onchain import Auditors
 from enclave_app.protocol.rules import MAX_POLICY_LIST
 from enclave_app.protocol.structs import Agreement, Chain
 from oracle.agreement.anchors import AttestedPath
@@ -29,7 +30,8 @@ class AgreementDocument(Document):
     """`signatures` are ECDSA signatures, each checked against its address whenever a document is read.
     `contract_signatures` belong to contract wallets (ERC-1271) and are UNCHECKED here: only the chain can say.
 
-    `requesters` are the addresses behind `access.requesters`, needed for their proofs; empty where anyone may request.
+    `requesters` are the addresses behind `access.requesters`, each with how often it may ask; empty where anyone may request.
+    `auditors` are those behind `agreement.auditors`, which activation asks for; absent where nobody has to approve.
     `paths` say what is behind attested anchors of the agreement, which are digests of them. `endpoints` are where brokers
     answer, by the digest of their HPKE key: hints, as are `storage` and `notes`.
     """
@@ -42,7 +44,8 @@ class AgreementDocument(Document):
     contract_signatures: dict[Address, Annotated[Bytes, Field(min_length=1, max_length=MAX_CONTRACT_SIGNATURE)]] = (
         Field(default_factory=dict, max_length=32)
     )
-    requesters: tuple[Address, ...] = Field(default=(), max_length=MAX_REQUESTERS)
+    requesters: dict[Address, Uint64] = Field(default_factory=dict, max_length=MAX_REQUESTERS)
+    auditors: Auditors | None = None
     paths: tuple[AttestedPath, ...] = Field(default=(), max_length=MAX_POLICY_LIST)
     endpoints: dict[Digest, Uri] = Field(default_factory=dict, max_length=16)
     storage: tuple[Uri, ...] = Field(default=(), max_length=16)
@@ -94,7 +97,8 @@ class AgreementDocument(Document):
 
 
 def parse_document(data: bytes) -> AgreementDocument:
-    """A document from untrusted bytes; Refused `json.*`, `document.invalid`, `signature.*` or `access.requesters`."""
+    """A document from untrusted bytes; Refused `json.*`, `document.invalid`, `signature.*`, `access.requesters` or
+    `agreement.auditors`."""
     return _checked(validate(AgreementDocument, load(data, canonical=False)))
 
 
@@ -135,6 +139,7 @@ def merge(first: AgreementDocument, *others: AgreementDocument) -> AgreementDocu
             signatures=signatures,
             contract_signatures={party: s for party, s in unchecked.items() if party not in signatures},
             requesters=result.requesters or other.requesters,
+            auditors=result.auditors or other.auditors,
             endpoints={**other.endpoints, **result.endpoints},
             storage=tuple(dict.fromkeys([*result.storage, *other.storage]))[:16],
             notes=result.notes or other.notes,
@@ -157,4 +162,6 @@ def _checked(document: AgreementDocument) -> AgreementDocument:
     requesters = document.agreement.access.requesters
     if document.requesters and requesters_root(document.requesters) != requesters:
         raise Refused("access.requesters", "the listed requesters are not those of the agreement")
+    if document.auditors is not None and document.auditors.digest != document.agreement.auditors:
+        raise Refused("agreement.auditors", "the listed auditors are not those of the agreement")
     return document

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from enclave_app.protocol.bundle import Bundle
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.manifest import Manifest
+from enclave_app.protocol.onchain import Auditors
 from enclave_app.protocol.shares import ShareList
 from enclave_app.protocol.structs import (
     ANYONE,
@@ -37,6 +38,7 @@ from oracle.agreement.document import AgreementDocument
 from oracle.agreement.draft_file import (
     HINTS,
     AccessPart,
+    AuditorsPart,
     BrokerPart,
     BrokersPart,
     ChainPart,
@@ -47,13 +49,18 @@ from oracle.agreement.draft_file import (
     LatestPart,
     OutputPart,
     PricePart,
+    TokenPart,
     ValidityPart,
 )
 from oracle.agreement.fit import check_columns, check_function, check_shares
 from oracle.agreement.references import References
 from oracle.agreement.requesters import requesters_root
 from oracle.agreement.sign import check_signable
+from oracle.agreement.units import token_units, wei
 from oracle.yamlfile import read_yaml, validate_yaml, yaml_path
+
+SIZE_CLASS: Final = 64 << 10
+"""Bytes to a multiple of which an output is padded where the draft does not say (R18)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
         if listed is not None:
             shares[part.name] = listed
     fn = _function(file.function, bundle, refer)
-    requesters = _requesters(file.access, refer)
+    requesters, auditors = _requesters(file.access, refer), _auditors(file.auditors, refer)
     not_before, not_after, activate_before = _validity(file.validity, now)
     try:
         agreement = Agreement(
@@ -117,8 +124,8 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
             not_before=not_before,
             not_after=not_after,
             activate_before=activate_before,
-            supersedes=ZERO32,
-            auditors=ZERO32,
+            supersedes=ZERO32 if file.supersedes is None else refer.agreement(file.supersedes, "supersedes"),
+            auditors=ZERO32 if auditors is None else auditors.digest,
             salt=secrets.token_bytes(32),
         )
     except ValidationError as error:
@@ -132,6 +139,7 @@ def build_draft(value: Any, *, base: Path, now: int, deployment: Deployment | No
         chain=where.chain,
         agreement=agreement,
         requesters=requesters,
+        auditors=auditors,
         paths=refer.paths,
         endpoints={"0x" + broker.hpke_key.hex(): url for broker, url in brokers if url is not None},
         storage=file.storage,
@@ -269,46 +277,81 @@ def _broker(part: BrokerPart, refer: References, at: str) -> tuple[Broker, str |
 
 
 def _output(part: OutputPart, refer: References, at: tuple[str | int, ...]) -> Output:
-    recipients: tuple[bytes, ...] = ()
-    if part.recipients != "public":
-        recipients = tuple(
-            ZERO32 if name == "requester" else refer.hpke_key(name, yaml_path((*at, "recipients", i)))
-            for i, name in enumerate(part.recipients)
-        )
+    owners = tuple(refer.party(owner, yaml_path((*at, "owners", i))) for i, owner in enumerate(part.owners))
+    if part.recipients == "public":
+        return Output(name=part.name, kind=OutputKind.ABI_VALUES, recipients=(), owners=owners, size_class=1)
     return Output(
         name=part.name,
         kind=OutputKind.ARROW_TABLE,
-        recipients=recipients,
-        owners=tuple(refer.party(owner, yaml_path((*at, "owners", i))) for i, owner in enumerate(part.owners)),
-        size_class=part.size_class,
+        recipients=tuple(
+            ZERO32 if name == "requester" else refer.hpke_key(name, yaml_path((*at, "recipients", i)))
+            for i, name in enumerate(part.recipients)
+        ),
+        owners=owners,
+        size_class=SIZE_CLASS if part.size_class is None else part.size_class,
     )
 
 
-def _requesters(part: AccessPart, refer: References) -> tuple[str, ...]:
+def _requesters(part: AccessPart, refer: References) -> dict[str, int]:
+    """How often each may ask: a list gives each what the agreement gives any requester."""
     if part.requesters == "anyone":
-        return ()
-    return tuple(refer.party(name, f"access.requesters[{i}]") for i, name in enumerate(part.requesters))
+        return {}
+    quotas = part.requesters if isinstance(part.requesters, dict) else None
+    listed = [refer.party(name, f"access.requesters[{i}]") for i, name in enumerate(part.requesters)]
+    if len(set(listed)) != len(listed):
+        raise Refused("access.requesters", "access.requesters: name each requester once")
+    return dict(zip(listed, quotas.values() if quotas else [_most(part)] * len(listed), strict=True))
 
 
-def _access(part: AccessPart, requesters: tuple[str, ...]) -> Access:
+def _most(part: AccessPart) -> int:
+    return part.quota if part.quota_per_requester is None else part.quota_per_requester
+
+
+def _access(part: AccessPart, requesters: dict[str, int]) -> Access:
     return Access(
         requesters=requesters_root(requesters) if requesters else ANYONE,
         quota=part.quota,
-        quota_per_requester=part.quota if part.quota_per_requester is None else part.quota_per_requester,
+        quota_per_requester=_most(part),
     )
+
+
+def _auditors(part: AuditorsPart | None, refer: References) -> Auditors | None:
+    if part is None:
+        return None
+    accounts = tuple(refer.party(name, f"auditors.accounts[{i}]") for i, name in enumerate(part.accounts))
+    # The contract counts each once; whoever is named twice would make a threshold that nobody can see through.
+    if len(set(accounts)) != len(accounts) or part.threshold > len(accounts):
+        raise Refused(
+            "draft.auditors",
+            "auditors: name each auditor once, and a threshold that they can reach",
+            found=part.threshold,
+            expected=f"at most {len(set(accounts))}",
+        )
+    return Auditors(accounts=accounts, threshold=part.threshold)
 
 
 def _price(part: PricePart | str, refer: References) -> Price:
     if isinstance(part, str):
         return Price(token=ZERO_ADDRESS, fee=0, min_fee=0, failed_fee=0, to=(), bps=())
+    token = part.token.address if isinstance(part.token, TokenPart) else part.token or ZERO_ADDRESS
     return Price(
-        token=ZERO_ADDRESS,
-        fee=part.fee,
-        min_fee=0,
-        failed_fee=part.failed_fee,
+        token=token,
+        fee=_units(part.fee, part, "fee"),
+        min_fee=_units(part.min_fee, part, "minFee"),
+        failed_fee=_units(part.failed_fee, part, "failedFee"),
         to=tuple(refer.party(name, f"price.shares.{name}") for name in part.shares),
         bps=tuple(part.shares.values()),
     )
+
+
+def _units(value: int | str, part: PricePart, name: str) -> int:
+    try:
+        if part.token is None:
+            return wei(value)
+        named = part.token if isinstance(part.token, TokenPart) else None
+        return token_units(value, named.symbol if named else "", named.decimals if named else 0)
+    except ValueError as error:
+        raise Refused("draft.amount", f"price.{name}: {error}", found=repr(value)[:80]) from None
 
 
 def _validity(part: ValidityPart, now: int) -> tuple[int, int, int]:

@@ -8,12 +8,13 @@ from pydantic import Field, StrictBool, StringConstraints, model_validator
 
 from enclave_app.protocol.fields import Address
 from oracle.agreement.document import Uri
-from oracle.agreement.units import BasisPoints, Duration, Size, Wei, When
+from oracle.agreement.units import Amount, BasisPoints, Duration, Size, When
 from oracle.yamlfile import YamlModel
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 """A name, an address, a digest or a path; which one is found out where it is used."""
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Quotas = Annotated[dict[Text, Annotated[int, Field(ge=1, lt=1 << 64)]], Field(min_length=1)]
 
 HINTS: Final = {
     "parties": "parties: {name: address or file, …} for everyone who is named below",
@@ -31,7 +32,7 @@ HINTS: Final = {
     "outputs.recipients": "recipients: [requester], the digests or files of HPKE keys, or `recipients: public`",
     "outputs.owners": "the parties who must agree when this output becomes an input elsewhere",
     "access": "access: {requesters: [address, …], quota: 100}, or `requesters: anyone`",
-    "access.requesters": "the addresses that may request, or `requesters: anyone`",
+    "access.requesters": "the addresses that may request, {address: how often, …}, or `requesters: anyone`",
     "access.quota": "how many requests there may be in all",
     "price": "price: free, or {fee: 0.01 ether}",
     "validity": "validity: {until: 2026-12-31}, or a duration such as 90 days",
@@ -139,28 +140,55 @@ class BrokersPart(YamlModel):
 
 
 class OutputPart(YamlModel):
-    """`sizeClass`: lengths are padded to a multiple of it."""
+    """`sizeClass`: lengths are padded to a multiple of it; 64 KiB where it is not set. A public output is not padded."""
 
     name: Text
     recipients: Literal["public"] | Texts
     owners: Texts
-    size_class: Size = 64 << 10
+    size_class: Size | None = None
+
+    @model_validator(mode="after")
+    def _padded_or_public(self) -> Self:
+        if self.recipients == "public" and self.size_class is not None:
+            raise ValueError("a public output is not padded: leave `sizeClass` out, or name its recipients")
+        return self
 
 
 class AccessPart(YamlModel):
-    """`quotaPerRequester` is the whole quota where it is not set."""
+    """`quotaPerRequester` is the whole quota where it is not set. `requesters` is a list, or a mapping that says how often each
+    one may ask."""
 
-    requesters: Literal["anyone"] | Texts
+    requesters: Literal["anyone"] | Texts | Quotas
     quota: int = Field(ge=1)
     quota_per_requester: int | None = Field(default=None, ge=1)
 
 
-class PricePart(YamlModel):
-    """A fee for a result, another for a signed failure; `shares` of it go to parties, the rest to whoever ran it."""
+class TokenPart(YamlModel):
+    """An ERC-20 token. With `symbol` and `decimals` amounts can be written `10 USDC`; they are the draft's own words, so whoever
+    signs looks at the token's smallest units, which the agreement holds."""
 
-    fee: Wei
-    failed_fee: Wei = 0
+    address: Address
+    symbol: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9.]{0,15}$")]
+    decimals: int = Field(ge=0, le=36)
+
+
+class PricePart(YamlModel):
+    """A fee for a result, another for a signed failure; `shares` of it go to parties, the rest to whoever ran it. `minFee` of it
+    goes to those shares where a task expires unanswered. Amounts of a `token` are integers in its smallest unit, or `10 USDC`.
+    """
+
+    token: Address | TokenPart | None = None
+    fee: Amount
+    failed_fee: Amount = 0
+    min_fee: Amount = 0
     shares: dict[Text, BasisPoints] = Field(default_factory=dict)
+
+
+class AuditorsPart(YamlModel):
+    """Who has to have approved the function before the agreement can become active: `threshold` of these."""
+
+    accounts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=16)]
+    threshold: int = Field(ge=1, le=16)
 
 
 class ValidityPart(YamlModel):
@@ -172,6 +200,8 @@ class ValidityPart(YamlModel):
 
 
 class DraftFile(YamlModel):
+    """`supersedes`: the file or id of an agreement that ends when this one becomes active."""
+
     chain: ChainPart | None = None
     parties: dict[Text, Text] = Field(min_length=1)
     function: FunctionPart
@@ -182,5 +212,7 @@ class DraftFile(YamlModel):
     access: AccessPart
     price: Literal["free"] | PricePart
     validity: ValidityPart
+    supersedes: Text | None = None
+    auditors: AuditorsPart | None = None
     storage: tuple[Uri, ...] = Field(default=(), max_length=16)
     notes: str = Field(default="", max_length=4000)

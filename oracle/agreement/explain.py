@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from enclave_app.protocol.bundle import Bundle
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.params import BooleanParam, ChoiceParam, Param
 from enclave_app.protocol.structs import (
@@ -24,7 +26,7 @@ from oracle.agreement.anchors import LABELS, development_anchors, maker_of
 from oracle.agreement.document import AgreementDocument
 from oracle.agreement.draft import Deployment
 from oracle.agreement.fit import unneeded_columns
-from oracle.agreement.units import show_duration, show_moment, show_size, show_wei
+from oracle.agreement.units import show_amount, show_duration, show_moment, show_size
 from oracle.attestation.anchors import PUBLIC_CHAINS
 
 LONG_GRACE = 90
@@ -89,6 +91,7 @@ class _Explanation:
     def lines(self) -> tuple[Line, ...]:
         agreement = self._agreement
         self._function(agreement)
+        self._auditors(agreement)
         for term in agreement.data:
             self._dataset(term)
         self._unneeded()
@@ -97,6 +100,7 @@ class _Explanation:
             self._output(output)
         self._price(agreement)
         self._validity(agreement)
+        self._predecessor(agreement)
         self._enclaves(agreement)
         self._brokers(agreement)
         self._contracts(agreement)
@@ -173,7 +177,9 @@ class _Explanation:
         if access.requesters == ANYONE:
             self._say("access", "ANYONE may request it: any address, without asking.", Severity.WARNING)
         elif self._document.requesters:
-            listed = ", ".join(self._who(address) for address in self._document.requesters[:20])
+            quotas = list(self._document.requesters.items())[:20]
+            own = access.quota_per_requester
+            listed = ", ".join(f"{self._who(a)}{f' ({n} time(s))' if n < own else ''}" for a, n in quotas)
             more = len(self._document.requesters) - 20
             self._say("access", f"Only these may request it: {listed}{f' and {more} more' if more > 0 else ''}.")
         else:
@@ -199,12 +205,14 @@ class _Explanation:
         if not output.recipients:
             self._say(
                 "output",
-                f"“{output.name}” IS PUBLIC: it is written on the chain, for everyone and for ever.",
+                f"“{output.name}” IS PUBLIC: ITS CONTENT IS WRITTEN ON THE CHAIN, FOR EVERYONE AND FOR EVER. Whoever hosts the "
+                "enclave knows it before that, and may act on it, or keep it back until the request expires.",
                 Severity.DANGER,
             )
-        else:
-            seen = ["whoever requests" if not any(r) else f"the holder of key 0x{r.hex()}" for r in output.recipients]
-            self._say("output", f"“{output.name}” can be read by {', '.join(seen)}, after it is settled on the chain.")
+            self._say("output", f"“{output.name}” is one row, for contracts to read. Nothing hides how long it is.")
+            return
+        seen = ["whoever requests" if not any(r) else f"the holder of key 0x{r.hex()}" for r in output.recipients]
+        self._say("output", f"“{output.name}” can be read by {', '.join(seen)}, after it is settled on the chain.")
         self._say(
             "output",
             f"Its length is padded to {show_size(output.size_class)}, so that it tells little. To use it as input "
@@ -219,11 +227,25 @@ class _Explanation:
         shares = "".join(
             f", {bps / 100:g}% of it to {self._who(to)}" for to, bps in zip(price.to, price.bps, strict=False)
         )
+        show = partial(show_amount, token=price.token)
         self._say(
             "price",
-            f"A result costs its requester {show_wei(price.fee)}{shares}, the rest to whoever ran it. A failure of the "
-            f"function itself costs {show_wei(price.failed_fee)}.",
+            f"A result costs its requester {show(price.fee)}{shares}, the rest to whoever ran it. A failure of the "
+            f"function itself costs {show(price.failed_fee)}.",
         )
+        if price.min_fee:
+            self._say(
+                "price",
+                f"Of the fee of a task that nobody answers in time {show(price.min_fee)} is kept, for those who have shares.",
+                Severity.NOTICE,
+            )
+        if price.token != ZERO_ADDRESS:
+            self._say(
+                "price",
+                f"It is paid in the token {price.token}, in its smallest unit. Whoever rules that token may freeze what is "
+                "owed in it.",
+                Severity.NOTICE,
+            )
 
     def _validity(self, agreement: Agreement) -> None:
         self._say(
@@ -235,6 +257,33 @@ class _Explanation:
             "validity",
             "Any party alone may suspend or revoke it at any time. That stops new requests and key releases; it does "
             "not take back what was already computed (R8).",
+        )
+
+    def _predecessor(self, agreement: Agreement) -> None:
+        if agreement.supersedes != ZERO32:
+            self._say(
+                "validity",
+                f"It takes the place of agreement 0x{agreement.supersedes.hex()}, which ends for ever when this one becomes "
+                "active.",
+                Severity.NOTICE,
+            )
+
+    def _auditors(self, agreement: Agreement) -> None:
+        auditors = self._document.auditors
+        if agreement.auditors == ZERO32:
+            return
+        if auditors is None:
+            self._say(
+                "function",
+                "Auditors have to approve the function first, and WHO THEY ARE IS NOT HERE (digest "
+                f"0x{agreement.auditors.hex()}).",
+                Severity.WARNING,
+            )
+            return
+        listed = ", ".join(self._who(account) for account in auditors.accounts)
+        self._say(
+            "function",
+            f"It becomes active only once {auditors.threshold} of these auditors approved the function on chain: {listed}.",
         )
 
     def _enclaves(self, agreement: Agreement) -> None:

@@ -20,7 +20,7 @@ from enclave_app.protocol.manifest import Manifest
 from enclave_app.protocol.shares import ShareList, read_share_list
 from oracle.addresses import read_address, written
 from oracle.agreement.anchors import AttestedPath
-from oracle.agreement.document import Uri
+from oracle.agreement.document import Uri, read_document
 from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.dataset.seal import load_manifest
@@ -60,6 +60,12 @@ class References:
 
     def digest(self, text: str, at: str) -> bytes:
         return self._try(at, lambda: parse_digest(text))
+
+    def agreement(self, text: str, at: str) -> bytes:
+        """The id of an agreement, from its file or as it is."""
+        if _DIGEST.fullmatch(text):
+            return parse_digest(text)
+        return self._try(at, lambda: read_document(self._base / text)).id
 
     def bundle(self, text: str, at: str) -> Bundle:
         return self._try(at, lambda: read_bundle(self._read(text), None))

@@ -1,43 +1,56 @@
-"""Who may request: a Merkle tree over addresses, as OpenZeppelin's StandardMerkleTree builds it.
+"""Who may request, and how often: a Merkle tree over (address, quota), as OpenZeppelin's StandardMerkleTree builds it.
 
-Source: https://github.com/OpenZeppelin/merkle-tree. A leaf is keccak256(keccak256(abi.encode(address))); leaves are
+Source: https://github.com/OpenZeppelin/merkle-tree. A leaf is keccak256(keccak256(abi.encode(address, uint64))); leaves are
 sorted and laid from the end of a complete binary tree; an inner node is keccak256 of its children, the smaller first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from eth_abi.abi import encode
+from collections.abc import Mapping, Sequence
 
 from enclave_app.protocol.digests import keccak
 from enclave_app.protocol.errors import Refused
+from enclave_app.protocol.onchain import Admission, admission, requester_leaf
+from enclave_app.protocol.structs import ANYONE, Agreement
 
 MAX_REQUESTERS = 100_000
 
 
-def leaf(address: str) -> bytes:
-    return keccak(keccak(encode(["address"], [address])))
+def requesters_root(quotas: Mapping[str, int]) -> bytes:
+    """The root that `Access.requesters` holds. `quotas` say how many tasks each address may ask for."""
+    return merkle_tree([requester_leaf(*entry) for entry in _checked(quotas).items()])[0]
 
 
-def requesters_root(addresses: Sequence[str]) -> bytes:
-    """The root that `Access.requesters` holds."""
-    return merkle_tree([leaf(address) for address in _checked(addresses)])[0]
-
-
-def requester_proof(addresses: Sequence[str], requester: str) -> tuple[bytes, ...]:
-    """What ComputeOracle takes as proof that `requester` is among `addresses`; Refused `access.requester` otherwise."""
-    listed = _checked(addresses)
+def requester_proof(quotas: Mapping[str, int], requester: str) -> tuple[bytes, ...]:
+    """What ComputeOracle takes as proof that `requester` is among those; Refused `access.requester` otherwise."""
+    listed = _checked(quotas)
     if requester not in listed:
         raise Refused("access.requester", "this address may not request under the agreement", found=requester)
-    tree = merkle_tree([leaf(address) for address in listed])
+    tree = merkle_tree([requester_leaf(*entry) for entry in listed.items()])
     # Leaves fill the array's tail; inner nodes fill its head, so the search must not begin there.
-    index = tree.index(leaf(requester), len(listed) - 1)
+    index = tree.index(requester_leaf(requester, listed[requester]), len(listed) - 1)
     proof = []
     while index:
         proof.append(tree[index - 1 if index % 2 == 0 else index + 1])
         index = (index - 1) // 2
     return tuple(proof)
+
+
+def admission_of(agreement: Agreement, quotas: Mapping[str, int], requester: str) -> Admission:
+    """What the contract checks a request by; `quotas` are the agreed ones, where there are any.
+
+    Raises Refused `access.requesters` where they are missing, `access.requester` for an address that is not among them.
+    """
+    if agreement.access.requesters == ANYONE:
+        return admission(agreement)
+    if not quotas:
+        raise Refused(
+            "access.requesters",
+            "the agreement admits a fixed list of requesters, and the list was not given",
+            hint="Give the agreement's file, which holds it",
+        )
+    proof = requester_proof(quotas, requester)
+    return admission(agreement, quotas[requester], proof)
 
 
 def merkle_tree(leaves: Sequence[bytes]) -> list[bytes]:
@@ -52,9 +65,11 @@ def merkle_tree(leaves: Sequence[bytes]) -> list[bytes]:
     return tree
 
 
-def _checked(addresses: Sequence[str]) -> Sequence[str]:
-    if not 1 <= len(addresses) <= MAX_REQUESTERS or len(set(addresses)) != len(addresses):
+def _checked(quotas: Mapping[str, int]) -> Mapping[str, int]:
+    if not 1 <= len(quotas) <= MAX_REQUESTERS:
         raise Refused(
-            "access.requesters", "name each requester once", found=len(addresses), expected=f"1 to {MAX_REQUESTERS}"
+            "access.requesters", "too few or too many requesters", found=len(quotas), expected=f"1 to {MAX_REQUESTERS}"
         )
-    return addresses
+    if not all(quotas.values()):
+        raise Refused("access.requesters", "a requester's quota is zero: leave it out")
+    return quotas

@@ -10,7 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
+
 _AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(wei|gwei|ether|eth)")
+_TOKENS = re.compile(r"(\d{1,30}(?:\.\d{1,36})?)\s*([A-Za-z][A-Za-z0-9.]{0,15})")
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)")
 _DURATION = re.compile(r"(\d{1,9})\s*(s|seconds?|min|minutes?|h|hours?|d|days?|weeks?)")
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,2})?)\s*%")
@@ -28,6 +31,26 @@ def wei(value: Any) -> int:
     if amount is None or amount.denominator != 1:
         raise ValueError("write an amount with its unit, such as 0.01 ether")
     return int(amount)
+
+
+def amount(value: Any) -> int | str:
+    """What a price says, whose unit depends on the token beside it: an integer, or text for `token_units` or `wei`."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and value < 0):
+        raise ValueError("write an amount with its unit, such as 0.01 ether, or a token's smallest units as an integer")
+    return value
+
+
+def token_units(value: int | str, symbol: str, decimals: int) -> int:
+    """`10 USDC` → 10000000, with the token's own decimals."""
+    if isinstance(value, int):
+        return value
+    match = _TOKENS.fullmatch(value)
+    if match is None or match[2] != symbol:
+        raise ValueError(f"write an amount such as 10 {symbol or 'USDC'}, or an integer in the token's smallest unit")
+    units = Fraction(match[1]) * 10**decimals
+    if units.denominator != 1:
+        raise ValueError(f"{symbol} has {decimals} decimals")
+    return int(units)
 
 
 def size(value: Any) -> int:
@@ -84,6 +107,7 @@ def moment(value: Any) -> Moment:
 
 
 Wei = Annotated[int, BeforeValidator(wei)]
+Amount = Annotated[int | str, BeforeValidator(amount)]
 Size = Annotated[int, BeforeValidator(size)]
 Duration = Annotated[int, BeforeValidator(duration)]
 BasisPoints = Annotated[int, BeforeValidator(basis_points)]
@@ -94,6 +118,11 @@ def show_wei(amount: int) -> str:
     whole, part = divmod(amount, 10**18)
     digits = f"{whole}.{part:018d}".rstrip("0").removesuffix(".")
     return f"{digits} ether" if amount else "nothing"
+
+
+def show_amount(amount: int, token: str) -> str:
+    """Of a token, its smallest units: what they are worth only the token says."""
+    return show_wei(amount) if token == ZERO_ADDRESS or not amount else f"{amount} of the token's smallest unit"
 
 
 def show_size(count: int) -> str:

@@ -36,11 +36,16 @@ class Log:
 
 
 class Contract:
-    """The functions, events and errors of one contract or interface."""
+    """The functions, events and errors of one contract or interface. `bytecode` creates it, `runtime` is what is left on chain
+    (with its immutables zero); `source` and `compiler` say what both were made of."""
 
     def __init__(self, name: str, artifact: dict[str, Any]) -> None:
         self.name = name
         self.bytecode = bytes.fromhex((artifact.get("bytecode") or "").removeprefix("0x"))
+        self.runtime = bytes.fromhex((artifact.get("deployedBytecode") or "").removeprefix("0x"))
+        self._immutables: list[list[int]] = artifact.get("immutables", [])
+        self.source = str(artifact.get("source", ""))
+        self.compiler = str(artifact.get("compiler", {}).get("version", ""))
         abi = artifact["abi"]
         self._functions = {e["name"]: e for e in abi if e["type"] == "function"}
         self._events = {e["name"]: e for e in abi if e["type"] == "event"}
@@ -98,6 +103,13 @@ class Contract:
             {i["name"] or str(n): _named(i, v) for n, (i, v) in enumerate(zip(entry["inputs"], values, strict=True))},
         )
 
+    def without_immutables(self, code: bytes) -> bytes:
+        """Code from a chain as it was compiled, if it is this contract's: what the constructor wrote into it is zero again."""
+        plain = bytearray(code)
+        for start, length in self._immutables:
+            plain[start : start + length] = bytes(length)
+        return bytes(plain)
+
     def deployment(self, *args: Any) -> bytes:
         """Creation code with its constructor's arguments."""
         return self.bytecode + encode(_types(self._constructor["inputs"]), [_plain(a) for a in args])
@@ -110,7 +122,26 @@ def load(name: str) -> Contract:
     return Contract(name, json.loads(text))
 
 
-CORE = ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry", "AttestedVerifier", "DcapVerifier", "DcapCollateral")
+CORE = (
+    "ComputeOracle",
+    "AgreementRegistry",
+    "DatasetStreams",
+    "FunctionAudits",
+    "EnclaveRegistry",
+    "AttestedVerifier",
+    "DcapVerifier",
+    "DcapCollateral",
+)
+
+
+def request_arguments(calldata: bytes) -> Any | None:
+    """The Admission that a transaction to ComputeOracle showed, as a dict; None for a transaction of something else."""
+    for function in ("request", "requestFor"):
+        try:
+            return load("ComputeOracle").arguments(function, calldata)[1]
+        except Refused:
+            continue
+    return None
 
 
 def explain_revert(fault: RpcFault) -> OracleError:

@@ -9,7 +9,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.structs import Agreement, Result, TaskRequest
-from oracle.chain.abi import Log, load
+from oracle.chain.abi import CORE, Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.errors import Refused
 
@@ -45,6 +45,24 @@ class TaskSettled:
 
 
 @dataclass(frozen=True)
+class TaskBatched:
+    """`TaskFulfilledInBatch`: the task succeeded; the chain keeps the result's digest, and workers the result."""
+
+    task_id: bytes
+    result_digest: bytes
+    log: Log
+
+
+@dataclass(frozen=True)
+class PublicOutputs:
+    """What the outputs without recipients are, in their order."""
+
+    task_id: bytes
+    outputs: tuple[bytes, ...]
+    log: Log
+
+
+@dataclass(frozen=True)
 class TaskEnded:
     """`TaskCancelled` or `TaskExpired`."""
 
@@ -56,7 +74,8 @@ class TaskEnded:
 
 @dataclass(frozen=True)
 class AgreementNarrowed:
-    """`AgreementSuspended`, `Resumed`, `Revoked`, `MeasurementDropped` or `HostDropped`; `what` is what was dropped."""
+    """`AgreementSuspended`, `Resumed`, `Revoked`, `Superseded`, `MeasurementDropped` or `HostDropped`. `what` is what was
+    dropped, or the agreement that took its place: then `party` is empty."""
 
     agreement_id: bytes
     how: str
@@ -65,8 +84,15 @@ class AgreementNarrowed:
     log: Log
 
 
-Event = AgreementActivated | TaskRequested | TaskSettled | TaskEnded | AgreementNarrowed
-NARROWING = ("AgreementSuspended", "AgreementResumed", "AgreementRevoked", "MeasurementDropped", "HostDropped")
+Event = AgreementActivated | TaskRequested | TaskSettled | TaskBatched | PublicOutputs | TaskEnded | AgreementNarrowed
+NARROWING = (
+    "AgreementSuspended",
+    "AgreementResumed",
+    "AgreementRevoked",
+    "AgreementSuperseded",
+    "MeasurementDropped",
+    "HostDropped",
+)
 
 
 def read_event(log: Log) -> Event | None:
@@ -95,17 +121,22 @@ def _typed(name: str, fields: dict[str, Any], log: Log) -> Event | None:
             signature=fields["signature"],
             log=log,
         )
+    if name == "TaskFulfilledInBatch":
+        return TaskBatched(fields["taskId"], fields["resultDigest"], log)
+    if name == "PublicOutputs":
+        return PublicOutputs(fields["taskId"], fields["outputs"], log)
     if name in ("TaskCancelled", "TaskExpired"):
         return TaskEnded(fields["taskId"], fields["agreementId"], name, log)
     if name in NARROWING:
-        what = fields.get("measurement", fields.get("host"))
-        return AgreementNarrowed(fields["agreementId"], name, str(to_checksum_address(fields["party"])), what, log)
+        what = fields.get("measurement", fields.get("host", fields.get("by")))
+        party = str(to_checksum_address(fields["party"])) if "party" in fields else ""
+        return AgreementNarrowed(fields["agreementId"], name, party, what, log)
     return None
 
 
 def topic(name: str) -> bytes:
-    """The topic of an event of the oracle or the agreement registry."""
-    for contract in ("ComputeOracle", "AgreementRegistry", "EnclaveRegistry"):
+    """The topic of an event of the core contracts."""
+    for contract in CORE:
         try:
             return load(contract).topic(name)
         except KeyError:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from eth_utils.address import to_checksum_address
 
-from enclave_app.protocol.fields import ZERO32
+from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.structs import RegisteredIdentity, TaskState
 from oracle.chain.abi import load
 from oracle.chain.source import Block, Call, Source
@@ -25,6 +25,7 @@ class AgreementStatus(IntEnum):
     ACTIVE = 1
     SUSPENDED = 2
     REVOKED = 3
+    SUPERSEDED = 4
 
 
 class Consent(IntEnum):
@@ -38,10 +39,10 @@ class Consent(IntEnum):
 
 @dataclass(frozen=True)
 class AgreementRecord:
-    """What activation keeps (IAgreementRegistry.Record). Times in unix seconds, fee in wei."""
+    """What activation keeps (IAgreementRegistry.Record). Times in unix seconds, fee in the token's smallest unit; the zero
+    address as `token` is the native coin. The hashes are those of `enclave_app.protocol.onchain`."""
 
     oracle: str
-    enclave_registry: str
     status: AgreementStatus
     not_before: int
     not_after: int
@@ -49,8 +50,9 @@ class AgreementRecord:
     quota: int
     used: int
     quota_per_requester: int
+    token: str
     fee: int
-    requesters: bytes
+    admission_hash: bytes
     settlement_hash: bytes
 
 
@@ -101,7 +103,8 @@ class IdentityRecord:
 
 @dataclass(frozen=True)
 class TaskOnChain:
-    """IComputeOracle.Task. `result_digest` holds 31 bytes once settled."""
+    """IComputeOracle.Task. `escrow` in the token's smallest unit. `result_digest` holds 31 bytes once settled, and `callback`
+    then says whether the callback failed, so that it can be made again."""
 
     state: TaskState
     request_block: int
@@ -109,6 +112,7 @@ class TaskOnChain:
     cancel_until: int
     escrow: int
     result_digest: bytes
+    callback: bool
 
     def settled_with(self, digest: bytes) -> bool:
         """Whether the contract keeps this result's digest."""
@@ -126,7 +130,6 @@ class AgreementReader:
         raw, status = await self._read([("agreement", agreement_id), ("status", agreement_id)], at)
         return AgreementRecord(
             oracle=_address(raw["oracle"]),
-            enclave_registry=_address(raw["enclaveRegistry"]),
             status=_member(AgreementStatus, status),
             not_before=raw["notBefore"],
             not_after=raw["notAfter"],
@@ -134,8 +137,9 @@ class AgreementReader:
             quota=raw["quota"],
             used=raw["used"],
             quota_per_requester=raw["quotaPerRequester"],
+            token=_address(raw["token"]),
             fee=raw["fee"],
-            requesters=raw["requesters"],
+            admission_hash=raw["admissionHash"],
             settlement_hash=raw["settlementHash"],
         )
 
@@ -169,8 +173,8 @@ class OracleReader:
     def __init__(self, source: Source, address: str) -> None:
         self.source, self.address = source, address
 
-    async def task(self, task_id: bytes, at: Block) -> TaskOnChain:
-        (raw,) = await _read(self.source, "ComputeOracle", self.address, [("task", task_id)], at)
+    async def task(self, agreement_id: bytes, task_id: bytes, at: Block) -> TaskOnChain:
+        (raw,) = await _read(self.source, "ComputeOracle", self.address, [("task", agreement_id, task_id)], at)
         return TaskOnChain(
             state=_member(TaskState, raw["state"]),
             request_block=raw["requestBlock"],
@@ -178,12 +182,18 @@ class OracleReader:
             cancel_until=raw["cancelUntil"],
             escrow=raw["escrow"],
             result_digest=raw["resultDigest"],
+            callback=raw["callback"],
         )
 
-    async def balance(self, account: str, at: Block) -> int:
-        """Wei that `account` can withdraw."""
-        (raw,) = await _read(self.source, "ComputeOracle", self.address, [("balanceOf", account)], at)
+    async def balance(self, account: str, at: Block, token: str = ZERO_ADDRESS) -> int:
+        """What `account` can withdraw of a token, by default in wei."""
+        (raw,) = await _read(self.source, "ComputeOracle", self.address, [("balanceOf", token, account)], at)
         return int(raw)
+
+    async def pools(self, agreement_ids: Sequence[bytes], at: Block) -> tuple[int, ...]:
+        """What waits in each agreement's pool for `distribute`."""
+        calls = [("poolOf", agreement_id) for agreement_id in agreement_ids]
+        return tuple(await _read(self.source, "ComputeOracle", self.address, calls, at))
 
 
 def host_id(operator: str) -> bytes:

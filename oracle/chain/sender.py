@@ -18,6 +18,8 @@ from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.errors import Bug, OracleError, Refused, Retryable, RpcFault
 
 NONCE_ATTEMPTS = 5
+DEFAULT_TIP = 10**9
+"""Wei per gas, where an endpoint does not say what is usual."""
 GAS_SLACK = 30_000
 """Added to every estimate: a precompile given only its estimated gas answers wrongly instead of failing (FACTS)."""
 
@@ -87,6 +89,10 @@ class Sender:
                 return signed
         raise Bug("sender.attempts", "a transaction was neither sent nor refused")
 
+    async def gas_price(self) -> int:
+        """Wei per gas that a transaction would pay in the next block, if the base fee stays."""
+        return sum(await market(self.rpc))
+
     def forget_nonce(self) -> None:
         """Read the nonce from the chain before the next transaction: a reorganisation may have dropped one of ours, and
         all that came after it would wait for ever behind the gap."""
@@ -152,18 +158,22 @@ class Sender:
         return SignedTransaction(bytes(signed.hash), bytes(signed.raw_transaction), self._nonce)
 
     async def _fees(self) -> tuple[int, int]:
-        block, tip_answer = await self.rpc.batch(
-            [("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])]
-        )
-        if isinstance(block, RpcFault) or not isinstance(block, dict):
-            raise Retryable("rpc.block", "an RPC endpoint does not say its latest block")
-        tip = 10**9 if isinstance(tip_answer, RpcFault) else as_int(tip_answer)
-        fee = 2 * as_int(block.get("baseFeePerGas", "0x0")) + tip
+        base, tip = await market(self.rpc)
+        fee = 2 * base + tip
         if self._cap is not None and fee > self._cap:
-            if as_int(block.get("baseFeePerGas", "0x0")) > self._cap:
+            if base > self._cap:
                 raise Retryable("transaction.fee_cap", "the base fee is above the configured cap", expected=self._cap)
             fee = self._cap
         return min(tip, fee), fee
+
+
+async def market(rpc: Rpc) -> tuple[int, int]:
+    """The latest block's base fee, and the tip that is usual, in wei per gas."""
+    block, answer = await rpc.batch([("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])])
+    if isinstance(block, RpcFault) or not isinstance(block, dict):
+        raise Retryable("rpc.block", "an RPC endpoint does not say its latest block")
+    tip = DEFAULT_TIP if isinstance(answer, RpcFault) else as_int(answer)
+    return as_int(block.get("baseFeePerGas", "0x0")), tip
 
 
 def _nonce_taken(fault: RpcFault) -> bool:

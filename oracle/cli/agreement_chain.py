@@ -33,7 +33,7 @@ from oracle.cli.consent import (
     known_names,
     summary,
 )
-from oracle.cli.screen import Screen, fields, when, with_ether
+from oracle.cli.screen import Screen, fee_fields, fields, when, with_ether
 
 if TYPE_CHECKING:
     from oracle.agreement.document import AgreementDocument
@@ -63,7 +63,7 @@ def activate(
 
     async def send() -> tuple[bytes, Receipt]:
         async with make_client(settings, wallet=wallet) as client:
-            return await client.activate(document.agreement, document.ordered_signatures())
+            return await client.activate(document.agreement, document.ordered_signatures(), document.auditors)
 
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
@@ -195,7 +195,8 @@ def status(agreement: AgreementRef, config: ConfigFile = None, as_json: Json = F
     value, names = run(read()), known_names(None, config)
     shown = {name: when(item) if name.startswith("not_") and item else item for name, item in value.items()}
     shown["narrowed"] = [
-        f"{item['how']} {item['what'] or ''}".rstrip() + f" by {called(item['party'], names)}"
+        f"{item['how']} {item['what'] or ''}".rstrip()
+        + (f" by {called(item['party'], names)}" if item["party"] else "")
         for item in value["narrowed"]
     ]
     Screen(as_json).answer(value, fields(with_ether(shown)))
@@ -215,7 +216,7 @@ async def _status(client: Client, agreement_id: bytes) -> dict[str, Any]:
         "quota": record.quota,
         "used": record.used,
         "quota_per_requester": record.quota_per_requester,
-        "fee_wei": str(record.fee),
+        **fee_fields(record.fee, record.token),
         "release_delay": record.release_delay,
         "narrowed": [
             {"how": _HOW[event.how], "what": _dropped(event), "party": event.party}
@@ -228,6 +229,7 @@ _HOW = {
     "AgreementSuspended": "suspended",
     "AgreementResumed": "resumed",
     "AgreementRevoked": "revoked",
+    "AgreementSuperseded": "superseded by",
     "MeasurementDropped": "dropped measurement",
     "HostDropped": "dropped host",
 }

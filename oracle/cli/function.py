@@ -14,6 +14,7 @@ from oracle.cli.screen import Screen, fields, grid, table_rows, to_plain
 
 if TYPE_CHECKING:
     from enclave_app.protocol.bundle import Bundle
+    from oracle.function.trial import PublicRow
 
 MAX_UINT32 = (1 << 32) - 1
 MAX_SAFE = (1 << 53) - 1
@@ -96,12 +97,15 @@ def try_out(
     as_of: Annotated[
         int | None, typer.Option("--as-of", help="The request's time in unix seconds. [default: now]")
     ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="As a public output: one row, in the bytes that a contract reads.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a function here on sample rows, under the enclave's own limits and in its sandbox."""
     from enclave_app.protocol.structs import Limits
     from oracle.function.spec import pack_directory
-    from oracle.function.trial import try_function
+    from oracle.function.trial import try_function, try_public
 
     unpacked = bundle.is_dir() or bundle.suffix in (".yaml", ".yml")
     function = pack_directory(bundle) if unpacked else _read(bundle)
@@ -109,12 +113,14 @@ def try_out(
     params = typed_params(parse_pairs(param or (), "--param"), function.header.params)
     limits = Limits(memory_mib=memory, time_seconds=seconds, output_bytes=size, output_rows=rows)
     screen, started = Screen(as_json), time.monotonic()
+    moment = int(time.time()) if as_of is None else as_of
+    if public:
+        with screen.busy("running"):
+            rows_made = run(try_public(function, samples, params=params, limits=limits, as_of=moment))
+        _show_public(screen, function, rows_made, round(time.monotonic() - started, 3))
+        return
     with screen.busy("running"):
-        outputs = run(
-            try_function(
-                function, samples, params=params, limits=limits, as_of=int(time.time()) if as_of is None else as_of
-            )
-        )
+        outputs = run(try_function(function, samples, params=params, limits=limits, as_of=moment))
     seconds_taken = round(time.monotonic() - started, 3)
     rows_of = {name: table_rows(table) for name, table in outputs.items()}
     shown = [grid(table.column_names, rows_of[name], title=name) for name, table in outputs.items()]
@@ -130,6 +136,32 @@ def try_out(
         *shown,
     )
     screen.say(f"{seconds_taken} s, with the sandbox's start")
+
+
+def _show_public(screen: Screen, function: Bundle, made: dict[str, PublicRow], seconds: float) -> None:
+    shown = {
+        name: [
+            {"column": column, "type": kind, "solidity": solidity, "value": str(value)}
+            for (column, kind), solidity, value in zip(row.columns.items(), row.solidity, row.values, strict=True)
+        ]
+        for name, row in made.items()
+    }
+    screen.answer(
+        {
+            "function_id": function.id,
+            "public_outputs": {
+                name: {"columns": shown[name], "abi": f"({', '.join(row.solidity)})", "data": row.data}
+                for name, row in made.items()
+            },
+            "seconds": seconds,
+        },
+        *(
+            grid(["column", "type", "solidity", "value"], [list(each.values()) for each in shown[name]], title=name)
+            for name in made
+        ),
+        fields({name: f"abi.decode(0x{row.data.hex()}, ({', '.join(row.solidity)}))" for name, row in made.items()}),
+    )
+    screen.say("PUBLIC: whoever runs it knows this before it is settled, and then everyone, for ever (R17).")
 
 
 @app.command("publish")

@@ -159,6 +159,15 @@ def with_ether(value: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def fee_fields(amount: int, token: str, name: str = "fee") -> dict[str, str]:
+    """An amount for an answer: in wei, or in the smallest unit of a token, which is then named."""
+    from enclave_app.protocol.fields import ZERO_ADDRESS
+
+    if token == ZERO_ADDRESS:
+        return {f"{name}_wei": str(amount)}
+    return {f"{name}_units": str(amount), "token": token}
+
+
 def to_json(value: Any) -> str:
     return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)
 

@@ -22,7 +22,7 @@ from oracle.cli.common import (
     run,
     typed_params,
 )
-from oracle.cli.screen import Screen, fields, grid, table_rows, when, with_ether
+from oracle.cli.screen import Screen, fee_fields, fields, grid, table_rows, when, with_ether
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,7 @@ def request(
 
     settings, agreement_id = read_config(config), find_id(agreement)
     given = parse_pairs(param or (), "--param")
-    requesters = read_document(Path(agreement)).requesters if Path(agreement).exists() else ()
+    requesters = read_document(Path(agreement)).requesters if Path(agreement).exists() else {}
     wallet = open_wallet(settings, keystore, password_file)
     opener = open_result_key(settings, result_key, password_file)
 
@@ -85,7 +85,8 @@ def request(
             value = {
                 "task_id": task.id,
                 "agreement_id": agreement_id,
-                "fee_wei": str(terms.price.fee),
+                **fee_fields(terms.price.fee, terms.price.token),
+                "paid": task.paid,
                 "deadline": task.request.deadline,
                 **(receipt_fields(task.receipt) if task.receipt is not None else {}),
             }
@@ -171,13 +172,29 @@ def result(
 @app.command("cancel")
 def cancel(
     task: TaskId,
+    agreement: Annotated[
+        Path | None,
+        typer.Option(
+            "--agreement",
+            metavar="FILE",
+            help="The agreement's file with its list of requesters. [default: what the request showed]",
+        ),
+    ] = None,
     keystore: Keystore = None,
     config: ConfigFile = None,
     password_file: PasswordFile = None,
     as_json: Json = False,
 ) -> None:
     """Take a request back, with its fee and quota, while the agreement's release delay lasts."""
-    _end(task, lambda found: found.cancel(), keystore, config, password_file, as_json)
+    from oracle.agreement.document import read_document
+
+    listed = None if agreement is None else read_document(agreement).requesters
+
+    def take_back(found: Task) -> Awaitable[Receipt]:
+        found.requesters = listed
+        return found.cancel()
+
+    _end(task, take_back, keystore, config, password_file, as_json)
 
 
 @app.command("expire")
@@ -188,34 +205,58 @@ def expire(
     password_file: PasswordFile = None,
     as_json: Json = False,
 ) -> None:
-    """Get the fee of a task back whose deadline has passed. Quota and budget stay spent."""
+    """Return the fee of a task whose deadline has passed to its requester, less what the agreement keeps. Anyone may. Quota and
+    budget stay spent."""
     _end(task, lambda found: found.expire(), keystore, config, password_file, as_json)
 
 
-def withdraw(
+@app.command("retry-callback")
+def retry_callback(
+    task: TaskId,
     keystore: Keystore = None,
     config: ConfigFile = None,
     password_file: PasswordFile = None,
     as_json: Json = False,
 ) -> None:
-    """Collect what the contract holds for your wallet: fees earned, and fees returned."""
-    from oracle.cli.agreement_chain import receipt_fields
+    """Call a contract back whose callback failed when its task was settled. Anyone may, and pays the gas."""
+    _end(task, lambda found: found.retry_callback(), keystore, config, password_file, as_json)
 
-    settings = read_config(config)
+
+def withdraw(
+    token: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="An ERC-20 token. [default: the chain's own coin]")
+    ] = None,
+    keystore: Keystore = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Collect what the contract holds for your wallet: fees earned, and fees returned. Shares that wait in agreements' pools are
+    distributed first, to everyone who has one."""
+    from enclave_app.protocol.fields import ZERO_ADDRESS
+    from oracle import money
+    from oracle.cli.agreement_chain import receipt_fields
+    from oracle.cli.common import parse_address
+
+    settings, paid_in = read_config(config), ZERO_ADDRESS if token is None else parse_address(token)
     wallet = open_wallet(settings, keystore, password_file)
 
-    async def send() -> tuple[int, Receipt]:
+    async def send() -> tuple[int, tuple[money.Pooled, ...], Receipt]:
         async with make_client(settings, wallet=wallet) as client:
-            held = await client.balance()
+            left = await money.hand_out(client, paid_in)
+            held = await client.oracle.balance(wallet.address, await client.head(), paid_in)
             if held == 0:
                 raise Refused("withdraw.nothing", "the contract holds nothing for this wallet", found=wallet.address)
-            return held, await client.withdraw()
+            return held, left, await client.withdraw_balance(paid_in)
 
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
-        held, receipt = run(send())
-    value = {"address": wallet.address, "amount_wei": str(held), **receipt_fields(receipt)}
+        held, left, receipt = run(send())
+    amount = fee_fields(held, paid_in, "amount")
+    value = {"address": wallet.address, **amount, **receipt_fields(receipt)}
     screen.answer(value, fields(with_ether(value)))
+    if left:
+        screen.warn(f"{len(left)} pool(s) were left alone: your share is worth less than the gas of handing it out.")
 
 
 def _standing(task: TaskOnChain) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from oracle.cli.common import ConfigFile, Json, make_client, parse_address, parse_pairs, read_config, run, typed_params
-from oracle.cli.screen import Screen, fields
+from oracle.cli.screen import Screen, fee_fields, fields
 from oracle.cli.task import ResultKey, app
 
 
@@ -74,14 +74,15 @@ def arguments(
 ) -> None:
     """Print what a contract passes to ComputeOracle.request, as bytes, checked against the agreement."""
     from enclave_app.protocol.canonical import dump
+    from enclave_app.protocol.onchain import admission
     from oracle.agreement.document import read_document
+    from oracle.agreement.requesters import admission_of
     from oracle.cli.consent import find_id
-    from oracle.client import proof_for
     from oracle.keys import read_public_key
 
     settings, agreement_id = read_config(config), find_id(agreement)
     address = None if requester is None else parse_address(requester)
-    requesters = read_document(Path(agreement)).requesters if Path(agreement).exists() else ()
+    requesters = read_document(Path(agreement)).requesters if Path(agreement).exists() else {}
     opener = result_key or settings.result_key
 
     async def read() -> dict[str, Any]:
@@ -96,8 +97,10 @@ def arguments(
                 "versions": [data.id_or_stream for data in terms.data],
                 "params": params,
                 "result_key": None if opener is None else read_public_key(opener).digest,
-                "fee_wei": str(terms.price.fee),
-                "proof": None if address is None else proof_for(terms, requesters, address),
+                **fee_fields(terms.price.fee, terms.price.token),
+                "admission": (
+                    admission(terms) if address is None else admission_of(terms, requesters, address)
+                ).model_dump(mode="json", by_alias=True),
             }
 
     value = run(read())

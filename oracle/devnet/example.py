@@ -43,6 +43,24 @@ WHERE c.age >= $youngest
 GROUP BY c.malignant
 ORDER BY c.malignant
 """
+STATISTIC_FUNCTION = """\
+name: large-tumours
+description: Number of malignant cases with a tumour of more than 15 mm, over both hospitals' cases
+kind: sql
+entry: query.sql
+tables:
+  clinic: {patient: int64, malignant: bool, age: int64}
+  imaging: {patient: int64, radius: double}
+params:
+  - {name: youngest, type: integer, min: 0, max: 120}
+outputs: [statistic]
+"""
+STATISTIC_QUERY = """\
+SELECT count(*) AS cases
+FROM clinic c JOIN imaging i ON c.patient = i.patient
+WHERE c.malignant AND c.age >= $youngest AND i.radius > 15
+"""
+"""One row of one integer: what a public output can hold, and a contract can read."""
 
 
 def write_example(
@@ -54,7 +72,15 @@ def write_example(
 ) -> None:
     """`parties` are addresses by name; `brokers` have `key` (a card's path), `signer` and `url`."""
     directory.mkdir()
-    texts = {"clinic.csv": CLINIC, "imaging.csv": IMAGING, "function.yaml": FUNCTION, "query.sql": QUERY}
+    (directory / "statistic").mkdir()
+    texts = {
+        "clinic.csv": CLINIC,
+        "imaging.csv": IMAGING,
+        "function.yaml": FUNCTION,
+        "query.sql": QUERY,
+        "statistic/function.yaml": STATISTIC_FUNCTION,
+        "statistic/query.sql": STATISTIC_QUERY,
+    }
     for name, text in texts.items():
         (directory / name).write_text(text)
     draft: dict[str, Any] = {

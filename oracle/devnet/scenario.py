@@ -27,6 +27,8 @@ from oracle.passwords import password_file
 from oracle.storage import open_storage
 from oracle.yamlfile import read_yaml
 
+STATISTIC_BUNDLE = "statistic.bundle"
+
 
 @dataclass(frozen=True)
 class OwnedTable:
@@ -140,8 +142,9 @@ async def activate(devnet: Devnet, prepared: Prepared, account: str = "institute
 async def activate_example(devnet: Devnet) -> None:
     """Play the people of the devnet's example, up to active agreements that anyone may ask under.
 
-    Its folder then holds what their commands would have left there, and two files: `agreement.json`, and `cancellable.json`,
-    under which a request can be cancelled for 20 blocks, and is not computed before that.
+    Its folder then holds what their commands would have left there, and three files: `agreement.json`; `cancellable.json`,
+    under which a request can be cancelled for 20 blocks, and is not computed before that; and `public.json`, whose answer is
+    one number that everybody reads.
     """
     base = devnet.directory / "example"
     cards = [broker.card.public_key() for broker in devnet.brokers]
@@ -155,13 +158,21 @@ async def activate_example(devnet: Devnet) -> None:
             shares = share_dataset(sealed.manifest, sealed.keys, devnet.chain, owner.wallet.address, cards, threshold)
             (base / part["shares"]).write_bytes(shares.canonical())
             await publish_dataset(sealed.manifest, sealed.blobs, storage, shares=shares, brokers=cards)
-        bundle = pack_directory(base)
-        (base / draft["function"]["bundle"]).write_bytes(bundle.raw)
-        await publish_function(bundle, storage)
+        for folder, file in ((base, draft["function"]["bundle"]), (base / "statistic", STATISTIC_BUNDLE)):
+            bundle = pack_directory(folder)
+            (base / file).write_bytes(bundle.raw)
+            await publish_function(bundle, storage)
     draft["access"] = {"requesters": "anyone", "quota": 1_000}
-    for name, delay in (("agreement", 0), ("cancellable", 20)):
-        draft["brokers"]["releaseDelay"] = delay
-        document = build_draft(draft, base=base, now=int(time.time()) - 60, deployment=_deployed(devnet)).document
+    cancellable = {**draft, "brokers": {**draft["brokers"], "releaseDelay": 20}}
+    public = {
+        **draft,
+        "function": {**draft["function"], "bundle": STATISTIC_BUNDLE},
+        # R9: what was told to everybody cannot be taken back.
+        "brokers": {**draft["brokers"], "confirmation": "finalized"},
+        "outputs": [{"name": "statistic", "recipients": "public", "owners": ["institute"]}],
+    }
+    for name, terms in (("agreement", draft), ("cancellable", cancellable), ("public", public)):
+        document = build_draft(terms, base=base, now=int(time.time()) - 60, deployment=_deployed(devnet)).document
         document = _sign_all(devnet, document)
         write_document(base / f"{name}.json", document)
         await activate(devnet, Prepared(document, {}))

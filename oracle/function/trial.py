@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from enclave_app.protocol.abi_output import Value, decode_row, solidity_types
 from enclave_app.protocol.bundle import Bundle, InputTable
 from enclave_app.protocol.canonical import dump, load
 from enclave_app.protocol.errors import Bug, Permanent, Refused, Retryable
@@ -21,6 +23,17 @@ from oracle.function.diagnose import explain_sql_error
 
 START_SECONDS = 60
 """What the sandbox may take to start, beyond the function's own time."""
+
+
+@dataclass(frozen=True)
+class PublicRow:
+    """A public output (R17): `columns` maps names to their types, `solidity` are the same in Solidity, `values` the row, `data`
+    the bytes that a contract gets."""
+
+    columns: dict[str, str]
+    solidity: tuple[str, ...]
+    values: tuple[Value, ...]
+    data: bytes
 
 
 async def try_function(
@@ -36,6 +49,40 @@ async def try_function(
     `params` are JSON values as a request gives them. Raises Refused `trial.*` and `params.*` for what is given wrong,
     Permanent with the function's own code where it would fail in the enclave too, Retryable where the machine failed.
     """
+    _, parts = await _try(bundle, samples, params, limits, as_of, public=False)
+    return {name: read_table(part, most_rows=limits.output_rows) for name, part in parts.items()}
+
+
+async def try_public(
+    bundle: Bundle,
+    samples: Mapping[str, pa.Table | Path],
+    *,
+    params: Mapping[str, Any] | None = None,
+    limits: Limits,
+    as_of: int,
+) -> dict[str, PublicRow]:
+    """As `try_function`, with outputs as they are where an agreement makes them public: one row each, as ABI values.
+
+    Raises Permanent `output.…` for what is none.
+    """
+    answer, parts = await _try(bundle, samples, params, limits, as_of, public=True)
+    rows = {}
+    for name, data in parts.items():
+        columns = dict(answer["columns"][name])
+        types = tuple(columns.values())
+        rows[name] = PublicRow(columns, solidity_types(types), decode_row(types, data), data)
+    return rows
+
+
+async def _try(
+    bundle: Bundle,
+    samples: Mapping[str, pa.Table | Path],
+    params: Mapping[str, Any] | None,
+    limits: Limits,
+    as_of: int,
+    *,
+    public: bool,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     given = dump(dict(params or {}))
     values = bundle.header.params.read(given)
     stray = set(samples) ^ {table.name for table in bundle.header.tables}
@@ -54,6 +101,7 @@ async def try_function(
             "tables": [len(table) for table in tables],
             "asOf": as_of,
             "limits": limits.model_dump(mode="json", by_alias=True),
+            "public": public,
         }
     )
     data = b"".join([len(head).to_bytes(4, "big"), head, bundle.raw, given, *tables])
@@ -63,8 +111,7 @@ async def try_function(
         if code == "sql.failed" and (said := await asyncio.to_thread(explain_sql_error, bundle, values)):
             message = f"{message}: {said}"
         raise {"function": Permanent, "host": Retryable}.get(str(answer.get("kind")), Refused)(code, message)
-    outputs = zip(bundle.header.outputs, parts, strict=True)
-    return {name: read_table(part, most_rows=limits.output_rows) for name, part in outputs}
+    return answer, dict(zip(bundle.header.outputs, parts, strict=True))
 
 
 async def _call(data: bytes, seconds: float) -> bytes:

@@ -50,6 +50,8 @@ def check_standing(terms: Terms, record: AgreementRecord, dropped: bool) -> None
     check_activated(terms, record)
     if record.status == AgreementStatus.SUSPENDED:
         raise Retryable("agreement.suspended", "a party has suspended the agreement (R8)")
+    if record.status == AgreementStatus.SUPERSEDED:
+        raise Refused("agreement.superseded", "its parties activated another agreement in the place of this one (R8)")
     if record.status != AgreementStatus.ACTIVE:
         raise Refused("agreement.revoked", "a party has revoked the agreement (R8)")
     if dropped:

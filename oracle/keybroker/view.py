@@ -68,7 +68,7 @@ async def read_release(
         registry.consents(terms.agreement_id, ask, block),
         registry.dropped(terms.agreement_id, [verified.measurement, verified.platform, *hosts], block),
         EnclaveReader(batch, agreement.enclave_registry).record(anchor, evidence.signer, block),
-        OracleReader(batch, agreement.oracle).task(terms.task_id, block),
+        OracleReader(batch, agreement.oracle).task(terms.agreement_id, terms.task_id, block),
     )
     return ReleaseView(
         block, record, dict(zip(ask, consents, strict=True)), any(dropped), enclave, task, evidence_block
@@ -94,7 +94,7 @@ async def read_output(access: ChainAccess, terms: Terms, signer: str) -> OutputV
     reader = EnclaveReader(batch, agreement.enclave_registry)
     record, task, enclaves = await asyncio.gather(
         AgreementReader(batch, terms.chain.agreement_registry).record(terms.agreement_id, block),
-        OracleReader(batch, agreement.oracle).task(terms.task_id, block),
+        OracleReader(batch, agreement.oracle).task(terms.agreement_id, terms.task_id, block),
         asyncio.gather(*(reader.record(anchor, signer, block) for anchor in agreement.tee.anchors)),
     )
     return OutputView(block, record, task, tuple(e for e in enclaves if e is not None))

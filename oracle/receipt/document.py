@@ -100,9 +100,9 @@ class SignedStatement(Document):
 
 class Receipt(Document):
     """`consents` align with the agreement's parties, empty where the chain recorded a consent of another kind. `function`
-    is the bundle, None above `MAX_FUNCTION`; `param_domain`, `manifests` and `outputs` are whole documents, byte for byte.
-    `root` is the DER of a development root, None for a maker's pinned one. `collateral` is None for AMD's and AWS's evidence.
-    `releases` are in the agreement's order."""
+    is the bundle, None above `MAX_FUNCTION`; `param_domain`, `manifests` and `outputs` are whole documents, byte for byte; a
+    public output is there itself. `root` is the DER of a development root, None for a maker's pinned one. `collateral` is None
+    for AMD's and AWS's evidence. `releases` are in the agreement's order."""
 
     format: Literal["enclave-oracle/receipt"]
     v: Literal[1]

@@ -30,7 +30,7 @@ from oracle.agreement.anchors import LABELS, check_anchors, maker_of
 from oracle.agreement.consent import check_consent, signed_by
 from oracle.agreement.enclave import check_host, check_operator, check_policy, identity_of, in_grace
 from oracle.agreement.fit import check_function
-from oracle.agreement.outputs import check_output, check_recipients, check_result
+from oracle.agreement.outputs import check_output, check_public, check_recipients, check_result
 from oracle.agreement.terms import Terms, check_request_terms, identify_agreement
 from oracle.attestation import (
     INTEL_ROOT_DIGEST,
@@ -439,26 +439,33 @@ def result_link(case: Case) -> str:
 
 
 def outputs_link(case: Case) -> str:
-    """R15, R17, R18: the outputs are the agreed ones, for the agreed recipients, padded, with the digests in the result."""
+    """R15, R17, R18: the outputs are the agreed ones, for the agreed recipients, padded where sealed, with the digests in the
+    result."""
     receipt, result, agreed = case.receipt, case.receipt.result, case.receipt.agreement.outputs
     wanted = len(agreed) if result.outcome == Outcome.SUCCEEDED else 0
     if len(result.outputs) != wanted or len(receipt.outputs) != wanted:
         raise Refused(
             "result.outputs",
             "not the outputs that the agreement has",
-            found=f"{len(result.outputs)} in the result, {len(receipt.outputs)} manifests",
+            found=f"{len(result.outputs)} in the result, {len(receipt.outputs)} in the receipt",
             expected=wanted,
         )
     if not wanted:
         return "none: a signed failure has no outputs"
     for term, settled, data in zip(agreed, result.outputs, receipt.outputs, strict=True):
-        manifest = check_output(term, settled, data)
         check_recipients(term, settled, receipt.request.result_key)
+        if term.is_public:
+            check_public(term, settled, data)
+            continue
+        manifest = check_output(term, settled, data)
         if settled.length % term.size_class or not settled.length:
             raise Refused("output.size_class", "an output is not padded to its size class (R18)", found=settled.length)
         if manifest.files[0].size != encrypted_length(settled.length):
             raise Refused("output.length", "an output's file has another length than the result says (R18)")
-    return ", ".join(f"{out.name}: {out.length} bytes, 0x{out.digest.hex()}" for out in result.outputs)
+    return ", ".join(
+        f"{out.name}: {out.length} bytes{', PUBLIC' if term.is_public else ''}, 0x{out.digest.hex()}"
+        for term, out in zip(agreed, result.outputs, strict=True)
+    )
 
 
 def assurance_link(case: Case) -> str:

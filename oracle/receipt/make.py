@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import TaskRecord
+from enclave_app.protocol.structs import Outcome
 from oracle.agreement.anchors import maker_of
 from oracle.agreement.consent import signed_by
 from oracle.attestation import Collateral, ParsedQuote, carried, parse_evidence
@@ -81,9 +82,20 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
         releases=tuple(SignedStatement(statement=s.statement, signature=s.signature) for s in statements),
         result=record.result,
         signature=record.signature,
-        outputs=tuple(output.manifest for output in record.outputs),
+        outputs=_outputs(record),
     )
     data = receipt.canonical()
     if len(data) > MAX_RECEIPT:
         raise Refused("receipt.size", "a receipt would be too large", found=len(data), expected=MAX_RECEIPT)
     return data
+
+
+def _outputs(record: TaskRecord) -> tuple[bytes, ...]:
+    """By the agreement's order: the manifest of a sealed output, the content of a public one, which the chain has anyway."""
+    if record.result.outcome != Outcome.SUCCEEDED:
+        return ()
+    sealed, public = {each.output: each.manifest for each in record.outputs}, iter(record.public_outputs)
+    return tuple(
+        next(public, b"") if term.is_public else sealed.get(place, b"")
+        for place, term in enumerate(record.agreement.outputs)
+    )

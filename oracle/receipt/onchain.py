@@ -204,7 +204,7 @@ async def _read(source: Source, receipt: Receipt, identity: RegisteredIdentity) 
     block, agreement = await _confirmed(source, receipt), receipt.agreement
     record, task, enclave, bound, released = await asyncio.gather(
         AgreementReader(source, receipt.chain.agreement_registry).record(receipt.agreement_id, block),
-        OracleReader(source, agreement.oracle).task(receipt.task_id, block),
+        OracleReader(source, agreement.oracle).task(receipt.agreement_id, receipt.task_id, block),
         EnclaveReader(source, agreement.enclave_registry).record(receipt.result.anchor, receipt.evidence.signer, block),
         _canonical(source, receipt.evidence.block_hash),
         asyncio.gather(*(source.block(release.statement.block_number) for release in receipt.releases)),

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from enclave_app.protocol.release import ErrorBody
 from enclave_app.protocol.wire import (
     AppraisalAnswer,
     AppraisalBody,
+    BatchAnswer,
+    BatchBody,
     EvidenceAnswer,
     EvidenceBody,
     Identity,
@@ -77,6 +80,10 @@ class Enclave:
     async def file(self, task_id: bytes, digest: bytes, size: int, seconds: float = 300.0) -> bytes:
         """A ciphertext file of an output, of at most `size` bytes; the caller checks its digest."""
         return await self._send("GET", f"/v1/tasks/0x{task_id.hex()}/files/0x{digest.hex()}", None, seconds, size)
+
+    async def batch(self, tasks: Sequence[bytes]) -> BatchAnswer:
+        """One signature over the results of these tasks, which ran there and are not forgotten."""
+        return await self._ask(BatchAnswer, "POST", "/v1/batches", BatchBody(tasks=tuple(tasks)), QUICK)
 
     async def forget(self, task_id: bytes) -> None:
         """Let the enclave free what it holds for a task."""

@@ -18,7 +18,14 @@ from oracle.errors import Refused, Retryable, RpcFault
 from oracle.logs import Log
 from oracle.worker.journal import JournalThread
 
-FOLLOWED = ("AgreementActivated", "TaskRequested", "TaskFulfilled", "TaskCancelled", "TaskExpired")
+FOLLOWED = (
+    "AgreementActivated",
+    "TaskRequested",
+    "TaskFulfilled",
+    "TaskFulfilledInBatch",
+    "TaskCancelled",
+    "TaskExpired",
+)
 MAX_RANGE = 2000
 """Blocks asked for at once; halved while an endpoint refuses, for each has its own limit."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from enclave_app.protocol.release import TaskRecord
-from oracle.chain.events import AgreementActivated, Event, TaskEnded, TaskRequested, TaskSettled
+from oracle.chain.events import AgreementActivated, Event, TaskBatched, TaskEnded, TaskRequested, TaskSettled
 from oracle.chain.source import Block
 from oracle.errors import Permanent
 from oracle.worker.rows import StoredAgreement, Task, read_agreement, read_task, resumes_at
@@ -131,7 +131,7 @@ class Journal:
             )
         elif isinstance(event, TaskRequested):
             self._requested(event)
-        elif isinstance(event, TaskSettled | TaskEnded):
+        elif isinstance(event, TaskSettled | TaskBatched | TaskEnded):
             row = self._row(event.task_id)
             if row is not None:
                 self._chain_move(row, _end(event), log.block_number)
@@ -333,7 +333,7 @@ class JournalThread:
         self.journal.close()
 
 
-def _end(event: TaskSettled | TaskEnded) -> State:
-    if isinstance(event, TaskSettled):
+def _end(event: TaskSettled | TaskBatched | TaskEnded) -> State:
+    if isinstance(event, TaskSettled | TaskBatched):
         return State.SETTLED
     return State.CANCELLED if event.how == "TaskCancelled" else State.EXPIRED

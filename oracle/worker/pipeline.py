@@ -93,6 +93,7 @@ class Pipeline:
             p.brokers.endpoints,
             p.now(),
             min_fee=p.config.min_fee,
+            min_token_fees=p.config.min_token_fees,
             max_callback_gas=p.config.max_callback_gas,
         )
         # Renewed for those only whose task is ours: strangers must not spend our gas.
@@ -154,6 +155,7 @@ class Pipeline:
             evidence=plan.enrolled.evidence,
             consents=plan.signatures,
             enclave=plan.enrolled.record.identity,
+            public_outputs=done.public_outputs,
         )
         task = await self._db(self._journal.ran, plan.task, record, receipt_of(record, papers, log))
         self._forget_round(plan.task.id)
@@ -209,7 +211,7 @@ class Pipeline:
             return
         record = _record(task)
         head = await p.source.confirmed(Confirmation.LATEST)
-        on_chain = await OracleReader(p.source, p.deployment.oracle).task(task.id, head)
+        on_chain = await OracleReader(p.source, p.deployment.oracle).task(record.result.agreement_id, task.id, head)
         if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
             raise Retryable("receipt.early", "the chain does not have the settlement at its head", found=on_chain.state)
         ours = on_chain.settled_with(record.result.typed_digest(record.chain.oracle_domain(record.agreement)))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import Fulfilment, settlement
 from enclave_app.protocol.release import TaskRecord
-from enclave_app.protocol.structs import TaskState
+from enclave_app.protocol.structs import Batch, Outcome, TaskState
 from oracle.chain.abi import load
 from oracle.chain.rpc import as_hex
 from oracle.chain.sender import Receipt, Sender
-from oracle.errors import Retryable, Reverted
+from oracle.errors import Bug, Refused, Retryable, Reverted
+
+TRANSACTION_GAS: Final = 16_777_216
+"""EIP-7825: what one transaction may have."""
+GAS_FIRST: Final = 1_000_000
+GAS_PER_TASK: Final = 60_000
+GAS_PER_BYTE: Final = 60
+"""More than a settlement takes: for base and identity, for a task's storage, and for each byte that tells of it, which is
+calldata, memory, a digest's input and part of an event."""
 
 
 class Verdict(Enum):
@@ -54,11 +67,30 @@ def judge(refusal: Reverted) -> Verdict:
     return _BY_NAME.get(refusal.name, Verdict.NEVER)
 
 
-class Settler:
-    """Calls `fulfil` on one oracle. Safe to use for many tasks at once: nonces are the sender's."""
+@dataclass(frozen=True)
+class Sent:
+    """A transaction, and the tasks that it settles where nobody settled them before."""
 
-    def __init__(self, sender: Sender, oracle: str) -> None:
+    hash: bytes
+    tasks: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What fits one transaction: `call` needs `gas`."""
+
+    records: tuple[TaskRecord, ...]
+    call: bytes
+    gas: int
+
+
+class Settler:
+    """Settles on one oracle, with at most `transaction_gas` in a transaction of several tasks. Safe to use for many tasks at
+    once: nonces are the sender's."""
+
+    def __init__(self, sender: Sender, oracle: str, transaction_gas: int = TRANSACTION_GAS) -> None:
         self._sender, self._oracle, self._contract = sender, oracle, load("ComputeOracle")
+        self._most = transaction_gas
 
     async def send(self, record: TaskRecord) -> bytes:
         """Simulate and send; the transaction's hash. Raises `Reverted` for a refusal, before anything is spent."""
@@ -67,6 +99,67 @@ class Settler:
         # The contract wants the whole callbackGas to be left at the call, whatever the callback used in the simulation (R20).
         signed = await self._sender.submit(self._oracle, data, gas=gas + record.request.callback_gas)
         return signed.hash
+
+    async def send_many(self, records: Sequence[TaskRecord]) -> tuple[Sent, ...]:
+        """Settle tasks of one agreement that one enclave ran, in as few transactions as gas allows.
+
+        All are simulated before the first is sent. The contract leaves out tasks that somebody settled before, or that are
+        late; what would settle none is not sent. Raises Refused `settle.mixed`, and `Reverted` for any other refusal, before
+        anything is spent.
+        """
+        same = {(r.result.agreement_id, r.result.anchor, r.signer, r.enclave.digest) for r in records}
+        if len(same) > 1:
+            raise Refused("settle.mixed", "results of several agreements or enclaves are not settled together")
+        ready = [await self._simulated(part) for part in _parts(records, self._most)]
+        return tuple([await self._send(part) for part in ready if part is not None])
+
+    async def send_batch(self, records: Sequence[TaskRecord], batch: Batch, signature: bytes) -> Sent | None:
+        """Settle these tasks by the enclave's one signature; None where the contract would leave all of them out.
+
+        Raises Refused `settle.batch` where it is not a batch of these results in this order, and `settle.gas` where it is too
+        large for one transaction: nobody can split it, so the enclave has to sign smaller ones. `Reverted` as `send_many`.
+        """
+        domain = records[0].chain.oracle_domain(records[0].agreement)
+        results = [(r.result.task_id, r.result.typed_digest(domain)) for r in records]
+        if list(zip(batch.tasks, batch.results, strict=False)) != results or len(batch.tasks) != len(batch.results):
+            raise Refused("settle.batch", "the enclave signed a batch of other results than it was asked for")
+        call = self._contract.call(
+            "fulfilBatch", settlement(records[0].agreement), records[0].enclave, batch, signature
+        )
+        gas = await self._estimate(call)
+        if gas is None:
+            return None
+        if gas > self._most:
+            raise Refused("settle.gas", "a batch needs more gas than a transaction may have", found=gas)
+        return await self._send(_Part(tuple(records), call, gas))
+
+    async def _simulated(self, records: Sequence[TaskRecord]) -> _Part | None:
+        """None where nothing of it would be settled."""
+        first = records[0]
+        fulfilments = [_fulfilment(record) for record in records]
+        call = self._contract.call("fulfilMany", settlement(first.agreement), first.enclave, fulfilments)
+        gas = await self._estimate(call)
+        if gas is None:
+            return None
+        gas += sum(record.request.callback_gas for record in records)
+        if gas > self._most:
+            raise Bug(
+                "settle.gas", "tasks that should have fit do not fit one transaction", found=gas, expected=self._most
+            )
+        return _Part(tuple(records), call, gas)
+
+    async def _estimate(self, call: bytes) -> int | None:
+        """None where nothing would be settled."""
+        try:
+            return await self._sender.estimate(self._oracle, call)
+        except Reverted as refusal:
+            if refusal.name == "ComputeOracle_NothingToSettle":
+                return None
+            raise
+
+    async def _send(self, part: _Part) -> Sent:
+        signed = await self._sender.submit(self._oracle, part.call, gas=part.gas)
+        return Sent(signed.hash, tuple(record.result.task_id for record in part.records))
 
     async def simulate(self, record: TaskRecord) -> None:
         """Raises `Reverted` for the reason why a settlement would be refused now."""
@@ -86,7 +179,30 @@ class Settler:
             return None
 
     def _call(self, record: TaskRecord) -> bytes:
-        agreement = record.agreement
-        return self._contract.call(
-            "fulfil", record.request, agreement.tee, agreement.price, record.result, record.enclave, record.signature
-        )
+        return self._contract.call("fulfil", settlement(record.agreement), record.enclave, _fulfilment(record))
+
+
+def _parts(records: Sequence[TaskRecord], most: int) -> list[list[TaskRecord]]:
+    """In order, as many together as surely fit: a node does not estimate what is above the cap."""
+    parts: list[list[TaskRecord]] = []
+    room = 0
+    for record in records:
+        told = len(_fulfilment(record).abi_encode())
+        needed = GAS_PER_TASK + GAS_PER_BYTE * told + 2 * record.request.callback_gas
+        if needed > room:
+            parts.append([])
+            room = most - GAS_FIRST
+        parts[-1].append(record)
+        room -= needed
+    return parts
+
+
+def _fulfilment(record: TaskRecord) -> Fulfilment:
+    """The contract reads the request only where somebody is paid back, or called back."""
+    told = record.result.outcome != Outcome.SUCCEEDED or record.request.callback != ZERO_ADDRESS
+    return Fulfilment(
+        result=record.result,
+        signature=record.signature,
+        public_outputs=record.public_outputs,
+        request=(record.request,) if told else (),
+    )

@@ -1,7 +1,8 @@
 """Outputs into untrusted storage: ciphertext, manifest and share list by digest, and the task's record by name.
 
 Outputs and record are written before the settlement: a recipient can only open a result that was settled (R17), and one that is
-settled must not be missing. The receipt follows the settlement. Every write gives the same bytes again when it is repeated.
+settled must not be missing. A public output is not written: the settlement publishes it, and nobody who reads storage is to be
+first. The receipt follows the settlement. Every write gives the same bytes again when it is repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ async def store_outputs(enclave: Enclave, storage: Storage, task_id: bytes, reco
     what the enclave says, and Retryable `storage.*`."""
     for output in record.outputs:
         await _store(enclave, storage, task_id, output)
-    await storage.put_named(record_name(task_id), record.canonical())
+    # R17: nobody reads a result before it is settled, a public one from the settlement.
+    hidden = record.model_copy(update={"public_outputs": ()})
+    await storage.put_named(record_name(task_id), hidden.canonical())
 
 
 async def store_receipt(storage: Storage, task_id: bytes, receipt: bytes) -> None:

@@ -41,7 +41,7 @@ from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.log import Released
 from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Footprint, Refused, lie
-from tests.broker_kit import Enclave, Registration, Scene
+from tests.broker_kit import Enclave, Registration, Scene, fulfil_call
 
 QUOTE_SIGNATURE = 436
 """Where a version 3 quote has its ECDSA signature, r ‖ s."""
@@ -142,7 +142,9 @@ def task(scene: Scene, agreement: Agreement, request: TaskRequest) -> Footprint:
 
     async def look() -> object:
         task_id = request.typed_digest(scene.world.chain.oracle_domain(agreement))
-        return await OracleReader(scene.source, agreement.oracle).task(task_id, await scene.head())
+        return await OracleReader(scene.source, agreement.oracle).task(
+            request.agreement_id, task_id, await scene.head()
+        )
 
     return look
 
@@ -216,8 +218,8 @@ async def fulfil(
     signature = (signer or scene.world.enclave.signer).sign(
         result.typed_digest(scene.world.chain.oracle_domain(agreement))
     )
-    shown = given or agreement.tee, agreement.price, result, enclave or scene.world.identity
-    call = load("ComputeOracle").call("fulfil", request, *shown, signature)
+    shown = agreement if given is None else agreement.model_copy(update={"tee": given})
+    call = fulfil_call(shown, request, result, enclave or scene.world.identity, signature)
     await scene.transact(scene.world.requester, agreement.oracle, call)
 
 

@@ -64,6 +64,8 @@ def configure(base: Path, case: Case, **changes: Any) -> None:
         agreement_registry=document.chain.agreement_registry,
         enclave_registry=document.agreement.enclave_registry,
         oracle=document.agreement.oracle,
+        streams=document.agreement.oracle,
+        audits=document.agreement.oracle,
         verifiers={},
         first_block=0,
     )

@@ -144,7 +144,7 @@ HOLLOW: dict[str, tuple[str, str, Edit]] = {
     "broker": ("one broker as two", "R13 R21", the_same_broker_twice),
     "shares": ("more shares than there is fee", "R20 R21", more_shares_than_fee),
     "name": ("an output without a name", "R21", first("outputs", name="")),
-    "feature": ("a term that this version does not know", "R21", lambda a: a.model_copy(update={"supersedes": OTHER})),
+    "feature": ("a term that this version does not know", "R21", first("data", budget=1)),
     "threshold": ("a threshold of no broker", "R13 R21", part("keys", threshold=0)),
     "quota": ("no quota", "R9 R21", part("access", quota=0, quota_per_requester=0)),
 }

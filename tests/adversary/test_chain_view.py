@@ -12,6 +12,7 @@ import pytest
 
 from enclave_app.attesters.software import SoftwareAttester
 from enclave_app.protocol.hpke import SealingKey
+from enclave_app.protocol.onchain import admission_hash, settlement_hash
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Retire
@@ -20,7 +21,7 @@ from oracle.keybroker import KeyBroker, open_broker
 from tests import broker_fixtures as fixtures
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie, reason_of
-from tests.broker_kit import Enclave, Scene
+from tests.broker_kit import OPEN, Enclave, Scene
 from tests.output_kit import Finished, finished, released_by
 from tests.rpc_kit import Forgery, about, proxy, together, truth, word, words
 
@@ -49,14 +50,14 @@ async def invented_agreement(scene: Scene) -> Told:
     request = (await scene.body()).request.model_copy(
         update={"agreement_id": scene.world.chain.agreement_id(agreement)}
     )
-    contracts = [bytes.fromhex(a[2:]) for a in (agreement.oracle, agreement.enclave_registry)]
-    record = words(contracts[0], 0, 1 << 39, 0, 1, contracts[1], 0, 9, 9, 1, 0, 0, 0, 0)
+    oracle, kept = bytes.fromhex(agreement.oracle[2:]), (admission_hash(agreement), settlement_hash(agreement))
+    record = words(oracle, 0, 1 << 39, 0, 1, 0, 0, 9, 9, 1, 0, *kept)
     return Told(
         release(await Finished(scene, agreement, request, SealingKey.generate()).release_body()),
         together(
             about(REGISTRY, "agreement", record),
             about(REGISTRY, "status", ACTIVE),
-            about(ORACLE, "task", words(1, 1, request.deadline, 0, 0, 0)),
+            about(ORACLE, "task", words(1, 1, request.deadline, 0, 0, 0, 0)),
         ),
     )
 
@@ -65,7 +66,7 @@ async def invented_task(scene: Scene) -> Told:
     body = await scene.body()
     request = body.request.model_copy(update={"nonce": bytes(32)})
     body = body.model_copy(update={"request": request, "release": scene.ask(body.agreement, request)})
-    return Told(release(body), about(ORACLE, "task", words(1, 1, request.deadline, 0, 0, 0)))
+    return Told(release(body), about(ORACLE, "task", words(1, 1, request.deadline, 0, 0, 0, 0)))
 
 
 async def invented_registration(scene: Scene) -> Told:
@@ -129,9 +130,9 @@ async def hidden_delay(scene: Scene) -> Told:
 async def hidden_cancel(scene: Scene) -> Told:
     keys = scene.agreement().keys.model_copy(update={"release_delay": 5})
     body = await scene.body(scene.agreement(keys=keys))
-    await scene.transact(scene.world.requester, body.agreement.oracle, load(ORACLE).call("cancel", body.request))
+    await scene.transact(scene.world.requester, body.agreement.oracle, load(ORACLE).call("cancel", body.request, OPEN))
     await scene.mine(6)
-    return Told(release(body), about(ORACLE, "task", words(1, 1, body.request.deadline, 0, 0, 0)))
+    return Told(release(body), about(ORACLE, "task", words(1, 1, body.request.deadline, 0, 0, 0, 0)))
 
 
 async def hidden_deadline(scene: Scene) -> Told:
@@ -145,7 +146,9 @@ async def hidden_deadline(scene: Scene) -> Told:
 async def invented_settlement(scene: Scene) -> Told:
     task = await finished(scene)
     digest = task.result.typed_digest(task.domain)[:31] + b"\x00"
-    return Told(lambda broker: broker.outputs.output(task.body()), about(ORACLE, "task", words(2, 0, 0, 0, 0, digest)))
+    return Told(
+        lambda broker: broker.outputs.output(task.body()), about(ORACLE, "task", words(2, 0, 0, 0, 0, digest, 0))
+    )
 
 
 async def other_settlement(scene: Scene) -> Told:

@@ -190,11 +190,11 @@ YES = "6001600052" + "6001602052" + "647fffffffff604052"
 REGISTERED = "6001600052" + "6001602052" + "647fffffffff61010052"
 """The same about an enclave: registered as something, up to date, until that year."""
 ANSWERS = {
-    "oracle": YES + "60c06000f3",
+    "oracle": YES + "60e06000f3",
     "enclave_registry": REGISTERED + "6101406000f3",
-    "agreement_registry": YES + "6101c06000f3",
+    "agreement_registry": YES + "6101a06000f3",
 }
-"""RETURN of six, ten and fourteen words: a task, a record, an agreement."""
+"""RETURN of seven, ten and thirteen words: a task, a record, an agreement."""
 
 
 async def with_contract(scene: Scene, name: str) -> tuple[Scene, ReleaseBody]:
@@ -249,13 +249,20 @@ async def test_an_agreement_registry_of_the_liars_is_not_asked(scene: Scene, dir
             id="oracle",
         ),
         pytest.param(
-            5,
-            marks=lie("chain view", "an agreement on another enclave registry", "R7", "agreement.contracts"),
-            id="enclave registry",
+            12,
+            marks=lie(
+                "chain view", "an agreement on another enclave registry, price or TEE", "R7", "agreement.contracts"
+            ),
+            id="settlement",
+        ),
+        pytest.param(
+            11,
+            marks=lie("chain view", "an agreement that admits other requesters or data", "R7", "agreement.admission"),
+            id="admission",
         ),
     ],
 )
-async def test_a_record_with_other_contracts_is_refused(
+async def test_a_record_with_other_terms_is_refused(
     scene: Scene, directory: Path, refused: Refused, place: int
 ) -> None:
     body = await scene.body()

@@ -57,7 +57,7 @@ def settlement(task: Finished, result: Result, signature: bytes, signer: str | N
     """The log and the state of the same task's settlement with another result."""
     digest = result.typed_digest(task.domain)
     topics = {} if signer is None else {3: bytes(12) + bytes.fromhex(signer[2:])}
-    state = words(result.outcome + 1, 0, 0, 0, 0, digest[:31] + b"\x00")
+    state = words(result.outcome + 1, 0, 0, 0, 0, digest[:31] + b"\x00", 0)
     log = retold(
         "ComputeOracle", "TaskFulfilled", topics, resultDigest=digest, result=result.to_abi(), signature=signature
     )
@@ -132,7 +132,7 @@ async def test_an_unsettled_output_stays_closed_whatever_the_client_is_told(
         if call["method"] == "eth_getLogs":
             call["params"][0]["topics"][1] = ["0x" + settled.task_id.hex()]
 
-    forged = together(about("ComputeOracle", "task", words(2, 0, 0, 0, 0, digest[:31] + b"\x00")), told)
+    forged = together(about("ComputeOracle", "task", words(2, 0, 0, 0, 0, digest[:31] + b"\x00", 0)), told)
     refused.watch(released_by(tmp_path / "broker0", tmp_path / "broker1"))
     async with proxy(scene.world.url, forged, ask=about_the_other) as liar, refused():
         await reader.open(liar)

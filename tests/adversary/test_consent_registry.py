@@ -18,7 +18,7 @@ from enclave_app.protocol.structs import Agreement
 from tests.adversary import chain_kit as kit
 from tests.adversary.forgeries import Edit, Forgery, after_signing, for_a_party, hollow
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene, World
+from tests.broker_kit import OPEN, Scene, World
 
 scene, world = kit.scene, kit.world
 case = partial(kit.case, "consent")
@@ -238,7 +238,7 @@ async def test_an_empty_policy(scene: Scene, refused: Refused, change: dict[str,
             "broker": "AgreementRegistry_Duplicate",
             "shares": "AgreementRegistry_SharesExceedFee",
             "name": "AgreementRegistry_Zero",
-            "feature": "AgreementRegistry_NotYetSupported",
+            "feature": "AgreementRegistry_Conflict",
             "threshold": "AgreementRegistry_OutOfRange",
             "quota": "AgreementRegistry_OutOfRange",
         },
@@ -291,13 +291,17 @@ def co_owner(world: World) -> LocalAccount:
         case("host", ("dropHost", bytes(32)), "a host that a stranger drops", "R8", "AgreementRegistry_NotAParty"),
         case(
             "spend",
-            ("spend", ZERO_ADDRESS, bytes(32), []),
+            ("spend", ZERO_ADDRESS, [], 0, OPEN),
             "quota spent by no oracle",
             "R9",
             "AgreementRegistry_NotOracle",
         ),
         case(
-            "unspend", ("unspend", ZERO_ADDRESS), "quota given back by no oracle", "R9", "AgreementRegistry_NotOracle"
+            "unspend",
+            ("unspend", ZERO_ADDRESS, [], 0, OPEN),
+            "quota given back by no oracle",
+            "R9",
+            "AgreementRegistry_NotOracle",
         ),
     ],
 )

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.onchain import admission
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.structs import Access, Agreement, TaskRequest
-from oracle.agreement.requesters import requester_proof, requesters_root
+from oracle.agreement.requesters import admission_of, requesters_root
 from oracle.chain.abi import load
 from oracle.errors import Reverted
 from oracle.keybroker import KeyBroker
 from tests.adversary import chain_kit as kit
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import FEE, Scene
+from tests.broker_kit import FEE, OPEN, Scene
 
 broker, scene, world = kit.broker, kit.scene, kit.world
 case = partial(kit.case, "consent")
@@ -61,14 +62,34 @@ async def test_a_request_in_anothers_name(scene: Scene, refused: Refused) -> Non
     ],
 )
 async def test_a_requester_who_is_not_allowed(scene: Scene, refused: Refused, proof_of: str | None) -> None:
-    listed = [owner.address for owner in scene.world.owners]
-    proof = requester_proof(listed, listed[0]) if proof_of else ()
+    listed = {str(owner.address): 10 for owner in scene.world.owners}
+    first = next(iter(listed))
+    access = Access(requesters=requesters_root(listed), quota=10, quota_per_requester=10)
+    agreement, request = await offered(scene, refused, access=access)
+    theirs = admission_of(agreement, listed, first)
+    async with refused():
+        await scene.send_request(request, theirs if proof_of else admission(agreement, 10))
+    await scene.send_request(request.model_copy(update={"requester": first}), theirs, scene.world.owners[0])
+
+
+@lie("consent", "a requester with a larger quota than it was given", "R7 R9", NOT_ALLOWED)
+async def test_a_requester_with_a_larger_quota(scene: Scene, refused: Refused) -> None:
+    listed = {str(scene.world.requester.address): 1, str(scene.world.owners[0].address): 10}
+    access = Access(requesters=requesters_root(listed), quota=10, quota_per_requester=10)
+    agreement, request = await offered(scene, refused, access=access)
+    own = admission_of(agreement, listed, scene.world.requester.address)
+    async with refused():
+        await scene.send_request(request, own.model_copy(update={"quota": 2}))
+    await scene.send_request(request, own)
+
+
+@lie("consent", "a request that says anyone may ask, where only some may", "R7", "AgreementRegistry_WrongAdmission")
+async def test_a_request_under_other_requesters(scene: Scene, refused: Refused) -> None:
+    listed = {str(owner.address): 10 for owner in scene.world.owners}
     access = Access(requesters=requesters_root(listed), quota=10, quota_per_requester=10)
     _, request = await offered(scene, refused, access=access)
     async with refused():
-        await scene.send_request(request, proof)
-    theirs = request.model_copy(update={"requester": listed[0]})
-    await scene.send_request(theirs, requester_proof(listed, listed[0]), scene.world.owners[0])
+        await scene.send_request(request, OPEN)
 
 
 # Quota and fee (R9)
@@ -141,12 +162,12 @@ async def test_a_request_under_a_draft(scene: Scene, refused: Refused) -> None:
 async def test_a_request_through_another_oracle(scene: Scene, refused: Refused) -> None:
     _, request = await offered(scene, refused)
     other = await kit.deploy(scene, "ComputeOracle", scene.world.deployment.agreement_registry)
-    call = load("ComputeOracle").call("request", request, [], "")
+    call = load("ComputeOracle").call("request", request, OPEN, "")
     async with refused():
         await scene.transact(scene.world.requester, other, call, value=FEE)
 
 
-@lie("consent", "a request for another dataset than is agreed", "R7 R7b", "AgreementRegistry_WrongVersions")
+@lie("consent", "a request for another dataset than is agreed", "R7 R7b", "AgreementRegistry_WrongAdmission")
 async def test_a_request_for_another_dataset(scene: Scene, refused: Refused) -> None:
     agreement, request = await offered(scene, refused)
     other = request.model_copy(update={"versions": (request.versions[0], bytes([1]) * 32)})
@@ -210,7 +231,7 @@ async def test_a_cancel_that_is_not_due(scene: Scene, refused: Refused, late: bo
     sender = scene.world.requester if late else scene.world.operator
     await scene.mine(3 if late else 0)
     async with refused():
-        await scene.transact(sender, scene.world.deployment.oracle, load("ComputeOracle").call("cancel", request))
+        await scene.transact(sender, scene.world.deployment.oracle, load("ComputeOracle").call("cancel", request, OPEN))
 
 
 # The same at a broker, which is asked all the same (R13)
@@ -285,7 +306,7 @@ async def test_a_task_that_can_be_cancelled(
 async def test_a_cancelled_task(
     scene: Scene, broker: KeyBroker, cancellable: ReleaseBody, tmp_path: Path, refused: Refused
 ) -> None:
-    call = load("ComputeOracle").call("cancel", cancellable.request)
+    call = load("ComputeOracle").call("cancel", cancellable.request, OPEN)
     await scene.transact(scene.world.requester, scene.world.deployment.oracle, call)
     await scene.mine(5)
     await kit.ask(broker, refused, tmp_path, cancellable)

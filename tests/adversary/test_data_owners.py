@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.release import ReleaseBody
 from enclave_app.protocol.shares import DatasetBinding, make_share_list, random_coefficients
 from enclave_app.protocol.structs import Agreement, DatasetPolicy
@@ -224,7 +225,7 @@ async def test_copied_shares_do_not_open_for_another_owner(
 # At the contracts
 
 
-@lie("data", "the contract a request for an older version than agreed", "R7b", "AgreementRegistry_WrongVersions")
+@lie("data", "the contract a request for an older version than agreed", "R7b", "AgreementRegistry_WrongAdmission")
 async def test_the_contract_takes_requests_for_the_agreed_version(scene: Scene, refused: Refused) -> None:
     agreement = scene.agreement()
     await scene.activate(agreement)
@@ -245,9 +246,9 @@ async def test_the_contract_takes_requests_for_the_agreed_version(scene: Scene, 
             policy,
             marks=lie(
                 "data",
-                f"the contract an agreement on a dataset under the policy {policy.name}",
-                "R7b",
-                "AgreementRegistry_NotYetSupported",
+                f"the contract one version's shares for a dataset under the policy {policy.name}",
+                "R7b R10",
+                "AgreementRegistry_Conflict",
             ),
             id=policy.name,
         )
@@ -255,15 +256,17 @@ async def test_the_contract_takes_requests_for_the_agreed_version(scene: Scene, 
         if policy is not DatasetPolicy.FIXED
     ],
 )
-async def test_the_contract_knows_no_stream(scene: Scene, refused: Refused, policy: DatasetPolicy) -> None:
-    await scene.activate(scene.agreement())
+async def test_a_stream_has_no_shares_of_its_own(scene: Scene, refused: Refused, policy: DatasetPolicy) -> None:
+    """Each version has its own; an agreement that named one's would release another's under them."""
+    of_a_stream = {"policy": policy, "min_version": 1}
+    await scene.activate(first_term(scene, **of_a_stream, shares_digest=ZERO32))
 
     async def height() -> object:
         return (await scene.head()).number
 
     refused.watch(height)
     async with refused():
-        await scene.activate(first_term(scene, policy=policy))
+        await scene.activate(first_term(scene, **of_a_stream))
 
 
 # At an owner's command line, and at a requester

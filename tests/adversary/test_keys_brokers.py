@@ -227,7 +227,7 @@ async def test_an_owner_publishes_the_keys_that_it_shared_with(tmp_path: Path, r
     dataset, target = tmp_path / "ds", tmp_path / "storage"
     secret = ("--keys", tmp_path / "k", "--yes")
     answer("dataset", "seal", tmp_path / "in.parquet", "--out", dataset, "--dangerous-plaintext-keys", *secret)
-    contracts = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle"), ZERO_ADDRESS)
+    contracts = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle", "streams", "audits"), ZERO_ADDRESS)
     deployment = {"chainId": "31337", **contracts, "verifiers": {}, "firstBlock": 0}
     (tmp_path / "deployment.json").write_text(json.dumps(deployment))
     brokers = [SealingKey.generate() for _ in range(2)]

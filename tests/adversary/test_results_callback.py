@@ -9,6 +9,8 @@ import pytest
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import pricing
 from enclave_app.protocol.structs import Result, TaskRequest, TaskState
 from oracle.chain.abi import explain_revert, load
 from oracle.chain.reader import OracleReader
@@ -17,7 +19,7 @@ from oracle.chain.sender import Receipt, Sender
 from oracle.errors import RpcFault
 from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import FEE, Scene
+from tests.broker_kit import FEE, OPEN, Scene, fulfil_call
 from tests.output_kit import Finished, finished, standing
 
 GAS = 200_000
@@ -56,7 +58,7 @@ async def called(scene: Scene, code: bytes, gas: int = GAS) -> Called:
     template = await finished(scene)
     changes = {"requester": consumer, "callback": consumer, "callback_gas": gas}
     request = TaskRequest(**{**template.request.model_dump(), **changes})
-    call = load("ComputeOracle").call("request", request, [], "")
+    call = load("ComputeOracle").call("request", request, OPEN, "")
     transaction = {"from": consumer, "to": template.agreement.oracle, "data": as_hex(call), "value": hex(FEE)}
     sent = as_bytes(await scene.rpc.call("eth_sendTransaction", transaction))
     assert (await Sender(scene.rpc, scene.world.requester, poll=0.005).wait(sent)).ok
@@ -144,9 +146,9 @@ async def test_nothing_is_entered_from_a_callback(scene: Scene, refused: Refused
     request = made.task.request
     contract = load("ComputeOracle")
     calls = {
-        "withdraw": lambda: contract.call("withdraw", made.consumer),
-        "request": lambda: contract.call("request", request, [], ""),
-        "expire": lambda: contract.call("expire", request),
+        "withdraw": lambda: contract.call("withdraw", ZERO_ADDRESS, made.consumer),
+        "request": lambda: contract.call("request", request, OPEN, ""),
+        "expire": lambda: contract.call("expire", request, pricing(made.task.agreement)),
     }
     code = entering(made.task.agreement.oracle, calls[function]())
     await scene.rpc.call("anvil_setCode", made.consumer, as_hex(code))
@@ -159,8 +161,7 @@ async def test_nothing_is_entered_from_a_callback(scene: Scene, refused: Refused
 async def test_a_relayer_cannot_starve_the_callback(scene: Scene, refused: Refused) -> None:
     made = await called(scene, CIRCLE, 1_000_000)
     task = made.task
-    arguments = (task.request, task.agreement.tee, task.agreement.price, made.result, scene.world.identity)
-    call = load("ComputeOracle").call("fulfil", *arguments, task.sign(made.result))
+    call = fulfil_call(task.agreement, task.request, made.result, scene.world.identity, task.sign(made.result))
     refused.watch(standing(task, [made.consumer]))
     transaction = {"from": scene.world.operator.address, "to": task.agreement.oracle, "data": as_hex(call)}
     async with refused():

@@ -9,7 +9,9 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.hpke import SealingKey
-from oracle.chain.abi import load
+from enclave_app.protocol.onchain import pricing
+from enclave_app.protocol.structs import Result
+from oracle.chain.abi import explain_revert, load
 from oracle.chain.events import TaskRequested, logs_of_receipt, read_event
 from oracle.chain.rpc import as_bytes, as_hex
 from oracle.chain.sender import Receipt, Sender
@@ -20,6 +22,7 @@ from tests.broker_kit import FEE, Scene
 from tests.output_kit import Finished
 
 TOPIC = load("ComputeOracle").topic("TaskRequested")
+NOT_ENDED = "ComputeConsumer_NotEnded"
 
 
 scene, world = fixtures.scene, fixtures.world
@@ -37,7 +40,13 @@ class Desk:
         try:
             await self._call(function, *arguments)
         except RpcFault as fault:
-            raise load("RiskDesk").error(fault.data or b"") or fault from None
+            raise load("RiskDesk").error(fault.data or b"") or explain_revert(fault) from None
+
+    async def retry(self, result: Result | None = None) -> None:
+        """The oracle's callback once more, as anyone can ask for it. Raises the contract's refusal."""
+        task = self.task
+        call = load("ComputeOracle").call("retryCallback", task.request, result or task.result, [])
+        await task.scene.transact(task.scene.world.operator, task.agreement.oracle, call)
 
     async def answer(self) -> bytes:
         return await self._call("answers", self.task.task_id)
@@ -86,37 +95,47 @@ def asked(receipt: Receipt) -> TaskRequested:
 async def test_a_consumer_hears_results_from_the_oracle_only(desk: Desk, refused: Refused) -> None:
     refused.watch(desk.footprint)
     async with refused():
-        await desk.tell("onComputeResult", desk.task.task_id, 1, desk.task.result)
+        await desk.tell("onComputeResult", desk.task.task_id, 1, desk.task.result, [])
 
 
-@lie("results", "a result that was not settled yet to the contract that asked", "R17", "ComputeConsumer_NotEnded")
-async def test_a_consumer_takes_no_result_before_its_settlement(desk: Desk, refused: Refused) -> None:
+@lie("results", "the contract that asked that its task has ended", "R17", "ComputeOracle_DeadlineNotPassed")
+async def test_a_consumers_task_does_not_end_before_its_deadline(desk: Desk, refused: Refused) -> None:
     refused.watch(desk.footprint)
     async with refused():
-        await desk.tell("redeliver", desk.task.task_id, desk.task.result)
+        await desk.tell("reclaim", desk.task.request, pricing(desk.task.agreement))
 
 
-@lie("results", "another result than was settled to the contract that asked", "R17", "ComputeConsumer_WrongResult")
+@lie("results", "the contract that asked that no result came, where its callback failed", "R17", NOT_ENDED)
+async def test_a_consumer_does_not_give_a_settled_task_up(desk: Desk, refused: Refused) -> None:
+    await without_callback(desk)
+    refused.watch(desk.footprint)
+    async with refused():
+        await desk.tell("reclaim", desk.task.request, pricing(desk.task.agreement))
+    await desk.retry()
+    assert not await desk.pending()
+
+
+@lie("results", "another result than was settled, where a callback failed", "R17", "ComputeOracle_WrongResult")
 async def test_a_consumer_takes_the_settled_result_only(desk: Desk, refused: Refused) -> None:
     await without_callback(desk)
     other = desk.task.make_result(digest=secrets.token_bytes(32))
     refused.watch(desk.footprint)
     async with refused():
-        await desk.tell("redeliver", desk.task.task_id, other)
+        await desk.retry(other)
 
 
-@lie("results", "the settled result a second time to the contract that asked", "R20", "ComputeConsumer_NotPending")
+@lie("results", "a callback that nobody is waiting for", "R20", "ComputeOracle_NoFailedCallback")
 async def test_a_consumer_takes_a_result_once(desk: Desk, refused: Refused) -> None:
     await desk.task.settle()
     refused.watch(desk.footprint)
     async with refused():
-        await desk.tell("redeliver", desk.task.task_id, desk.task.result)
+        await desk.retry()
 
 
 async def without_callback(desk: Desk) -> None:
-    """Settled while the desk's callback failed: what redelivery is for, and the true result would be taken."""
+    """Settled while the desk's callback failed: what a retry is for."""
     rpc, code = desk.task.scene.rpc, await desk.task.scene.rpc.call("eth_getCode", desk.address, "latest")
     await rpc.call("anvil_setCode", desk.address, "0x60006000fd")  # PUSH1 0, PUSH1 0, REVERT
     await desk.task.settle()
     await rpc.call("anvil_setCode", desk.address, code)
-    await desk.tell("redeliver", desk.task.task_id, desk.task.result)
+    assert await desk.pending()

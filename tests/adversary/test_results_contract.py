@@ -11,9 +11,11 @@ from eth_account import Account
 
 from enclave_app.protocol.eip712 import Domain
 from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import Fulfilment, settlement
 from enclave_app.protocol.release import recipients_digest
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Enclaves, Price, Result
+from enclave_app.protocol.structs import Enclaves, Outcome, Price, Result
+from oracle.chain.abi import load
 from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
 from tests.broker_kit import Scene
@@ -21,6 +23,7 @@ from tests.output_kit import Finished, finished, settles, standing
 
 THIEF = str(Account.create().address)
 _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+WRONG_TASK = "ComputeOracle_WrongTask"
 NOBODY = "ComputeOracle_UnknownEnclave"
 """What a changed result is refused as: another key's address comes out of the old signature, and no enclave has it."""
 
@@ -116,21 +119,27 @@ async def test_outputs_in_another_order_are_another_result(scene: Scene, refused
 # The signature is good, and the result is not this task's.
 
 
-@lie("results", "a result that an enclave signed for another task", "R17", "ComputeOracle_WrongTask")
-async def test_a_result_of_another_task_settles_nothing(task: Finished, refused: Refused) -> None:
+@lie("results", "a failure with another task's request, whose requester would be paid back", "R19", WRONG_TASK)
+async def test_a_failure_pays_nobody_else_back(task: Finished, refused: Refused) -> None:
     request = await task.scene.request(task.agreement, result_key=task.request.result_key)
-    other = Finished(task.scene, task.agreement, request, task.reader)
+    failure = task.make_result().model_copy(update={"outcome": Outcome.FAILED, "outputs": ()})
     refused.watch(standing(task))
     async with refused():
-        await task.fulfil(other.result, other.sign(other.result))
+        await task.fulfil(failure, task.sign(failure), request=request)
 
 
-@lie("results", "a result that an enclave signed under another agreement", "R7", "ComputeOracle_WrongAgreement")
-async def test_a_result_of_another_agreement_settles_nothing(task: Finished, refused: Refused) -> None:
+@lie("results", "results under two agreements, settled as one's", "R7", "ComputeOracle_WrongAgreement")
+async def test_a_result_of_another_agreement_is_not_settled_along(task: Finished, refused: Refused) -> None:
     other = await finished(task.scene)
+    done = [
+        Fulfilment(result=each.result, signature=each.sign(each.result), public_outputs=(), request=())
+        for each in (task, other)
+    ]
+    call = load("ComputeOracle").call("fulfilMany", settlement(task.agreement), task.scene.world.identity, done)
     refused.watch(standing(task))
+    refused.watch(standing(other))
     async with refused():
-        await task.fulfil(other.result, other.sign(other.result))
+        await task.scene.transact(task.scene.world.requester, task.agreement.oracle, call)
 
 
 @lie("results", "a result for a request that nobody made", "R9", "ComputeOracle_NotRequested")

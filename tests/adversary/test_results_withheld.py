@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.onchain import pricing
 from enclave_app.protocol.structs import TaskState
 from oracle.chain.abi import load
 from oracle.keybroker import KeyBroker
 from tests import broker_fixtures as fixtures
 from tests.adversary.lies import Refused, lie
-from tests.broker_kit import Scene
+from tests.broker_kit import OPEN, Scene
 from tests.output_kit import Finished, finished, released_by, releases_logged, standing
 
 broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
@@ -20,7 +21,8 @@ broker, scene, world = fixtures.broker, fixtures.scene, fixtures.world
 
 async def send(task: Finished, function: str, sender: Any = None) -> None:
     """Move the task as anyone could who has its request."""
-    call = load("ComputeOracle").call(function, task.request)
+    parts = {"cancel": OPEN, "expire": pricing(task.agreement)}
+    call = load("ComputeOracle").call(function, task.request, parts[function])
     await task.scene.transact(sender or task.scene.world.requester, task.agreement.oracle, call)
 
 

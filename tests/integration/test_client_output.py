@@ -24,6 +24,8 @@ CONFIG = ClientConfig(
         agreement_registry=ADDRESS,
         enclave_registry=ADDRESS,
         oracle=ADDRESS,
+        streams=ADDRESS,
+        audits=ADDRESS,
         verifiers={},
         first_block=0,
     ),

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from enclave_app.protocol.canonical import parse
+from enclave_app.protocol.onchain import admission
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import TaskState
@@ -352,7 +353,9 @@ async def test_a_task_cancelled_within_the_release_delay_is_never_released(tmp_p
         async with running(place):
             task_id, request, _ = await place.request(agreement)
             await asyncio.sleep(0.2)
-            await place.requester.transact(place.deployment.oracle, load("ComputeOracle").call("cancel", request))
+            await place.requester.transact(
+                place.deployment.oracle, load("ComputeOracle").call("cancel", request, admission(agreement))
+            )
             await place.rpc.call("anvil_mine", hex(5))
             await asyncio.sleep(0.3)
             standing, _, _ = await place.request(agreement)

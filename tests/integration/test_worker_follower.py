@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.onchain import admission, pricing
 from enclave_app.protocol.structs import TaskState
 from oracle.chain.abi import load
 from oracle.chain.rpc import Rpc
@@ -131,9 +132,9 @@ async def test_cancel_and_expiry_are_seen(tmp_path: Path) -> None:
         cancelled, request, _ = await place.request(agreement)
         expired, late, _ = await place.request(agreement)
         oracle = load("ComputeOracle")
-        await place.requester.transact(place.deployment.oracle, oracle.call("cancel", request))
+        await place.requester.transact(place.deployment.oracle, oracle.call("cancel", request, admission(agreement)))
         await place.rpc.call("evm_increaseTime", 7200)
-        await place.requester.transact(place.deployment.oracle, oracle.call("expire", late))
+        await place.requester.transact(place.deployment.oracle, oracle.call("expire", late, pricing(agreement)))
         followed = Followed(place)
         await followed.catch_up()
         assert followed.states() == {cancelled: State.CANCELLED, expired: State.EXPIRED}
@@ -202,7 +203,7 @@ async def test_a_log_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
         await place.activate(agreement)
         _, request, _ = await place.request(agreement)
         other = request.model_copy(update={"nonce": b"\x01" * 32})
-        call = load("ComputeOracle").call("request", other, [], "~" * 32)
+        call = load("ComputeOracle").call("request", other, admission(agreement), "~" * 32)
         assert call.count(b"~" * 32) == 1
         poisoned = call.replace(b"~" * 32, b"\xff" * 32)
         receipt = await place.requester.transact(place.deployment.oracle, poisoned, value=10**15)

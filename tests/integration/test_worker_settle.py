@@ -4,97 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.eip712 import Domain
-from enclave_app.protocol.evidence import Evidence
-from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
-from enclave_app.protocol.release import TaskRecord, recipients_digest
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import admission
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, Confirmation, Out, Result, Retire, TaskRequest, TaskState, TcbStatus
+from enclave_app.protocol.structs import Confirmation, Retire, TaskRequest, TaskState, TcbStatus
 from oracle.chain.abi import load
 from oracle.chain.reader import EnclaveReader, EnclaveRecord
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Retryable, Reverted
-from oracle.worker.collateral import open_appraisal
 from oracle.worker.enclave import Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.plan import MIN_MAX_AGE
-from oracle.worker.register import Enrolled, IdentityChanged, Registrar, register_enclave
-from oracle.worker.registrars import make_registrar
-from oracle.worker.settle import Settler, Verdict, judge
+from oracle.worker.register import IdentityChanged
+from oracle.worker.settle import Verdict, judge
+from tests.settle_kit import record, register, registrar, settler
 from tests.worker_kit import FEE, World, world
-
-
-def registrar(place: World, sender: Sender) -> Registrar:
-    appraisal = open_appraisal(place.config().attestation, place.deployment.chain_id)
-    made = make_registrar(appraisal, place.deployment, sender, SingleSource(place.rpc))
-    assert made is not None
-    return made
-
-
-async def register(place: World, operator: SigningKey | None = None) -> Enrolled:
-    sender = Sender(place.rpc, place.wallet)
-    async with Enclave(place.enclave.socket) as enclave:
-        source, made = SingleSource(place.rpc), registrar(place, sender)
-        return await register_enclave(enclave, sender, source, place.deployment, made, operator)
-
-
-def record(place: World, agreement: Agreement, task_id: bytes, request: TaskRequest, **changes: Any) -> TaskRecord:
-    """A signed success, as an enclave would give it; `changes` are of the result, before it is signed."""
-    term = agreement.outputs[0]
-    fields: dict[str, Any] = {
-        "agreement_id": request.agreement_id,
-        "task_id": task_id,
-        "outcome": 1,
-        "outputs": (
-            Out(
-                name=term.name,
-                kind=term.kind,
-                recipients_digest=recipients_digest(term.recipients, request.result_key),
-                length=4096,
-                digest=b"\x01" * 32,
-            ),
-        ),
-        "payee": place.payee,
-        "anchor": sha256(place.authority.root_der),
-    }
-    result = Result(**{**fields, **changes})
-    signing = place.enclave.signing
-    return TaskRecord(
-        chain=place.chain,
-        agreement=agreement,
-        request=request,
-        result=result,
-        signature=signing.sign(result.typed_digest(place.chain.oracle_domain(agreement))),
-        signer=signing.address,
-        outputs=(),
-        releases=(),
-        evidence=Evidence(
-            tee=1,
-            quote=b"",
-            signer=signing.address,
-            sealing_key=b"",
-            chain_id=place.deployment.chain_id,
-            registry=place.deployment.enclave_registry,
-            block_number=0,
-            block_hash=ZERO32,
-            operator=ZERO_ADDRESS,
-            operator_signature=b"",
-        ),
-        consents=(),
-        enclave=place.enclave.registered,
-    )
-
-
-def settler(place: World) -> Settler:
-    return Settler(Sender(place.rpc, place.wallet), place.deployment.oracle)
 
 
 async def test_registration_puts_the_appraised_identity_on_chain(tmp_path: Path) -> None:
@@ -328,7 +260,7 @@ async def test_a_callback_gets_all_its_gas_and_cannot_block_the_settlement(tmp_p
             update={"requester": to_checksum_address(consumer), "callback": to_checksum_address(consumer)}
         )
         request = request.model_copy(update={"callback_gas": callback_gas})
-        call = load("ComputeOracle").call("request", request, [], "")
+        call = load("ComputeOracle").call("request", request, admission(agreement), "")
         transaction = {
             "from": consumer,
             "to": place.deployment.oracle,

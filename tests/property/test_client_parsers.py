@@ -225,7 +225,7 @@ def test_ether_amounts_are_exact_both_ways(amount: int) -> None:
 
 @given(st.sets(st.binary(min_size=20, max_size=20).map(lambda b: "0x" + b.hex()), min_size=1, max_size=30))
 def test_every_requester_proof_has_the_trees_depth(addresses: set[str]) -> None:
-    listed = sorted(addresses)
+    listed = {address: 1 + number for number, address in enumerate(sorted(addresses))}
     assert len(requesters_root(listed)) == 32
     longest = (2 * len(listed) - 1).bit_length() - 1
     for address in listed:

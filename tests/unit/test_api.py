@@ -15,7 +15,7 @@ from tests.cli_kit import CHEAP
 
 DEPLOYMENT = {
     "chainId": "31337",
-    **dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle"), "0x" + "a1" * 20),
+    **dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle", "streams", "audits"), "0x" + "a1" * 20),
     "verifiers": {},
     "firstBlock": 0,
 }

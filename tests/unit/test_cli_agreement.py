@@ -151,7 +151,9 @@ def test_show_reads_a_file_in_plain_words(case: Case) -> None:
 def test_addresses_are_called_what_the_reader_calls_them(case: Case) -> None:
     document = case.document
     parties = answer("agreement", "show", document)["parties"]
-    deployment = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle"), "0x" + "a1" * 20)
+    deployment = dict.fromkeys(
+        ("agreementRegistry", "enclaveRegistry", "oracle", "streams", "audits"), "0x" + "a1" * 20
+    )
     deployment_file = {"chainId": "31337", "verifiers": {}, "firstBlock": 0, **deployment}
     (case.base / "deployment.json").write_text(json.dumps(deployment_file))
     config = {

@@ -45,6 +45,8 @@ def deployment(tmp_path: Path) -> Path:
         "chainId": "31337",
         "agreementRegistry": REGISTRY,
         "enclaveRegistry": ZERO_ADDRESS,
+        "streams": ZERO_ADDRESS,
+        "audits": ZERO_ADDRESS,
         "oracle": ZERO_ADDRESS,
         "verifiers": {},
         "firstBlock": 0,

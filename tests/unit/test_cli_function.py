@@ -90,6 +90,28 @@ def test_people_see_the_rows(source: Path, bundle: Path) -> None:
     assert "40.0" in ran.stdout
 
 
+def test_a_public_output_is_shown_as_a_contract_reads_it(source: Path) -> None:
+    (source / "query.sql").write_text("SELECT count(*) AS n, $only AS only FROM people WHERE age > $smallest_group")
+    words = ("function", "test", source, "--public", "--sample", f"people={source / 'people.csv'}", *PARAMS)
+    shown = answer(*words)["public_outputs"]["result"]
+    assert shown["abi"] == "(int256, string)"
+    assert [(c["column"], c["type"], c["solidity"]) for c in shown["columns"]] == [
+        ("n", "int64", "int256"),
+        ("only", "string", "string"),
+    ]
+    assert shown["data"].startswith("0x" + "00" * 31)
+    ran = oracle(*words)
+    assert "abi.decode" in ran.stdout
+    assert "PUBLIC" in ran.stderr
+
+
+def test_rows_that_a_contract_cannot_read_are_refused_by_name(source: Path, bundle: Path) -> None:
+    words = ("function", "test", bundle, "--public", "--sample", f"people={source / 'people.csv'}", *PARAMS)
+    refused = refusal(*words)
+    assert refused["code"] == "output.type"
+    assert "double" in refused["message"]
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

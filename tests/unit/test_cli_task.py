@@ -61,7 +61,7 @@ def test_a_request_without_a_configuration_is_refused(tmp_path: Path, monkeypatc
 
 
 def test_a_file_that_is_not_there_is_called_so(tmp_path: Path) -> None:
-    deployment = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle"), ZERO_ADDRESS)
+    deployment = dict.fromkeys(("agreementRegistry", "enclaveRegistry", "oracle", "streams", "audits"), ZERO_ADDRESS)
     (tmp_path / "d.json").write_text(json.dumps({**deployment, "chainId": "31337", "verifiers": {}, "firstBlock": 0}))
     config = tmp_path / "oracle.yaml"
     config.write_text("rpc: http://127.0.0.1:9\ndeployment: d.json\nstorage: [file:///tmp]\nbrokers: {}\n")
@@ -73,7 +73,7 @@ def test_a_file_that_is_not_there_is_called_so(tmp_path: Path) -> None:
 def test_every_advice_is_about_an_error_that_a_contract_can_give() -> None:
     names = {
         error["name"]
-        for contract in ("IAgreementRegistry", "IComputeOracle")
+        for contract in ("IAgreementRegistry", "IComputeOracle", "IFunctionAudits")
         for error in json.loads((resources.files("oracle") / "abi" / f"{contract}.json").read_text())["abi"]
         if error["type"] == "error"
     }

@@ -19,6 +19,8 @@ DEPLOYMENT = {
     "chainId": "31337",
     "agreementRegistry": ADDRESS,
     "enclaveRegistry": ADDRESS,
+    "streams": ADDRESS,
+    "audits": ADDRESS,
     "oracle": ADDRESS,
     "verifiers": {},
     "firstBlock": 0,

@@ -11,8 +11,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from enclave_app.protocol.abi_output import decode_row, encode_row
 from enclave_app.protocol.errors import Refused
-from enclave_app.runtimes.arrow_output import canonical_table, encode_table
+from enclave_app.runtimes.arrow_output import canonical_table, encode_public, encode_table
 from enclave_app.runtimes.base import FunctionFailed, FunctionSource, HostFault, ParamValue, RunLimits
 from enclave_app.runtimes.sql import MAX_TEXT, SqlRuntime, _single
 from enclave_app.runtimes.sql_functions import FUNCTIONS
@@ -393,3 +394,56 @@ def test_a_walk_takes_one_query_only(change: Callable[[dict[str, Any]], dict[str
     with pytest.raises(Refused) as caught:
         check_select(change(tree), [], [])
     assert caught.value.code == "sql.statement"
+
+
+@pytest.mark.parametrize("kind", ["UHUGEINT", "UHUGEINT[]", "STRUCT(u UHUGEINT)"])
+def test_a_number_that_would_change_its_sign_on_the_way_out_is_refused(kind: str) -> None:
+    """DuckDB gives UHUGEINT to Arrow as a signed decimal: 2^128 - 1 comes out as -1."""
+    value = {"UHUGEINT": "1", "UHUGEINT[]": "[1]", "STRUCT(u UHUGEINT)": "{'u': 1}"}[kind]
+    with pytest.raises(FunctionFailed) as failed:
+        run(f"SELECT CAST({value} AS {kind}) AS u")
+    assert failed.value.code == "sql.refused"
+
+
+PUBLIC = {
+    "CAST(-5 AS TINYINT)": ("int8", -5),
+    "CAST(9223372036854775807 AS BIGINT)": ("int64", (1 << 63) - 1),
+    "CAST(18446744073709551615 AS UBIGINT)": ("uint64", (1 << 64) - 1),
+    "CAST(-170141183460469231731687303715884105728 AS HUGEINT)": ("decimal128(38, 0)", Decimal(-(1 << 127))),
+    "CAST('-12.5' AS DECIMAL(10, 2))": ("decimal128(10, 2)", Decimal("-12.50")),
+    "true": ("bool", True),
+    "'caf\u00e9'": ("string", "caf\u00e9"),
+    "'\\x00\\xFF'::BLOB": ("binary", b"\0\xff"),
+    "DATE '1969-12-31'": ("date32[day]", datetime.date(1969, 12, 31)),
+    "TIMESTAMP '2020-01-02 03:04:05.000006'": ("timestamp[us]", datetime.datetime(2020, 1, 2, 3, 4, 5, 6)),
+}
+
+
+@pytest.mark.parametrize(("sql", "found"), PUBLIC.items())
+def test_what_the_database_gives_is_what_a_contract_reads(sql: str, found: tuple[str, Any]) -> None:
+    column, value = found
+    table = run(f"SELECT {sql} AS v, count(*) AS n FROM a")  # noqa: S608
+    assert str(table.schema.field(0).type) == column
+    assert encode_public(table) == encode_row([column, "int64"], [value, 300])
+    assert decode_row([column, "int64"], encode_public(table)) == (value, 300)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("SELECT id FROM a WHERE id < 0", "output.rows"),
+        ("SELECT id FROM a WHERE id < 2", "output.rows"),
+        ("SELECT NULL::BIGINT AS v FROM a LIMIT 1", "output.null"),
+        ("SELECT 0.5::DOUBLE AS v FROM a LIMIT 1", "output.type"),
+        ("SELECT NULL AS v FROM a LIMIT 1", "output.type"),
+        ("SELECT [1] AS v FROM a LIMIT 1", "output.type"),
+        ("SELECT TIME '01:02:03' AS v FROM a LIMIT 1", "output.type"),
+        ("SELECT 'infinity'::DATE AS v FROM a LIMIT 1", "output.value"),
+        ("SELECT '290000-01-01'::TIMESTAMP AS v FROM a LIMIT 1", "output.value"),
+        ("SELECT repeat('x', 70000) AS v FROM a LIMIT 1", "output.size"),
+    ],
+)
+def test_what_no_contract_can_read_is_the_functions_failure(sql: str, code: str) -> None:
+    with pytest.raises(FunctionFailed) as failed:
+        encode_public(run(sql))
+    assert failed.value.code == code

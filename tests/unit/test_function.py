@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from eth_abi.abi import encode
 from sklearn.datasets import load_breast_cancer
 
 from enclave_app.protocol.bundle import read_bundle
@@ -16,7 +18,7 @@ from enclave_app.protocol.structs import Limits
 from oracle.dataset.seal import seal
 from oracle.function.inspect import inspect_function, publish_function
 from oracle.function.spec import FunctionSpec, pack_directory, pack_function
-from oracle.function.trial import try_function
+from oracle.function.trial import PublicRow, try_function, try_public
 from oracle.storage import open_storage
 from oracle.yamlfile import parse_yaml, validate_yaml
 
@@ -170,6 +172,35 @@ async def test_a_trial_gives_what_the_query_says() -> None:
     ]
     assert found.to_pylist() == expected
     assert (await run(params={"smallest_group": 100})).num_rows == 2
+
+
+async def try_one(query: str) -> PublicRow:
+    bundle = pack_function(spec(), query)
+    tried = await try_public(bundle, samples(), params={"smallest_group": 5}, limits=LIMITS, as_of=1_790_000_000)
+    return tried["result"]
+
+
+async def test_a_public_trial_gives_the_bytes_that_a_contract_reads() -> None:
+    row = await try_one("SELECT count(*) AS cases, CAST(0.5 AS DECIMAL(4, 2)) AS share, 'ok' AS word FROM clinic")
+    assert row.columns == {"cases": "int64", "share": "decimal128(4, 2)", "word": "string"}
+    assert row.solidity == ("int256", "int256", "string")
+    assert row.values == (569, Decimal("0.50"), "ok")
+    assert row.data == encode(row.solidity, (569, 50, "ok"))
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "words"),
+    [
+        ("SELECT patient FROM clinic LIMIT 2", "output.rows", "exactly one"),
+        ("SELECT avg(patient) AS a FROM clinic", "output.type", "CAST it to a DECIMAL"),
+        ("SELECT max(patient) AS a, NULL::BIGINT AS b FROM clinic", "output.null", "column 2"),
+    ],
+)
+async def test_a_public_trial_says_what_no_contract_can_read(query: str, code: str, words: str) -> None:
+    with pytest.raises(Permanent) as failed:
+        await try_one(query)
+    assert failed.value.code == code
+    assert words in failed.value.message
 
 
 async def test_a_trial_sees_the_requests_time_and_no_other() -> None:

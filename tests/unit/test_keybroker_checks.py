@@ -18,7 +18,7 @@ def at(number: int) -> Block:
 
 
 def test_a_task_from_a_block_that_is_not_confirmed_yet_waits_without_a_release_delay_too() -> None:
-    task = TaskOnChain(TaskState.REQUESTED, 10, 1_800_000_100, 0, 0, b"")
+    task = TaskOnChain(TaskState.REQUESTED, 10, 1_800_000_100, 0, 0, b"", False)
     check_task(task, KEYS, at(10))
     with pytest.raises(Retryable) as caught:
         check_task(task, KEYS, at(9))

@@ -67,25 +67,18 @@ def test_the_vectors_agreement_is_good() -> None:
         ("data.1.policy", 0),
         ("data.1.minVersion", "1"),
         ("data.1.budget", "1"),
-        ("outputs.0.kind", 0),
-        ("outputs.0.kind", 2),
-        ("outputs.0.recipients", []),
-        ("price.token", A20),
-        ("price.minFee", "1"),
-        ("supersedes", A32),
-        ("auditors", A32),
     ],
 )
 def test_what_is_not_built_yet_is_refused(path: str, value: Any) -> None:
     error = refusal(path, value)
     assert error.code == "agreement.not_yet"
-    assert path.split(".")[-1] in error.message or "public" in error.message
+    assert path.split(".")[-1] in error.message
 
 
 def test_every_off_value_has_its_negative() -> None:
     (marker,) = test_what_is_not_built_yet_is_refused.pytestmark
     tried = {".".join(part for part in path.split(".") if not part.isdigit()) for path, _ in marker.args[1]}
-    assert tried == {*rules.AGREEMENT_OFF, "outputs.recipients"}
+    assert tried == {*rules.AGREEMENT_OFF}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +153,10 @@ def test_every_off_value_has_its_negative() -> None:
         ("outputs.0.owners", addresses(18), "agreement.count"),
         ("outputs.0.owners.0", ZERO20, "agreement.empty"),
         ("outputs.0.sizeClass", 0, "agreement.size_class"),
+        ("outputs.0.kind", 0, "agreement.output_kind"),
+        ("outputs.0.kind", 2, "agreement.output_kind"),
+        ("outputs.0.kind", 3, "agreement.output_kind"),
+        ("outputs.0.recipients", [], "agreement.output_kind"),
         ("access.requesters", ZERO32, "agreement.empty"),
         ("access.quota", "0", "agreement.quota"),
         ("access.quota", "9", "agreement.quota"),
@@ -211,7 +208,65 @@ def test_the_border_of_a_rule_is_inside(path: str, value: Any) -> None:
     rules.check_agreement(validate(Agreement, changed(CASES["Agreement"], path, value)))
 
 
+PUBLIC = changed(
+    changed(
+        CASES["Agreement"],
+        "outputs.0",
+        {**CASES["Agreement"]["outputs"][0], "kind": 2, "recipients": [], "sizeClass": 1},
+    ),
+    "keys",
+    {**CASES["Agreement"]["keys"], "confirmation": 3, "confirmBlocks": 0},
+)
+
+
+def test_a_public_output_is_agreed_in_one_way_only() -> None:
+    rules.check_agreement(validate(Agreement, PUBLIC))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("outputs.0.kind", 1, "agreement.output_kind"),
+        ("outputs.0.recipients", [ZERO32], "agreement.output_kind"),
+        ("outputs.0.sizeClass", 2, "agreement.size_class"),
+        ("outputs.0.sizeClass", 0, "agreement.size_class"),
+        ("outputs.0.owners", [], "agreement.count"),
+        ("keys.confirmation", 2, "agreement.confirmation"),
+        ("keys.confirmation", 1, "agreement.confirmation"),
+    ],
+)
+def test_a_public_output_that_is_half_of_one_is_refused(path: str, value: Any, code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        rules.check_agreement(validate(Agreement, changed(PUBLIC, path, value)))
+    assert caught.value.code == code
+
+
+def test_a_sealed_output_beside_a_public_one_needs_a_final_request_too() -> None:
+    both = changed(PUBLIC, "outputs", [PUBLIC["outputs"][0], {**CASES["Agreement"]["outputs"][0], "name": "sealed"}])
+    rules.check_agreement(validate(Agreement, both))
+    with pytest.raises(Refused) as caught:
+        rules.check_agreement(validate(Agreement, changed(both, "keys.confirmation", 2)))
+    assert caught.value.code == "agreement.confirmation"
+
+
 AGREEMENT = validate(Agreement, CASES["Agreement"])
+
+
+@pytest.mark.parametrize(("recipients", "needed"), [([ZERO32], True), ([A32, ZERO32], True), ([A32], False)])
+def test_a_request_needs_a_key_where_an_output_is_for_it(recipients: list[str], needed: bool) -> None:
+    agreement = validate(Agreement, changed(CASES["Agreement"], "outputs.0.recipients", recipients))
+    request = validate(TaskRequest, changed(CASES["TaskRequest"], "resultKey", ZERO32))
+    if needed:
+        with pytest.raises(Refused) as caught:
+            rules.check_request(agreement, request)
+        assert caught.value.code == "agreement.empty"
+    else:
+        rules.check_request(agreement, request)
+
+
+def test_a_request_for_a_public_output_needs_no_key() -> None:
+    request = validate(TaskRequest, changed(CASES["TaskRequest"], "resultKey", ZERO32))
+    rules.check_request(validate(Agreement, PUBLIC), request)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ CERTIFICATES = (CHIP.ek, CHIP.authority.ask, CHIP.authority.ark)
 CONTRACT = "0x" + "44" * 20
 DEPLOYMENT = Deployment(
     chain_id=31_337, agreement_registry=CONTRACT, enclave_registry=CONTRACT, oracle=CONTRACT,
+    streams=CONTRACT, audits=CONTRACT,
     verifiers={"attested": CONTRACT}, first_block=0,
 )  # fmt: skip
 KEY = SigningKey.generate()

@@ -13,14 +13,14 @@ import {IFunctionAudits} from "./IFunctionAudits.sol";
 /// and, by its fields, to the oracle and the enclave registry (R7). Its parties are the function owner and the data owners,
 /// in the order `fn.owner, data[0].owner, ...` without repeats.
 ///
-/// | status    | move     | by                            | to        |
-/// |-----------|----------|-------------------------------|-----------|
-/// | None      | activate | anyone with all the consents  | Active    |
-/// | None      | revoke   | anyone, for itself            | None; an agreement with the caller as a party can never be activated |
-/// | Active    | suspend  | a party                       | Suspended |
-/// | Suspended | resume   | each party that suspended     | Active, once the last of them resumed |
-/// | Active, Suspended | revoke | a party                 | Revoked   |
-/// | Active, Suspended | activation of another that supersedes it | as there, one of its own parties among them | Superseded |
+/// | status            | move      | by                                                                             | to         |
+/// |-------------------|-----------|--------------------------------------------------------------------------------|------------|
+/// | None              | activate  | anyone with all the consents                                                   | Active     |
+/// | None              | revoke    | anyone, for itself: with the caller as a party it can never be activated       | None       |
+/// | Active, Suspended | suspend   | a party that did not                                                           | Suspended  |
+/// | Suspended         | resume    | a party that suspended; the last of them makes it Active                       | Active, Suspended |
+/// | Active, Suspended | revoke    | a party                                                                        | Revoked    |
+/// | Active, Suspended | supersede | whoever activates another that names it, a party of this one among the other's | Superseded |
 ///
 /// Nothing leaves Revoked or Superseded. Nobody can widen an agreement alone (R8): dropped measurements and hosts never come
 /// back.

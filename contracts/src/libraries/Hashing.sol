@@ -24,56 +24,33 @@ import {
 /// @title EIP-712 struct hashes of every signed structure
 /// @notice An array of structs hashes the concatenated struct hashes, `string[]` the concatenated hashes of its strings,
 /// arrays of one-word values their elements padded to 32 bytes (EIP-712, "Definition of encodeData").
-/// @dev Structs of static fields only are encoded in place by `abi.encode`, so their encoding is already `encodeData`.
+/// @dev Structs of static fields only are encoded in place by `abi.encode`, so their encoding is already `encodeData`. What a task
+/// pays for is hashed as it stands in calldata: its words, with a hash in the place of each offset. A caller's word with bits beyond
+/// its type gives the digest of nothing that was signed; who acts on a field reads it as Solidity does, which refuses such a word.
 library Hashing {
-    string private constant LIMITS = "Limits(uint32 memoryMiB,uint32 timeSeconds,uint64 outputBytes,uint64 outputRows)";
-    string private constant FUNCTION =
-        "Function(bytes32 id,bytes32 sealedId,bytes32 sharesDigest,address owner,uint8 kind,bool deterministic,Limits limits)";
-    string private constant DATASET =
-        "Dataset(string name,address owner,bytes32 idOrStream,bytes32 lineage,bytes32 sharesDigest,uint8 policy,uint64 minVersion,string[] columns,uint256 budget)";
-    string private constant ENCLAVES =
-        "Enclaves(bytes32[] measurements,bytes32[] anchors,uint32 statusMask,uint32 evalFloor,uint32 graceDays,uint64 maxEvidenceAge,bool anyHost,address[] operators,bytes32[] platforms)";
-    string private constant BROKER = "Broker(bytes32 hpkeKey,address signer)";
-    string private constant KEY_RELEASE =
-        "KeyRelease(Broker[] brokers,uint8 threshold,uint8 maxReleases,uint8 confirmation,uint32 confirmBlocks,uint32 releaseDelay)";
-    string private constant OUTPUT =
-        "Output(string name,uint8 kind,bytes32[] recipients,address[] owners,uint32 sizeClass)";
-    string private constant ACCESS = "Access(bytes32 requesters,uint64 quota,uint64 quotaPerRequester)";
-    string private constant PRICE =
-        "Price(address token,uint256 fee,uint256 minFee,uint256 failedFee,address[] to,uint16[] bps)";
-    string private constant AGREEMENT =
-        "Agreement(address oracle,address enclaveRegistry,Function fn,Dataset[] data,Enclaves tee,KeyRelease keys,bytes32 paramDomain,Output[] outputs,Access access,Price price,uint64 notBefore,uint64 notAfter,uint64 activateBefore,bytes32 supersedes,bytes32 auditors,bytes32 salt)";
-    string private constant OUT = "Out(string name,uint8 kind,bytes32 recipientsDigest,uint64 length,bytes32 digest)";
-    string private constant RESULT =
-        "Result(bytes32 agreementId,bytes32 taskId,uint8 outcome,Out[] outputs,address payee,bytes32 anchor)";
-
-    bytes32 internal constant LIMITS_TYPEHASH = keccak256(bytes(LIMITS));
-    bytes32 internal constant FUNCTION_TYPEHASH = keccak256(abi.encodePacked(FUNCTION, LIMITS));
-    bytes32 internal constant DATASET_TYPEHASH = keccak256(bytes(DATASET));
-    bytes32 internal constant ENCLAVES_TYPEHASH = keccak256(bytes(ENCLAVES));
-    bytes32 internal constant BROKER_TYPEHASH = keccak256(bytes(BROKER));
-    bytes32 internal constant KEY_RELEASE_TYPEHASH = keccak256(abi.encodePacked(KEY_RELEASE, BROKER));
-    bytes32 internal constant OUTPUT_TYPEHASH = keccak256(bytes(OUTPUT));
-    bytes32 internal constant ACCESS_TYPEHASH = keccak256(bytes(ACCESS));
-    bytes32 internal constant PRICE_TYPEHASH = keccak256(bytes(PRICE));
-    bytes32 internal constant AGREEMENT_TYPEHASH = keccak256(
-        abi.encodePacked(AGREEMENT, ACCESS, BROKER, DATASET, ENCLAVES, FUNCTION, KEY_RELEASE, LIMITS, OUTPUT, PRICE)
-    );
-    bytes32 internal constant TASK_REQUEST_TYPEHASH = keccak256(
-        "TaskRequest(bytes32 agreementId,address requester,bytes32 nonce,bytes32[] versions,bytes32 inputsId,bytes32 inputShares,bytes params,bytes32 resultKey,uint256 spend,uint256 maxFee,uint64 asOf,uint64 deadline,address callback,uint32 callbackGas)"
-    );
-    bytes32 internal constant OUT_TYPEHASH = keccak256(bytes(OUT));
-    bytes32 internal constant RESULT_TYPEHASH = keccak256(abi.encodePacked(RESULT, OUT));
-    bytes32 internal constant BATCH_TYPEHASH =
-        keccak256("Batch(bytes32 agreementId,address payee,bytes32 anchor,bytes32[] tasks,bytes32[] results)");
-    bytes32 internal constant AUDIT_TYPEHASH = keccak256("Audit(bytes32 functionId,bytes32 report)");
-    bytes32 internal constant VERIFIER_STATEMENT_TYPEHASH = keccak256(
-        "VerifierStatement(uint8 tee,bytes32 measurement,bytes32 reportData,bytes32 root,uint8 tcbStatus,uint32 evaluation,bytes32 platform,bytes32 svnDigest,bytes32 collateral,uint64 appraisedAt,uint64 validUntil)"
-    );
-    bytes32 internal constant ENROLMENT_TYPEHASH =
-        keccak256("Enrolment(address signer,bytes32 sealingKey,bytes32 blockHash,address operator)");
-    bytes32 internal constant HOST_TYPEHASH = keccak256("Host(address signer)");
-    bytes32 internal constant RETIRE_TYPEHASH = keccak256("Retire(address signer)");
+    // keccak256 of the types, as EIP-712 writes those of Types.sol. Written out because the compiler would hash most of the texts at
+    // each use; Hashing.t.sol compares.
+    bytes32 internal constant LIMITS_TYPEHASH = 0xad9fb80bfabf7e492e146abe0a5a10117363e8c55574b201a1deb0af0ee8bf81;
+    bytes32 internal constant FUNCTION_TYPEHASH = 0x8cbf7ff96ea3e6502c0f7dc2b027f5bb83a3b0b82c7e666e89bf31becdfe0b35;
+    bytes32 internal constant DATASET_TYPEHASH = 0x64f4835030a1201f138eb19eeb746bc21c89e3a5d2bceb77afaec3f03293c59c;
+    bytes32 internal constant ENCLAVES_TYPEHASH = 0xa99e7a57a711be28c55442e2969ae6ae58f09bc76998a21c21349be122c0fe25;
+    bytes32 internal constant BROKER_TYPEHASH = 0x34406d72c76c320c77547086351cefb0924477771a215615ed8e9d7701e9c4af;
+    bytes32 internal constant KEY_RELEASE_TYPEHASH = 0x4e5c89853c04329341fbb8d075da1fe7254d81afce36e8cbb67290e163a104fb;
+    bytes32 internal constant OUTPUT_TYPEHASH = 0x2a66011a2c049c39b7c9dd85fe1ad7c066420816b6bf0bf23b71ad777b9c3b8f;
+    bytes32 internal constant ACCESS_TYPEHASH = 0x76f5ae26e948deaa4df6c876673882b3e9b393cc6640480ec8a16392eb5d8c2f;
+    bytes32 internal constant PRICE_TYPEHASH = 0x69eb5c0269f9c38dbb950f1cda456711106b10a87224179e1af4d4905a34aad0;
+    bytes32 internal constant AGREEMENT_TYPEHASH = 0xd7932794e16088ef30161bde5f2e0e37ac4511a77d46f42d990851349ecb1ba0;
+    bytes32 internal constant TASK_REQUEST_TYPEHASH =
+        0x1ce49ee20615516110ca9cb8ab7d8d7db58e49477d6eb5f2127ffe8bb6b60f7e;
+    bytes32 internal constant OUT_TYPEHASH = 0x0697392e6dc693d331a59b3a33c35b0c637dfea85ed486c4a38f1f490ea3c892;
+    bytes32 internal constant RESULT_TYPEHASH = 0x46b6c3a01c82efa309d2df3c4deb3f758657d9a4c015afa1c8bb1857e977b27e;
+    bytes32 internal constant BATCH_TYPEHASH = 0x5f224faa04c7f3e95c8336f26382b44e41582282822b4e717eae3bcc33627fd0;
+    bytes32 internal constant AUDIT_TYPEHASH = 0xdd60f79c4cf873786fb5ab87567e2142d6dfd4d8f1fbe51e6ce52ea1fcfdad9a;
+    bytes32 internal constant VERIFIER_STATEMENT_TYPEHASH =
+        0xa8d53610a6c6129a6d0f7944de642097f652e03d9a54e7ce87f99259fb74c39b;
+    bytes32 internal constant ENROLMENT_TYPEHASH = 0xe36450eb5738c2daa74f9f4c23fe50bc8a0eef755feec3a65c413c1f17780a1a;
+    bytes32 internal constant HOST_TYPEHASH = 0xa2aa7ca43764e0ae74f3fdd4ef3ef7c27150a252c65b545da00188cf3d8e2235;
+    bytes32 internal constant RETIRE_TYPEHASH = 0xb0ff47304d7f32278697c7c669cda2c5e0a5c7859f44b763263ca0f2c077f21f;
 
     function hash(Limits calldata l) internal pure returns (bytes32) {
         return keccak256(abi.encode(LIMITS_TYPEHASH, l));
@@ -112,21 +89,22 @@ library Hashing {
         return keccak256(abi.encodePacked(hashes));
     }
 
-    function hash(Enclaves calldata e) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                ENCLAVES_TYPEHASH,
-                keccak256(abi.encodePacked(e.measurements)),
-                keccak256(abi.encodePacked(e.anchors)),
-                e.statusMask,
-                e.evalFloor,
-                e.graceDays,
-                e.maxEvidenceAge,
-                e.anyHost,
-                keccak256(abi.encodePacked(e.operators)),
-                keccak256(abi.encodePacked(e.platforms))
-            )
-        );
+    function hash(Enclaves calldata e) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = ENCLAVES_TYPEHASH;
+        bytes32 measurements = _words(e.measurements);
+        bytes32 anchors = _words(e.anchors);
+        bytes32 operators = _words(e.operators);
+        bytes32 platforms = _words(e.platforms);
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), e, 0x120)
+            mstore(add(ptr, 0x20), measurements)
+            mstore(add(ptr, 0x40), anchors)
+            mstore(add(ptr, 0x100), operators)
+            mstore(add(ptr, 0x120), platforms)
+            digest := keccak256(ptr, 0x140)
+        }
     }
 
     function hash(Broker calldata b) internal pure returns (bytes32) {
@@ -176,18 +154,18 @@ library Hashing {
         return keccak256(abi.encode(ACCESS_TYPEHASH, a));
     }
 
-    function hash(Price calldata p) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                PRICE_TYPEHASH,
-                p.token,
-                p.fee,
-                p.minFee,
-                p.failedFee,
-                keccak256(abi.encodePacked(p.to)),
-                keccak256(abi.encodePacked(p.bps))
-            )
-        );
+    function hash(Price calldata p) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = PRICE_TYPEHASH;
+        bytes32 to = _words(p.to);
+        bytes32 bps = _words(p.bps);
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), p, 0xc0)
+            mstore(add(ptr, 0xa0), to)
+            mstore(add(ptr, 0xc0), bps)
+            digest := keccak256(ptr, 0xe0)
+        }
     }
 
     /// @dev In two halves: the stack does not hold seventeen words.
@@ -209,57 +187,60 @@ library Hashing {
         return keccak256(bytes.concat(head, tail));
     }
 
-    function hash(TaskRequest calldata r) internal pure returns (bytes32) {
-        bytes memory head = abi.encode(
-            TASK_REQUEST_TYPEHASH,
-            r.agreementId,
-            r.requester,
-            r.nonce,
-            keccak256(abi.encodePacked(r.versions)),
-            r.inputsId,
-            r.inputShares,
-            keccak256(r.params)
-        );
-        bytes memory tail = abi.encode(r.resultKey, r.spend, r.maxFee, r.asOf, r.deadline, r.callback, r.callbackGas);
-        return keccak256(bytes.concat(head, tail));
-    }
-
-    function hash(Out calldata o) internal pure returns (bytes32) {
-        return
-            keccak256(
-                abi.encode(OUT_TYPEHASH, keccak256(bytes(o.name)), o.kind, o.recipientsDigest, o.length, o.digest)
-            );
-    }
-
-    function hash(Result calldata r) internal pure returns (bytes32) {
-        bytes32[] memory hashes = new bytes32[](r.outputs.length);
-        for (uint256 i; i < r.outputs.length; ++i) {
-            hashes[i] = hash(r.outputs[i]);
+    function hash(TaskRequest calldata r) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = TASK_REQUEST_TYPEHASH;
+        bytes32 versions = _words(r.versions);
+        bytes32 params = keccak256(r.params);
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), r, 0x1c0)
+            mstore(add(ptr, 0x80), versions)
+            mstore(add(ptr, 0xe0), params)
+            digest := keccak256(ptr, 0x1e0)
         }
-        return keccak256(
-            abi.encode(
-                RESULT_TYPEHASH,
-                r.agreementId,
-                r.taskId,
-                r.outcome,
-                keccak256(abi.encodePacked(hashes)),
-                r.payee,
-                r.anchor
-            )
-        );
     }
 
-    function hash(Batch calldata b) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                BATCH_TYPEHASH,
-                b.agreementId,
-                b.payee,
-                b.anchor,
-                keccak256(abi.encodePacked(b.tasks)),
-                keccak256(abi.encodePacked(b.results))
-            )
-        );
+    function hash(Out calldata o) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = OUT_TYPEHASH;
+        bytes32 name = keccak256(bytes(o.name));
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), o, 0xa0)
+            mstore(add(ptr, 0x20), name)
+            digest := keccak256(ptr, 0xc0)
+        }
+    }
+
+    function hash(Result calldata r) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = RESULT_TYPEHASH;
+        Out[] calldata outputs = r.outputs;
+        bytes32[] memory hashes = new bytes32[](outputs.length);
+        for (uint256 i; i < outputs.length; ++i) {
+            hashes[i] = hash(outputs[i]);
+        }
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), r, 0xc0)
+            mstore(add(ptr, 0x80), keccak256(add(hashes, 0x20), shl(5, mload(hashes))))
+            digest := keccak256(ptr, 0xe0)
+        }
+    }
+
+    function hash(Batch calldata b) internal pure returns (bytes32 digest) {
+        bytes32 typeHash = BATCH_TYPEHASH;
+        bytes32 tasks = _words(b.tasks);
+        bytes32 results = _words(b.results);
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            mstore(ptr, typeHash)
+            calldatacopy(add(ptr, 0x20), b, 0xa0)
+            mstore(add(ptr, 0x80), tasks)
+            mstore(add(ptr, 0xa0), results)
+            digest := keccak256(ptr, 0xc0)
+        }
     }
 
     function hash(Audit calldata a) internal pure returns (bytes32) {
@@ -299,5 +280,31 @@ library Hashing {
             hashes[i] = keccak256(bytes(strings[i]));
         }
         return keccak256(abi.encodePacked(hashes));
+    }
+
+    function _words(bytes32[] calldata list) private pure returns (bytes32 digest) {
+        assembly ("memory-safe") {
+            let ptr := mload(0x40)
+            calldatacopy(ptr, list.offset, shl(5, list.length))
+            digest := keccak256(ptr, shl(5, list.length))
+        }
+    }
+
+    function _words(address[] calldata list) private pure returns (bytes32) {
+        bytes32[] calldata words;
+        assembly ("memory-safe") {
+            words.offset := list.offset
+            words.length := list.length
+        }
+        return _words(words);
+    }
+
+    function _words(uint16[] calldata list) private pure returns (bytes32) {
+        bytes32[] calldata words;
+        assembly ("memory-safe") {
+            words.offset := list.offset
+            words.length := list.length
+        }
+        return _words(words);
     }
 }

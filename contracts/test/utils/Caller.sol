@@ -23,9 +23,11 @@ contract Caller is IComputeConsumer {
     Act public act;
     address public target;
     bytes public entry;
+    bool public entered;
     bytes public seen;
     bytes public said;
     uint8 public outcome;
+    uint256 public bomb = 1_000_000;
     uint256 public calls;
     uint256 public gasGiven;
     /// @dev What `Survive` could do with the gas it had.
@@ -35,7 +37,9 @@ contract Caller is IComputeConsumer {
         oracle = oracle_;
     }
 
-    receive() external payable {}
+    receive() external payable {
+        if (act == Act.Enter) (entered, seen) = target.call(entry);
+    }
 
     function request(TaskRequest calldata r, IAgreementRegistry.Admission calldata admission, uint256 value)
         external
@@ -60,7 +64,12 @@ contract Caller is IComputeConsumer {
         act = act_;
     }
 
-    /// @dev Calls `target_` from the callback.
+    /// @dev How many bytes `ReturnMuch` and `RevertMuch` answer with.
+    function setBomb(uint256 bytes_) external {
+        bomb = bytes_;
+    }
+
+    /// @dev Calls `target_` from the callback, and from whatever pays this contract.
     function enter(address target_, bytes calldata entry_) external {
         (act, target, entry) = (Act.Enter, target_, entry_);
     }
@@ -73,25 +82,23 @@ contract Caller is IComputeConsumer {
                 invalid()
             }
         }
-        // 1 MB: to expand memory so far costs 2.2 million gas, so that a cap below leaves it at an exception. That is the point:
-        // whoever pays must be the callee.
+        uint256 size = bomb;
         if (act == Act.ReturnMuch) {
             assembly {
-                return(0, 1000000)
+                return(0, size)
             }
         }
         if (act == Act.RevertMuch) {
             assembly {
-                revert(0, 100000)
+                revert(0, size)
             }
         }
         if (act == Act.Enter) {
-            bool entered;
             (entered, seen) = target.call(entry);
-            if (entered) seen = "entered";
         }
         if (act == Act.Survive) {
-            try this.work() {} catch {}
+            // It keeps enough to end well, whatever happens in there.
+            try this.work{gas: given / 2}() {} catch {}
         }
         ++calls;
         gasGiven = given;

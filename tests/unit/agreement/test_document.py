@@ -83,8 +83,8 @@ def test_one_party_cannot_sign_for_another(case: Any, document: AgreementDocumen
         (lambda value: value.update(contractSignatures={"0x" + "55" * 20: "0x00"}), "document.invalid"),
         (lambda value: value.update(endpoints={"0x" + "55" * 32: "https://a.example"}), "document.invalid"),
         (lambda value: value.update(storage=["ftp://a"]), "document.invalid"),
-        (lambda value: value["requesters"].pop(), "access.requesters"),
-        (lambda value: value["requesters"].append("0x" + "66" * 20), "access.requesters"),
+        (lambda value: value["requesters"].popitem(), "access.requesters"),
+        (lambda value: value["requesters"].update({"0x" + "66" * 20: "1"}), "access.requesters"),
     ],
 )
 def test_one_wrong_field_of_a_document_is_refused(document: AgreementDocument, change: Any, code: str) -> None:
@@ -112,7 +112,9 @@ def test_a_checked_signature_replaces_an_unchecked_one(case: Any, document: Agre
 
 def test_nothing_is_signed_that_the_rules_refuse(case: Any, document: AgreementDocument) -> None:
     terms = document.agreement
-    wrong = document.model_copy(update={"agreement": terms.model_copy(update={"supersedes": b"\x01" * 32})})
+    wrong = document.model_copy(
+        update={"agreement": terms.model_copy(update={"fn": terms.fn.model_copy(update={"sealed_id": b"\x01" * 32})})}
+    )
     with pytest.raises(Refused) as refused:
         sign(wrong, case.keys[0])
     assert refused.value.code == "agreement.not_yet"

@@ -13,13 +13,15 @@ from eth_hash.auto import keccak
 from enclave_app.protocol.bundle import InputColumn, pack
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32
-from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, TcbStatus
+from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, OutputKind, TcbStatus
 from oracle.agreement.document import parse_document
 from oracle.agreement.draft import Deployment, build_draft, draft_agreement
 from oracle.attestation import INTEL_ROOT_DIGEST
 from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
 from oracle.keys import create_wallet, read_public_key, read_wallet
+
+PUBLIC = {"name": "result", "recipients": "public", "owners": ["lab"]}
 
 
 def test_a_complete_draft_becomes_the_agreement_it_describes(case: Any) -> None:
@@ -44,7 +46,7 @@ def test_a_complete_draft_becomes_the_agreement_it_describes(case: Any) -> None:
     assert agreement.not_after == case.now + 90 * 86400
     assert agreement.activate_before == case.now + 7 * 86400
     assert len(draft.document.endpoints) == 3
-    assert draft.document.requesters[0] == lab
+    assert next(iter(draft.document.requesters)) == lab
 
 
 def test_a_party_is_named_by_the_file_that_it_sent(case: Any) -> None:
@@ -177,13 +179,14 @@ def test_an_unset_policy_refuses_and_says_what_to_write(case: Any, path: str, sa
         ("brokers.list.0", {"key": "0x" + "12" * 32}, "yaml.invalid", "brokers.list[0]"),
         ("brokers.list.0.url", "javascript:alert(1)", "yaml.invalid", "brokers.list[0].url"),
         ("outputs.0.name", "other", "draft.outputs", "other"),
-        ("outputs.0.recipients", "public", "agreement.not_yet", "public"),
+        ("outputs.0", {**PUBLIC, "sizeClass": "4 KiB"}, "yaml.invalid", "sizeClass"),
+        ("outputs.0", {**PUBLIC, "recipients": []}, "yaml.invalid", "recipients"),
         ("outputs.0.recipients", ["nobody"], "draft.reference", "outputs[0].recipients[0]"),
         ("outputs.0.sizeClass", "0 KiB", "agreement.size_class", "size class"),
         ("access.requesters", ["lab", "lab"], "access.requesters", "once"),
         ("access.quotaPerRequester", 11, "agreement.quota", "quota"),
-        ("price.fee", "0.01", "yaml.invalid", "price"),
-        ("price.fee", "0.5 wei", "yaml.invalid", "price"),
+        ("price.fee", "0.01", "draft.amount", "price"),
+        ("price.fee", "0.5 wei", "draft.amount", "price"),
         ("price.failedFee", "1 ether", "agreement.price", "fee"),
         ("price.shares", {"hospital_a": "60%", "hospital_b": "50%"}, "agreement.price", "basis points"),
         ("price.shares", {"stranger": "5%"}, "draft.party", "price.shares.stranger"),
@@ -233,13 +236,15 @@ def test_anyone_may_request_only_where_that_is_written(case: Any) -> None:
     case.set("access.requesters", "anyone")
     document = case.draft().document
     assert document.agreement.access.requesters == ANYONE
-    assert document.requesters == ()
+    assert document.requesters == {}
 
 
 def test_one_requester_is_a_double_hashed_leaf(case: Any) -> None:
     case.set("access.requesters", ["lab"])
     address = bytes.fromhex(case.keys[0].address[2:])
-    assert case.draft().document.agreement.access.requesters == keccak(keccak(bytes(12) + address))
+    assert case.draft().document.agreement.access.requesters == keccak(
+        keccak(bytes(12) + address + (5).to_bytes(32, "big"))
+    )
 
 
 def test_a_dataset_can_be_named_by_its_digests(case: Any) -> None:
@@ -371,3 +376,19 @@ def test_the_chain_comes_from_the_file_or_the_configuration_and_they_must_agree(
     with pytest.raises(Refused) as refused:
         build_draft(case.value, base=case.base, now=case.now, deployment=same)
     assert refused.value.code == "draft.chain"
+
+
+def test_a_public_output_is_abi_values_for_everyone(case: Any) -> None:
+    case.set("outputs.0", PUBLIC)
+    (output,) = case.draft().document.agreement.outputs
+    assert (output.kind, output.recipients, output.size_class, len(output.owners)) == (OutputKind.ABI_VALUES, (), 1, 1)
+
+
+@pytest.mark.parametrize("confirmation", ["safe", {"latest": 5}])
+def test_a_public_output_without_finality_is_refused(case: Any, confirmation: object) -> None:
+    """R9: what is published cannot be taken back, so the request must not be either."""
+    case.set("outputs.0", PUBLIC)
+    case.set("brokers.confirmation", confirmation)
+    with pytest.raises(Refused) as refused:
+        case.draft()
+    assert refused.value.code == "agreement.confirmation"

@@ -107,10 +107,12 @@ def test_a_grace_is_said_and_a_long_one_loudly(case: Any, days: int, severity: S
 
 
 def test_a_public_output_is_loud(case: Any) -> None:
-    draft = case.draft().document
-    output = draft.agreement.outputs[0].model_copy(update={"recipients": ()})
-    document = draft.model_copy(update={"agreement": draft.agreement.model_copy(update={"outputs": (output,)})})
-    assert worst(explain(document), "output", "IS PUBLIC") is Severity.DANGER
+    assert "PUBLIC" not in said(explain(case.draft().document), "output")
+    case.set("outputs.0", {"name": "result", "recipients": "public", "owners": ["lab"]})
+    lines = explain(case.draft().document)
+    assert worst(lines, "output", "FOR EVERYONE AND FOR EVER") is Severity.DANGER
+    assert worst(lines, "output", "hosts the enclave knows it before") is Severity.DANGER
+    assert "padded" not in said(lines, "output")
 
 
 def test_anyone_as_requester_is_a_warning(case: Any) -> None:
@@ -119,7 +121,7 @@ def test_anyone_as_requester_is_a_warning(case: Any) -> None:
 
 
 def test_a_list_of_requesters_that_is_not_at_hand_is_a_warning(case: Any) -> None:
-    document = case.draft().document.model_copy(update={"requesters": ()})
+    document = case.draft().document.model_copy(update={"requesters": {}})
     assert worst(explain(document), "access", "THE LIST IS NOT HERE") is Severity.WARNING
 
 

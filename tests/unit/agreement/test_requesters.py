@@ -8,14 +8,20 @@ from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
 
 from enclave_app.protocol.errors import Refused
-from oracle.agreement.requesters import leaf, merkle_tree, requester_proof, requesters_root
+from enclave_app.protocol.onchain import requester_leaf
+from oracle.agreement.requesters import merkle_tree, requester_proof, requesters_root
 
-ADDRESSES = [str(to_checksum_address(number.to_bytes(20, "big"))) for number in range(1, 40)]
+QUOTAS = {str(to_checksum_address(number.to_bytes(20, "big"))): 2 * number for number in range(1, 40)}
+ADDRESSES = list(QUOTAS)
 
 
-def verify(root: bytes, address: str, proof: tuple[bytes, ...]) -> bool:
+def first(count: int) -> dict[str, int]:
+    return dict(list(QUOTAS.items())[:count])
+
+
+def verify(root: bytes, address: str, quota: int, proof: tuple[bytes, ...]) -> bool:
     """MerkleProof.processProof, with StandardMerkleTree's double-hashed leaf."""
-    computed = keccak(keccak(bytes(12) + bytes.fromhex(address[2:])))
+    computed = keccak(keccak(bytes(12) + bytes.fromhex(address[2:]) + quota.to_bytes(32, "big")))
     for sibling in proof:
         pair = computed + sibling if computed < sibling else sibling + computed
         computed = keccak(pair)
@@ -29,31 +35,32 @@ def test_the_tree_is_that_of_openzeppelins_readme() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 31, 39])
-def test_every_listed_address_has_a_proof_and_no_other_does(count: int) -> None:
-    listed = ADDRESSES[:count]
+def test_every_listed_address_has_a_proof_of_its_quota_and_no_other_does(count: int) -> None:
+    listed = first(count)
     root = requesters_root(listed)
-    for address in listed:
+    for address, quota in listed.items():
         proof = requester_proof(listed, address)
-        assert verify(root, address, proof)
-        assert not verify(root, "0x" + "ff" * 20, proof)
+        assert verify(root, address, quota, proof)
+        assert not verify(root, address, quota + 1, proof)
+        assert not verify(root, "0x" + "ff" * 20, quota, proof)
 
 
 def test_the_order_of_the_list_does_not_matter() -> None:
-    assert requesters_root(ADDRESSES) == requesters_root(ADDRESSES[::-1])
+    assert requesters_root(QUOTAS) == requesters_root(dict(reversed(QUOTAS.items())))
 
 
 def test_one_address_alone_is_its_own_leaf() -> None:
-    assert requesters_root(ADDRESSES[:1]) == leaf(ADDRESSES[0])
+    assert requesters_root(first(1)) == requester_leaf(ADDRESSES[0], 2)
 
 
-@pytest.mark.parametrize("addresses", [[], [ADDRESSES[0], ADDRESSES[0]]])
-def test_an_empty_or_repeated_list_is_refused(addresses: list[str]) -> None:
+@pytest.mark.parametrize("quotas", [{}, {ADDRESSES[0]: 0}])
+def test_an_empty_list_or_an_empty_quota_is_refused(quotas: dict[str, int]) -> None:
     with pytest.raises(Refused) as refused:
-        requesters_root(addresses)
+        requesters_root(quotas)
     assert refused.value.code == "access.requesters"
 
 
 def test_an_address_that_is_not_listed_has_no_proof() -> None:
     with pytest.raises(Refused) as refused:
-        requester_proof(ADDRESSES[:3], ADDRESSES[5])
+        requester_proof(first(3), ADDRESSES[5])
     assert refused.value.code == "access.requester"

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import admission_hash, settlement_hash
 from enclave_app.protocol.structs import Outcome, TaskState
 from oracle.agreement.terms import check_request_terms
 from oracle.chain.reader import AgreementRecord, AgreementStatus, EnclaveRecord, Standing, TaskOnChain
@@ -19,11 +21,12 @@ from tests.receipt_kit import make_story
 STORY = make_story()
 RECEIPT = read_receipt(STORY.receipt)
 DIGEST = RECEIPT.result.typed_digest(RECEIPT.chain.oracle_domain(RECEIPT.agreement))
-TASK = TaskOnChain(TaskState.FULFILLED, 1, 2, 0, 0, DIGEST[:31])
+TASK = TaskOnChain(TaskState.FULFILLED, 1, 2, 0, 0, DIGEST[:31], False)
 AGREED = AgreementRecord(
-    oracle=RECEIPT.agreement.oracle, enclave_registry=RECEIPT.agreement.enclave_registry,
+    oracle=RECEIPT.agreement.oracle,
     status=AgreementStatus.ACTIVE, not_before=0, not_after=1, release_delay=0, quota=1, used=1, quota_per_requester=1,
-    fee=0, requesters=b"", settlement_hash=b"",
+    token=ZERO_ADDRESS, fee=0,
+    admission_hash=admission_hash(RECEIPT.agreement), settlement_hash=settlement_hash(RECEIPT.agreement),
 )  # fmt: skip
 STANDING = Standing(
     tcb_status=1, retired=True, earlier_status=0, evaluation=17, earlier_evaluation=0, changed_at=0, evidence_at=0,
@@ -50,7 +53,7 @@ def test_what_was_recorded_so_passes_also_when_the_enclave_is_long_retired() -> 
     assert failure(VIEW) is None
 
 
-@pytest.mark.parametrize("status", [AgreementStatus.SUSPENDED, AgreementStatus.REVOKED])
+@pytest.mark.parametrize("status", [AgreementStatus.SUSPENDED, AgreementStatus.REVOKED, AgreementStatus.SUPERSEDED])
 def test_narrowing_takes_no_receipt_back(status: AgreementStatus) -> None:
     assert failure(replace(VIEW, agreement=replace(AGREED, status=status))) is None
 
@@ -60,6 +63,8 @@ def test_narrowing_takes_no_receipt_back(status: AgreementStatus) -> None:
     [
         ({"agreement": replace(AGREED, status=AgreementStatus.NONE)}, "activation", "agreement.inactive"),
         ({"agreement": replace(AGREED, oracle="0x" + "99" * 20)}, "activation", "agreement.contracts"),
+        ({"agreement": replace(AGREED, settlement_hash=b"\1" * 32)}, "activation", "agreement.contracts"),
+        ({"agreement": replace(AGREED, admission_hash=b"\1" * 32)}, "activation", "agreement.admission"),
         ({"task": replace(TASK, state=TaskState.REQUESTED)}, "settlement", "settled.state"),
         ({"task": replace(TASK, state=TaskState.FAILED)}, "settlement", "settled.state"),
         ({"task": replace(TASK, result_digest=b"\1" * 31)}, "settlement", "settled.result"),
@@ -81,5 +86,10 @@ def test_a_failure_has_to_be_settled_as_one() -> None:
     receipt = read_receipt(story.receipt)
     digest = receipt.result.typed_digest(receipt.chain.oracle_domain(receipt.agreement))
     view = replace(VIEW, task=replace(TASK, state=TaskState.FAILED, result_digest=digest[:31]))
+    agreed = replace(
+        AGREED,
+        admission_hash=admission_hash(receipt.agreement),
+        settlement_hash=settlement_hash(receipt.agreement),
+    )
     same = replace(ENCLAVE, digest=story.record.enclave.digest)
-    assert failure(replace(view, enclave=same, identity=story.record.enclave), receipt) is None
+    assert failure(replace(view, agreement=agreed, enclave=same, identity=story.record.enclave), receipt) is None
