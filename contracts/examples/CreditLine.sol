@@ -71,6 +71,7 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         uint256 writtenOff;
     }
 
+    /// @dev It takes about 60,000.
     uint32 public constant CALLBACK_GAS = 150_000;
     uint256 public constant ANSWER_TIME = 6 hours;
     /// @notice From application to answer. Longer than `ANSWER_TIME` only where the callback had to be made again.
