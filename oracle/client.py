@@ -158,7 +158,7 @@ class Client:
         for log in await self.logs_about(self.config.deployment.agreement_registry, "AgreementApproved", agreement_id):
             sent = await self.rpc.call("eth_getTransactionByHash", as_hex(log.transaction_hash))
             try:
-                _, party, signature = load_contract("AgreementRegistry").arguments("sign", as_bytes(sent.get("input")))
+                *_, signature = load_contract("AgreementRegistry").arguments("sign", as_bytes(sent.get("input")))
                 found[signing.recover(agreement_id, signature)] = signature
             except (Refused, AttributeError):
                 continue  # consent by a transaction, a contract's, or an endpoint's invention
