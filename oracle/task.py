@@ -166,6 +166,22 @@ class Task:
         """The task's receipt, which its worker writes once it has seen the settlement; waits up to `patience` seconds."""
         return await self.client.receipt(self.id, patience=patience)
 
+    async def public_output(self, name: str | None = None, *, patience: float | None = None) -> bytes:
+        """The content of an output without recipients, as its settlement published it and checked by its digest.
+
+        `enclave_app.protocol.abi_output.decode_row` reads it, given the types of its columns. Raises Permanent `task.failed`, and
+        Refused `task.sealed` for an output that is not public.
+        """
+        index = self._output_index(name)
+        await self.wait(patience=patience)
+        settled = await self.settlement()
+        if settled.result.outcome != Outcome.SUCCEEDED:
+            raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
+        public = [place for place, term in enumerate(self.agreement.outputs) if term.is_public]
+        if index not in public:
+            raise Refused("task.sealed", "this output is sealed: `result` opens it", found=name)
+        return (await self.public_outputs(settled.result))[public.index(index)]
+
     async def result(self, name: str | None = None, *, patience: float | None = None) -> pa.Table:
         """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
 
@@ -178,6 +194,8 @@ class Task:
         if settled.result.outcome != Outcome.SUCCEEDED:
             raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
         index = self._output_index(name)
+        if self.agreement.outputs[index].is_public:
+            raise Refused("task.public", "this output is public, and no table: `public_output` reads it", found=name)
         if limit is None:
             quick = self.agreement.keys.confirmation == Confirmation.LATEST
             limit = time.monotonic() + (RELEASE_PATIENCE if quick else FINALITY_PATIENCE)

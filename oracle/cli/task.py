@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from oracle.chain.reader import TaskOnChain
     from oracle.chain.sender import Receipt
+    from oracle.config import ClientConfig
     from oracle.task import Task
 
 SHOWN_ROWS = 50
@@ -132,6 +134,13 @@ def result(
         typer.Option("--out", "-o", metavar="FILE", help="A .csv, .parquet or .arrow file. [default: a table here]"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Which output. [default: the only one]")] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE,…",
+            help="Of a public output: its columns' types, as `oracle function test --public` says them.",
+        ),
+    ] = None,
     patience: Patience = None,
     result_key: ResultKey = None,
     config: ConfigFile = None,
@@ -144,6 +153,9 @@ def result(
         _writer(out)
         if out.exists():
             raise Refused("file.exists", f"{out} is already there", hint="Name a new file")
+    if _is_public(settings, task_id, output):
+        _show_public(settings, task_id, output, types, patience, as_json)
+        return
     opener = open_result_key(settings, result_key, password_file)
 
     async def fetch() -> tuple[pa.Table, dict[str, Any]]:
@@ -167,6 +179,36 @@ def result(
         screen.answer({**value, "rows": named} if as_json else value, grid(table.column_names, rows[:SHOWN_ROWS]))
         if table.num_rows > SHOWN_ROWS:
             screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
+
+
+def _is_public(settings: ClientConfig, task_id: bytes, output: str | None) -> bool:
+    async def look() -> bool:
+        async with make_client(settings) as client:
+            outputs = (await client.task(task_id)).agreement.outputs
+            return any(each.is_public and output in (each.name, None) for each in outputs[: None if output else 1])
+
+    return run(look())
+
+
+def _show_public(
+    settings: ClientConfig, task_id: bytes, output: str | None, types: str | None, patience: float | None, as_json: bool
+) -> None:
+    from enclave_app.protocol.abi_output import decode_row
+    from enclave_app.protocol.digests import sha256
+
+    async def fetch() -> bytes:
+        async with make_client(settings) as client:
+            return await (await client.task(task_id)).public_output(output, patience=patience)
+
+    screen = Screen(as_json)
+    with screen.busy("reading the result"):
+        data = run(fetch())
+    value: dict[str, Any] = {"task_id": task_id, "public": True, "digest": sha256(data), "data": data}
+    if types is not None:
+        # A comma also stands inside DECIMAL(10,2).
+        columns = re.findall(r"[^,(]+(?:\([^)]*\))?", types)
+        value["row"] = list(decode_row([column.strip() for column in columns], data))
+    screen.answer(value)
 
 
 @app.command("cancel")

@@ -102,6 +102,7 @@ async def test_a_contract_lends_on_a_public_output_that_a_worker_computed(tmp_pa
                 settled = await task.settlement()
                 (content,) = await task.public_outputs(settled.result)
                 assert decode_row(("int64", "int64"), content) == (SCORE, LIMIT)
+                assert await task.public_output() == content
                 # What the callback brought has opened a line, and for whom no bank knows it has not.
                 assert [await pool.stage(each.task_id) for each in (asked, unknown)] == [OPENED, DECLINED]
                 assert [await pool.limit(account) for account in (customer, stranger)] == [LIMIT, 0]
