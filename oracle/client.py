@@ -23,16 +23,17 @@ from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
 from enclave_app.protocol.hpke import SealingKey
-from enclave_app.protocol.onchain import NO_AUDITORS, Auditors
+from enclave_app.protocol.onchain import ALLOWANCE, NO_AUDITORS, Auditors
 from enclave_app.protocol.params import ParamDomain, read_domain
 from enclave_app.protocol.release import OutputAnswer, TaskRecord
-from enclave_app.protocol.rules import check_agreement
+from enclave_app.protocol.rules import check_agreement, check_request
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import receipt_name, record_name
-from enclave_app.protocol.structs import Agreement, Chain, Confirmation, TaskRequest
+from enclave_app.protocol.structs import Agreement, Chain, Confirmation, PaymentKind, TaskRequest
 from oracle import money
 from oracle.agreement.document import AgreementDocument
 from oracle.agreement.requesters import admission_of
+from oracle.asking import Asking, SignedRequest, check_signature
 from oracle.chain.abi import load as load_contract
 from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
 from oracle.chain.events import (
@@ -45,11 +46,12 @@ from oracle.chain.events import (
     topic,
 )
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
-from oracle.chain.rpc import Rpc
-from oracle.chain.sender import Receipt, Sender, account_of
+from oracle.chain.rpc import Rpc, as_bytes
+from oracle.chain.sender import Receipt, Sender, SignedTransaction, account_of
 from oracle.chain.source import Block, SingleSource
 from oracle.config import ClientConfig
 from oracle.errors import OracleError, Permanent, Refused, Retryable
+from oracle.payment import Token, approval, choose
 from oracle.receipt import MAX_RECEIPT, read_receipt
 from oracle.storage import Storage, get_from_any, open_storage
 from oracle.task import Task
@@ -206,9 +208,37 @@ class Client:
         The result will be sealed to `result_key`. With `wait`, returns once the request is mined. Parameters outside the
         agreed domain are refused here, before they cost anything: Refused `params.*`; and so is an agreement on other
         contracts than the deployment's: Refused `agreement.contracts`.
+
+        A fee in a token is paid as `oracle.payment.choose` says: `Task.paid` tells how. It may take an approval first, which is a
+        transaction of its own, for exactly the fee.
         """
-        if self.result_key is None:
-            raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
+        asking = await self.prepare(under, params, seconds=seconds, requesters=requesters)
+        how, data = "value", asking.call()
+        if asking.fee is not None:
+            token = Token(self.source, asking.fee.token, await self.head())
+            paying = await choose(token, asking.fee, self.wallet_key, self.chain.chain_id)
+            for amount in paying.approvals:
+                approved = await self.sender.transact(asking.fee.token, approval(asking.fee.oracle, amount))
+                if not approved.ok:
+                    raise Permanent("payment.approval", "the token did not take the approval", found=asking.fee.token)
+            how = paying.how
+            if paying.payment.kind != PaymentKind.ALLOWANCE:
+                data = asking.call_for(paying.payment, b"")
+        signed = await self.sender.submit(asking.agreement.oracle, data, value=asking.value)
+        return await self._asked(asking, signed, wait, how)
+
+    async def prepare(
+        self,
+        under: AgreementDocument | bytes,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seconds: int = DEFAULT_DEADLINE,
+        requesters: Mapping[str, int] | None = None,
+        requester: str | None = None,
+        result_key: bytes | None = None,
+    ) -> Asking:
+        """A request as `request` would send it, by this wallet or for `requester`; raises as that. `result_key` is the digest of
+        another key than this client's."""
         agreement_id = under if isinstance(under, bytes) else under.id
         requesters = requesters or ({} if isinstance(under, bytes) else under.requesters)
         agreement = (await self.agreement(agreement_id)).agreement
@@ -216,16 +246,16 @@ class Client:
         given = dump(dict(params or {}))
         (await self.parameters(agreement)).read(given)
         as_of, deadline = _times((await self.head()).timestamp, int(time.time()), seconds)
-        admission = admission_of(agreement, requesters, self.sender.address)
+        requester = requester or self.sender.address
         request = TaskRequest(
             agreement_id=agreement_id,
-            requester=self.sender.address,
+            requester=requester,
             nonce=secrets.token_bytes(32),
             versions=tuple(data.id_or_stream for data in agreement.data),
             inputs_id=ZERO32,
             input_shares=ZERO32,
             params=given,
-            result_key=self.result_key.public.digest,
+            result_key=result_key or self._result_key_for(agreement),
             spend=0,
             max_fee=agreement.price.fee,
             as_of=as_of,
@@ -233,17 +263,94 @@ class Client:
             callback=ZERO_ADDRESS,
             callback_gas=0,
         )
-        contract = load_contract("ComputeOracle")
-        data = contract.call("request", request, admission, "")
-        value = agreement.price.fee if agreement.price.token == ZERO_ADDRESS else 0
-        signed = await self.sender.submit(agreement.oracle, data, value=value)
-        task = Task(self, request.typed_digest(self.chain.oracle_domain(agreement)), agreement, request)
-        task.requesters = requesters
+        task_id = request.typed_digest(self.chain.oracle_domain(agreement))
+        return Asking(agreement, request, admission_of(agreement, requesters, requester), task_id)
+
+    async def sign_request(
+        self,
+        under: AgreementDocument | bytes,
+        params: Mapping[str, Any] | None = None,
+        *,
+        seconds: int = DEFAULT_DEADLINE,
+        requesters: Mapping[str, int] | None = None,
+        contract: str | None = None,
+    ) -> SignedRequest:
+        """A request that anyone can relay: no transaction and no gas of the requester. A relayer has an hour to bring it.
+
+        `contract` is a contract wallet that asks: then the file waits for its signature over the task's id. Raises as `request`,
+        and Refused `payment.unsigned` where the token has to be approved by a transaction.
+        """
+        asking = await self.prepare(under, params, seconds=seconds, requesters=requesters, requester=contract)
+        payment, signature = ALLOWANCE, b""
+        if contract is None:
+            signature = self.wallet_key.sign(asking.task_id)
+            if asking.fee is not None:
+                token = Token(self.source, asking.fee.token, await self.head())
+                chosen = await choose(token, asking.fee, self.wallet_key, self.chain.chain_id, signed_only=True)
+                payment = chosen.payment
+        return SignedRequest(
+            chain_id=self.chain.chain_id,
+            oracle=asking.agreement.oracle,
+            request=asking.request,
+            admission=asking.admission,
+            payment=payment,
+            signature=signature,
+        )
+
+    async def check_relay(self, document: SignedRequest) -> Asking:
+        """What a relayer looks at before it pays: raises Refused for what another chain, agreement or signer made of it."""
+        known = (self.chain.chain_id, self.config.deployment.oracle)
+        if (document.chain_id, document.oracle) != known:
+            raise Refused(
+                "relay.chain",
+                "the request is for another chain or oracle than is configured",
+                found=(document.chain_id, document.oracle),
+                expected=known,
+            )
+        request = document.request
+        agreement = (await self.agreement(request.agreement_id)).agreement
+        self._check_contracts(agreement)
+        check_request(agreement, request)
+        (await self.parameters(agreement)).read(request.params)
+        task_id = request.typed_digest(self.chain.oracle_domain(agreement))
+        code = await self.rpc.call("eth_getCode", request.requester, "latest")
+        check_signature(document, task_id, bool(as_bytes(code)))
+        return Asking(agreement, request, document.admission, task_id)
+
+    async def relay(self, document: SignedRequest, *, pay_fee: bool = False, wait: bool = True) -> Task:
+        """Bring a request that somebody else signed; this wallet pays the gas.
+
+        A fee in the chain's own coin is this wallet's too, and what comes back of it is the requester's: Refused `relay.fee`
+        without `pay_fee`. Raises as `check_relay`, and `Reverted` for what the contract refuses, before anything is spent.
+        """
+        asking = await self.check_relay(document)
+        if asking.value and not pay_fee:
+            raise Refused(
+                "relay.fee",
+                "whoever brings this request pays its fee, and what comes back of it goes to the requester",
+                found=f"{asking.value} wei",
+                hint="Say --pay-fee, if that is meant",
+            )
+        data = asking.call_for(document.payment, document.signature)
+        signed = await self.sender.submit(asking.agreement.oracle, data, value=asking.value)
+        return await self._asked(asking, signed, wait, PaymentKind(document.payment.kind).name.lower())
+
+    async def _asked(self, asking: Asking, signed: SignedTransaction, wait: bool, how: str) -> Task:
+        task = Task(self, asking.task_id, asking.agreement, asking.request)
+        task.paid = how
         if wait:
             task.receipt = await self.sender.wait(signed.hash)
             if not task.receipt.ok:
                 raise Permanent("task.request", "the request was mined but reverted: somebody was faster")
         return task
+
+    def _result_key_for(self, agreement: Agreement) -> bytes:
+        """R15: a key where an output is for whoever asks; nobody needs one where all is public, or for others."""
+        if self.result_key is not None:
+            return self.result_key.public.digest
+        if any(ZERO32 in output.recipients for output in agreement.outputs):
+            raise Permanent("client.result_key", "no key to open the result with", hint="Give Client a result_key")
+        return ZERO32
 
     async def task(self, task_id: bytes) -> Task:
         """A task that is already on the chain."""
@@ -286,6 +393,12 @@ class Client:
             )
 
     # --- plumbing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def wallet_key(self) -> SigningKey:
+        if self.wallet is None:
+            raise Permanent("client.wallet", "this needs a wallet", hint="Give a keystore and its password file")
+        return self.wallet
 
     @property
     def sender(self) -> Sender:

@@ -51,6 +51,8 @@ class Task:
     def __init__(self, client: Client, task_id: bytes, agreement: Agreement, request: TaskRequest) -> None:
         self.client, self.id, self.agreement, self.request = client, task_id, agreement, request
         self.receipt: Receipt | None = None
+        self.paid = ""
+        """How this client paid for it: `value`, `allowance`, `permit`, `authorization` or `approval`."""
         self.requesters: Mapping[str, int] | None = None
         """The agreed list, where it is known: a cancellation shows the requester's place in it again."""
 

@@ -37,18 +37,22 @@ class Walk:
         self.streams: list[tuple[str, bytes, list[bytes]]] = []
         self.functions: list[bytes] = []
         self.failed: list[tuple[TaskRequest, Fulfilment]] = []
+        self.last = b""
         self.made: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self._moves: dict[Callable[[], Awaitable[Any]], int] = {
             self.activate: 5, self.draft: 2, self.approve: 2, self.sign: 2, self.revoke_draft: 1, self.publish: 4,
             self.withdraw_version: 1, self.audit: 2, self.withdraw_audit: 1, self.suspend: 2, self.resume: 3,
-            self.revoke: 1, self.drop: 2, self.request: 25, self.relay: 5, self.ask_by_contract: 5, self.cancel: 4,
-            self.fulfil: 8, self.fail: 3, self.fulfil_many: 2, self.fulfil_batch: 2, self.expire: 3, self.retry: 2,
+            self.revoke: 1, self.drop: 2, self.request: 25, self.relay: 5, self.ask_by_contract: 8, self.cancel: 4,
+            self.fulfil: 8, self.fail: 3, self.fulfil_many: 2, self.fulfil_batch: 2, self.expire: 3, self.retry: 4,
             self.distribute: 4, self.withdraw: 4, self.wait: 2, self.mine: 2,
         }  # fmt: skip
 
     async def run(self, steps: int) -> None:
-        for _ in range(steps):
+        """At least so many steps, and until every move was made twice."""
+        for step in range(10 * steps):
+            if step >= steps and min(self.made[name] for name in self.names) >= 2:
+                return
             (move,) = self.random.choices(list(self._moves), list(self._moves.values()))
             name = move.__name__
             try:
@@ -59,6 +63,10 @@ class Walk:
                 self.refused[name] += 1  # nothing to choose from
             else:
                 self.made[name] += 1
+
+    @property
+    def names(self) -> set[str]:
+        return {move.__name__ for move in self._moves}
 
     def one(self, things: Any) -> Any:
         return self.random.choice(list(things))
@@ -200,16 +208,20 @@ class Walk:
             stream = entry.agreement.data[0].id_or_stream
             versions = next(versions for _, name, versions in self.streams if name == stream)
             changes["versions"] = (self.one(versions), entry.agreement.data[1].id_or_stream)
-        entry.open.append((await self.market.request(entry.agreement, who, **changes), who))
+        self.keep(entry, await self.market.request(entry.agreement, who, **changes), who)
 
     async def relay(self) -> None:
         entry, who = self.active()[0], self.one(ASKERS)
         kind = self.one([PaymentKind.PERMIT, PaymentKind.AUTHORIZATION])
-        entry.open.append((await self.market.relay(entry.agreement, who, kind), who))
+        self.keep(entry, await self.market.relay(entry.agreement, who, kind), who)
 
     async def ask_by_contract(self) -> None:
         entry = self.one(e for e in self.entries if e.agreement.price.token == ZERO_ADDRESS)
-        entry.open.append((await self.market.request(entry.agreement, "caller"), "caller"))
+        self.keep(entry, await self.market.request(entry.agreement, "caller"), "caller")
+
+    def keep(self, entry: Entry, request: TaskRequest, who: str) -> None:
+        entry.open.append((request, who))
+        self.last = request.nonce
 
     def standing(self, count: int = 1, *, plain: bool = False) -> tuple[Entry, list[tuple[TaskRequest, str]]]:
         """Open tasks of one agreement."""
@@ -218,14 +230,12 @@ class Walk:
         return entry, self.random.sample(open_, min(count, len(open_)))
 
     async def cancel(self) -> None:
-        entry = self.one(e for e in self.entries if e.open)
-        task = entry.open[-1]
-        who = self.one([task[1], task[1], "payee"])
-        leaf = dict(zip(("quota", "proof"), entry.leaves.get(task[1], ()), strict=False))
-        if who == "caller":
-            raise IndexError  # it has no such function
-        await self.market.cancel(entry.agreement, task[0], who, **leaf)
-        entry.open.remove(task)
+        await self.one([self.request, self.relay])()
+        entry = next(e for e in self.entries if e.open and e.open[-1][0].nonce == self.last)
+        request, who = entry.open[-1]
+        leaf = dict(zip(("quota", "proof"), entry.leaves.get(who, ()), strict=False))
+        await self.market.cancel(entry.agreement, request, self.one([who, who, "payee"]), **leaf)
+        entry.open.pop()
 
     async def fulfil(self, failed: bool = False) -> None:
         entry, (task,) = self.standing()

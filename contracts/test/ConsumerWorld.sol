@@ -105,6 +105,8 @@ abstract contract RealWorld is ConsumerWorld, Fixture {
         a.keys.confirmation = Confirmation.FINALIZED;
         a.keys.confirmBlocks = 0;
         a.keys.releaseDelay = releaseDelay;
+        // A suite lets days pass between a question and its answer.
+        a.tee.maxEvidenceAge = 365 days;
         a.salt = keccak256(abi.encode("salt", ++_count));
         agreementId = _activate(a);
         _agreements[agreementId] = a;

@@ -9,7 +9,7 @@ import {TaskFixture} from "./TaskFixture.sol";
 import {Caller} from "./utils/Caller.sol";
 
 contract RetryCallbackTest is TaskFixture {
-    uint32 private constant GAS = 200_000;
+    uint32 private constant GAS = 400_000;
 
     Agreement private a;
     Caller private caller;
@@ -136,7 +136,7 @@ contract RetryCallbackTest is TaskFixture {
     /// @dev A callee that survives its own call running out of gas would be told once, with nothing done.
     function testFuzz_nobodySpendsTheRetryOnTooLittleGas(uint256 gas) public {
         caller.set(Caller.Act.Survive);
-        gas = bound(gas, 50_000, 600_000);
+        gas = bound(gas, 50_000, 900_000);
         bytes memory data = abi.encodeCall(I.retryCallback, (r, result, outputs));
         vm.prank(stranger);
         (bool sent,) = address(oracle).call{gas: gas}(data);

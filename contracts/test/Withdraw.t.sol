@@ -87,6 +87,14 @@ contract WithdrawTest is TaskFixture {
         assertEq(_balance(requester), FEE);
     }
 
+    function test_refusesNobodyAsReceiver() public {
+        vm.startPrank(requester);
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_WithdrawalFailed.selector, address(0), FEE));
+        oracle.withdraw(NATIVE, address(0));
+        vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_WithdrawalFailed.selector, address(0), FEE));
+        oracle.withdraw(address(coin), address(0));
+    }
+
     /// @dev Nobody can put coins here but by a request.
     function test_takesNoCoinsButByARequest() public {
         vm.expectRevert(abi.encodeWithSelector(I.ComputeOracle_WithdrawalFailed.selector, address(oracle), FEE));

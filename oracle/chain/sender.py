@@ -91,18 +91,7 @@ class Sender:
 
     async def gas_price(self) -> int:
         """Wei per gas that a transaction would pay in the next block, if the base fee stays."""
-        base, tip = await self.market()
-        return base + tip
-
-    async def market(self) -> tuple[int, int]:
-        """The latest block's base fee, and the tip that this sender gives, in wei per gas."""
-        block, answer = await self.rpc.batch(
-            [("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])]
-        )
-        if isinstance(block, RpcFault) or not isinstance(block, dict):
-            raise Retryable("rpc.block", "an RPC endpoint does not say its latest block")
-        tip = DEFAULT_TIP if isinstance(answer, RpcFault) else as_int(answer)
-        return as_int(block.get("baseFeePerGas", "0x0")), tip
+        return sum(await market(self.rpc))
 
     def forget_nonce(self) -> None:
         """Read the nonce from the chain before the next transaction: a reorganisation may have dropped one of ours, and
@@ -169,13 +158,22 @@ class Sender:
         return SignedTransaction(bytes(signed.hash), bytes(signed.raw_transaction), self._nonce)
 
     async def _fees(self) -> tuple[int, int]:
-        base, tip = await self.market()
+        base, tip = await market(self.rpc)
         fee = 2 * base + tip
         if self._cap is not None and fee > self._cap:
             if base > self._cap:
                 raise Retryable("transaction.fee_cap", "the base fee is above the configured cap", expected=self._cap)
             fee = self._cap
         return min(tip, fee), fee
+
+
+async def market(rpc: Rpc) -> tuple[int, int]:
+    """The latest block's base fee, and the tip that is usual, in wei per gas."""
+    block, answer = await rpc.batch([("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])])
+    if isinstance(block, RpcFault) or not isinstance(block, dict):
+        raise Retryable("rpc.block", "an RPC endpoint does not say its latest block")
+    tip = DEFAULT_TIP if isinstance(answer, RpcFault) else as_int(answer)
+    return as_int(block.get("baseFeePerGas", "0x0")), tip
 
 
 def _nonce_taken(fault: RpcFault) -> bool:

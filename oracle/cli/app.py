@@ -26,9 +26,11 @@ from oracle.cli import (
     function,
     keybroker,
     keys,
+    quote,
     receipt,
     task,
     task_facts,
+    task_relay,
     worker,
 )
 from oracle.cli.screen import file_error, report
@@ -42,6 +44,7 @@ ORDER = (
     "agreement",
     "task",
     "receipt",
+    "quote",
     "withdraw",
     "enclave",
     "evidence",
@@ -90,11 +93,12 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_MORE = (agreement_chain, enclave_chain, task_facts)  # add their commands to a group of another module
+_MORE = (agreement_chain, enclave_chain, task_facts, task_relay)  # add their commands to a group of another module
 for group in (
     devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker,
     contracts,
 ):  # fmt: skip
     app.add_typer(group.app)
+app.command("quote")(quote.quote)
 app.command("withdraw")(task.withdraw)
 app.command("doctor")(doctor.doctor)

@@ -15,6 +15,8 @@ from oracle.cli.screen import Screen, fields, grid, with_ether
 if TYPE_CHECKING:
     from oracle.devnet import Devnet
 
+IDLE_BLOCK_TIME = 5
+"""Seconds. Without it nothing would become final while nobody sends anything, and a public answer would wait for ever."""
 
 app = typer.Typer(
     name="devnet",
@@ -31,7 +33,10 @@ def devnet(
     ] = Path(".devnet"),
     brokers: Annotated[int, typer.Option(min=1, max=16, help="How many key brokers.")] = 3,
     block_time: Annotated[
-        float | None, typer.Option(help="Seconds between blocks. [default: a block for every transaction]")
+        float | None,
+        typer.Option(
+            help=f"Seconds between blocks. [default: a block for every transaction, and every {IDLE_BLOCK_TIME} s]"
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Where the chain answers. [default: a free port]")
@@ -52,7 +57,8 @@ def devnet(
     async def serve() -> None:
         async with AsyncExitStack() as stack:
             with screen.busy("starting the devnet"):
-                opened = Devnet.open(directory, Options(brokers=brokers, block_time=block_time, port=port))
+                options = Options(brokers=brokers, block_time=block_time, idle_block_time=IDLE_BLOCK_TIME, port=port)
+                opened = Devnet.open(directory, options)
                 running = await stack.enter_async_context(opened)
                 if with_agreement:
                     await activate_example(running)

@@ -86,6 +86,7 @@ def request(
                 "task_id": task.id,
                 "agreement_id": agreement_id,
                 **fee_fields(terms.price.fee, terms.price.token),
+                "paid": task.paid,
                 "deadline": task.request.deadline,
                 **(receipt_fields(task.receipt) if task.receipt is not None else {}),
             }

@@ -62,11 +62,12 @@ SERVICE_ACCOUNTS = ("deployer", "operator")
 
 @dataclass(frozen=True)
 class Options:
-    """`block_time` in seconds (None: a block for every transaction); `port` is the chain's (None: a free one); `people` are
-    accounts beside the services' own."""
+    """`block_time` in seconds (None: a block for every transaction, and with `idle_block_time` one every so many seconds, too,
+    so that blocks become final); `port` is the chain's (None: a free one); `people` are accounts beside the services' own."""
 
     brokers: int = 3
     block_time: float | None = None
+    idle_block_time: float | None = None
     port: int | None = None
     people: tuple[str, ...] = EXAMPLE_PEOPLE
     worker: dict[str, Any] = field(default_factory=dict)
@@ -208,6 +209,8 @@ class Devnet:
         command = [program, "--host", "127.0.0.1", "--port", str(port), "--slots-in-an-epoch", "1", "--accounts", "0"]
         if self.options.block_time is not None:
             command += ["--block-time", str(self.options.block_time)]
+        elif self.options.idle_block_time is not None:
+            command += ["--block-time", str(self.options.idle_block_time), "--mixed-mining"]
         self.rpc_url = f"http://127.0.0.1:{port}"
         self.anvil = Process("anvil", command, self._log("anvil"))
         await self.anvil.start()

@@ -133,6 +133,7 @@ class WorkerConfig(HostConfig):
     drain: float = Field(default=30.0, ge=0)
     receipt_patience: float = Field(default=120.0, gt=0)
     min_fee: int = Field(default=0, ge=0, lt=1 << 128)
+    min_token_fees: dict[Address, Annotated[int, Field(ge=0, lt=1 << 128)]] = Field(default_factory=dict)
     max_callback_gas: int = Field(default=MAX_CALLBACK_GAS, ge=0, le=MAX_CALLBACK_GAS)
 
     @classmethod

@@ -93,6 +93,7 @@ class Pipeline:
             p.brokers.endpoints,
             p.now(),
             min_fee=p.config.min_fee,
+            min_token_fees=p.config.min_token_fees,
             max_callback_gas=p.config.max_callback_gas,
         )
         # Renewed for those only whose task is ours: strangers must not spend our gas.

@@ -5,9 +5,11 @@ The brokers and the contract check all of this again; here it saves releases and
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS, check_agreement, check_request
 from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, Price, TaskRequest
 from oracle.agreement.enclave import takes_status
@@ -19,6 +21,7 @@ from oracle.worker.rows import StoredAgreement, Task
 MIN_MAX_AGE = 120
 """Agreements that want younger evidence than this, in seconds, are not served: each renewal costs a transaction."""
 BPS = 10_000
+NO_TOKENS: Mapping[str, int] = MappingProxyType({})
 KINDS = frozenset({FunctionKind.SQL})
 """Function kinds whose runtimes exist in this version."""
 
@@ -55,9 +58,11 @@ def make_plan(
     now: int,
     *,
     min_fee: int = 0,
+    min_token_fees: Mapping[str, int] = NO_TOKENS,
     max_callback_gas: int = MAX_CALLBACK_GAS,
 ) -> Plan:
-    """Raises NotOurs, whose code and message say why. `min_fee` in wei is the least that the task must pay its payee."""
+    """Raises NotOurs, whose code and message say why. `min_fee` in wei is the least that the task must pay its payee,
+    `min_token_fees` the same for fees in tokens, in their smallest units."""
     if stored is None:
         raise NotOurs("plan.agreement", "the agreement's activation was not seen, or cannot be read")
     agreement = stored.agreement
@@ -78,7 +83,8 @@ def make_plan(
             expected=f"at least {MIN_MAX_AGE} s",
         )
     _check_brokers(agreement, endpoints)
-    _check_worth(agreement.price, task.request, min_fee, max_callback_gas)
+    _check_fee(agreement.price, min_fee, min_token_fees)
+    _check_callback(task.request, max_callback_gas)
     chain = Chain(chain_id=deployment.chain_id, agreement_registry=deployment.agreement_registry)
     return Plan(chain, task, agreement, stored.signatures, enrolled)
 
@@ -124,11 +130,20 @@ def _check_brokers(agreement: Agreement, endpoints: Collection[bytes]) -> None:
         )
 
 
-def _check_worth(price: Price, request: TaskRequest, min_fee: int, max_callback_gas: int) -> None:
-    """Anyone can activate an agreement that takes this worker's enclave, and then spend its gas for less than it costs."""
-    paid = min(price.fee - sum(price.fee * bps // BPS for bps in price.bps), price.failed_fee)
-    if paid < min_fee:
-        raise NotOurs("plan.fee", "the task may pay less than is asked for", found=paid, expected=f"at least {min_fee}")
+def _check_fee(price: Price, min_fee: int, min_token_fees: Mapping[str, int]) -> None:
+    """Anyone can activate an agreement that takes this worker's enclave, in a token of nothing, too, and then spend its gas for
+    less than it costs."""
+    least = min_fee if price.token == ZERO_ADDRESS else min_token_fees.get(price.token)
+    if least is None:
+        if min_fee:
+            raise NotOurs("plan.token", "the task pays in a token for which no least fee is set", found=price.token)
+        return
+    paid = min(price.fee - price.fee * sum(price.bps) // BPS, price.failed_fee)
+    if paid < least:
+        raise NotOurs("plan.fee", "the task may pay less than is asked for", found=paid, expected=f"at least {least}")
+
+
+def _check_callback(request: TaskRequest, max_callback_gas: int) -> None:
     if request.callback_gas > max_callback_gas:
         raise NotOurs(
             "plan.callback_gas",

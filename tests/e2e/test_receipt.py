@@ -93,7 +93,7 @@ async def test_a_result_that_the_chain_did_not_settle_is_refused(
     rpc = Rpc(devnet.rpc_url)
     snapshot = await rpc.call("evm_snapshot")
     try:
-        storage = await _slot_of(rpc, devnet, settled.task_id)
+        storage = await _slot_of(rpc, devnet, agreement_id, settled.task_id)
         await rpc.call("anvil_setStorageAt", devnet.deployment.oracle, storage, "0x" + "11" * 31 + "02")
         await rpc.call("anvil_mine")
         found = await with_chain(settled.data, agreement_id, devnet.rpc_url)
@@ -103,10 +103,10 @@ async def test_a_result_that_the_chain_did_not_settle_is_refused(
     assert (found.verdict, found.failed) == (Verdict.REFUSED, "settlement")
 
 
-async def _slot_of(rpc: Rpc, devnet: Devnet, task_id: bytes) -> str:
+async def _slot_of(rpc: Rpc, devnet: Devnet, agreement_id: bytes, task_id: bytes) -> str:
     """The storage slot of a task: the mapping's place is found by looking, since the layout is the compiler's."""
     for place in range(16):
-        slot = "0x" + keccak(task_id + place.to_bytes(32, "big")).hex()
+        slot = "0x" + keccak(task_id + keccak(agreement_id + place.to_bytes(32, "big"))).hex()
         if int(await rpc.call("eth_getStorageAt", devnet.deployment.oracle, slot, "latest"), 16):
             return slot
     raise AssertionError("no mapping holds the task")

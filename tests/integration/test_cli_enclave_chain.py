@@ -17,8 +17,8 @@ from enclave_app.protocol.signing import SigningKey
 from oracle.keys import create_wallet
 from oracle.worker.register import Enrolled
 from tests.cli_kit import CHEAP, Ran, oracle
-from tests.integration.test_worker_settle import register
 from tests.pcs_kit import spec
+from tests.settle_kit import register
 from tests.worker_kit import World, world
 
 DAY = 86_400

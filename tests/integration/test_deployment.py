@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from oracle.keys import create_wallet
 from tests.anvil_kit import anvil
 from tests.cli_kit import CHEAP, answer, oracle, refusal
 
+ROOT = Path(__file__).resolve().parents[2]
 NO_FACTORY = "--disable-default-create2-deployer"
 CONTRACTS = plan(intel_root())
 
@@ -146,6 +148,15 @@ async def test_the_first_block_is_that_of_the_first_contract() -> None:
         assert await deploy(sender, intel_root()) == first
 
 
+async def test_a_node_without_history_makes_clients_read_from_the_beginning() -> None:
+    async with chain("--prune-history", "2") as rpc:
+        await rpc.call("anvil_mine", hex(20))
+        sender = await funded(rpc)
+        assert (await deploy(sender, intel_root())).first_block == 20  # nothing was there before
+        await rpc.call("anvil_mine", hex(20))
+        assert (await deploy(sender, intel_root())).first_block == 0
+
+
 async def test_a_chain_without_the_factory_is_refused_until_it_has_it() -> None:
     async with chain(NO_FACTORY) as rpc:
         sender = await funded(rpc)
@@ -246,6 +257,14 @@ def test_the_command_writes_what_clients_read_and_deploys_nothing_twice(tmp_path
     assert json.loads(written)["agreementRegistry"] == found.agreement_registry.lower()
 
 
+def test_the_command_warns_where_logs_are_read_from_the_beginning(tmp_path: Path) -> None:
+    with anvil("--prune-history", "2") as url:
+        shell = Shell(tmp_path, url)
+        shell.fund()
+        assert oracle(*shell("--yes")).code == 0
+        assert "block 0" in oracle(*shell()).stderr
+
+
 def test_the_command_asks_first(tmp_path: Path) -> None:
     with anvil() as url:
         shell = Shell(tmp_path, url)
@@ -281,3 +300,13 @@ def test_the_factory_comes_from_an_account_that_nobody_has() -> None:
     assert Account.recover_transaction(FACTORY_TRANSACTION) == FACTORY_SIGNER
     assert keccak(b"\xd6\x94" + bytes.fromhex(FACTORY_SIGNER[2:]) + b"\x80")[12:] == bytes.fromhex(FACTORY[2:])
     assert FACTORY_TRANSACTION.find(FACTORY_CODE) > 0
+
+
+def test_the_readme_of_deployments_says_what_the_files_are() -> None:
+    text = (ROOT / "deployments" / "README.md").read_text()
+    table = [line.partition("|")[2].partition("|")[0] for line in text.splitlines() if line.startswith("| `")]
+    named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(named) == sorted(field.alias or name for name, field in Deployment.model_fields.items())
+    assert FACTORY in text
+    (salt,) = re.findall(r'keccak256\("([^"]+)"\)', text)
+    assert keccak(text=salt) == SALT

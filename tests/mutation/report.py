@@ -10,6 +10,9 @@ from tests.mutation.excused import EXCUSED
 from tests.mutation.model import RULES, Mutant
 from tests.mutation.structure import NOT_BUILT, STRUCTURE
 
+LANGUAGES = ("Python", "Solidity", "Core")
+"""What is dropped in Python and in the contracts, and the small changes of the contracts' core."""
+
 
 @dataclass
 class Report:
@@ -47,7 +50,7 @@ class Report:
 
     def lines(self) -> list[str]:
         result = [f"{'mutants':<12} {'checks':>7} {'caught':>7} {'excused':>8} {'survived':>9} {'unknown':>8}"]
-        for language in ("Python", "Solidity"):
+        for language in LANGUAGES:
             mine = [m for m in self.mutants if m.language == language]
             counts = (
                 sum(m.number in self.caught for m in mine),
@@ -94,7 +97,7 @@ class Report:
                 shown.append(NOT_BUILT[rule])
             lines.append(f"| {rule} | {count[rule]} | {'<br>'.join(shown)} |")
         lines += ["", "## Checks"]
-        for language in ("Python", "Solidity"):
+        for language in LANGUAGES:
             lines += [f"### {language}", "| check | drops | rules | caught by |", "|---|---|---|---|"]
             for m in self.mutants:
                 if m.language == language and m.number in self.caught:

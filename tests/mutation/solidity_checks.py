@@ -10,11 +10,12 @@ The switch is the block's coinbase, which a call can set and no contract of ours
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutation.model import Mutant, in_order, rules_in, unique
+from tests.mutation.solidity_operators import CORE, Edit, changes
 
 SWITCH_FILE = "contracts/src/MutantSwitch.sol"
 COINBASE = 0x6D757461 << 128
@@ -29,6 +30,10 @@ function mutantOff(uint256 number) view returns (bool) {{
 function mutantOn(uint256 number) view returns (bool) {{
     return uint160(address(block.coinbase)) == {COINBASE} + number;
 }}
+
+function mutantOne(uint256 number) view returns (uint8) {{
+    return mutantOn(number) ? 1 : 0;
+}}
 """
 _GUARD = """
     bool private transient _mutantEntered;
@@ -42,6 +47,8 @@ _GUARD = """
         _mutantEntered = false;
     }
 """
+_Edit = tuple[int, tuple[int, int], int, str]
+"""Where, in which order there, up to where, and what stands there instead."""
 _FUNCTION = re.compile(r"\b(?:function\s+(\w+)|(constructor))\s*\(")
 _CONTRACT = re.compile(r"^(?:abstract )?(contract|library|interface) (\w+)", re.MULTILINE)
 _CALL = re.compile(r"(?<=[;{}\n)])\s*((?:\w+\.)?(\w+))\(")
@@ -67,7 +74,7 @@ class _Found:
     code: str
     text: str
     rules: tuple[str, ...]
-    edits: tuple[tuple[int, int, Callable[[int], str]], ...]
+    edits: tuple[Edit, ...]
 
 
 def find(root: Path, first_number: int = 1) -> tuple[list[Mutant], dict[str, str]]:
@@ -78,37 +85,72 @@ def find(root: Path, first_number: int = 1) -> tuple[list[Mutant], dict[str, str
     found = [(path, each) for path, text in sources.items() for each in _checks(path, text, documented)]
     names = unique(f"{Path(path).name}: {each.function.name}: {each.code}" for path, each in found)
     mutants = []
-    edits: dict[str, list[tuple[int, int, str]]] = {}
+    edits: dict[str, list[_Edit]] = {}
     for number, ((path, each), name) in enumerate(zip(found, names, strict=True), first_number):
         line = sources[path].count("\n", 0, each.at) + 1
         mutants.append(
             Mutant(number, name, "Solidity", path, each.function.name, line, each.code, each.text, each.rules)
         )
-        for start, end, make in each.edits:
-            edits.setdefault(path, []).append((start, end, make(number)))
+        edits.setdefault(path, []).extend(_nested(each.edits, number))
+    for mutant, change in _changed(sources, documented, first_number + len(mutants)):
+        mutants.append(mutant)
+        edits.setdefault(mutant.file, []).extend(_nested(change, mutant.number))
     switched = {path: _switched(path, text, edits.get(path, [])) for path, text in sources.items()}
     switched[SWITCH_FILE] = SWITCH
     return mutants, switched
 
 
+def _changed(
+    sources: dict[str, str], documented: dict[str, tuple[str, ...]], first_number: int
+) -> Iterator[tuple[Mutant, tuple[Edit, ...]]]:
+    """The small changes of the core, numbered on."""
+    found = []
+    for path, text in sources.items():
+        if Path(path).stem not in CORE:
+            continue
+        clean = _clean(text)
+        functions = [f for f in _functions(text, clean, documented) if f.name != "constructor"]
+        for at, operator, start, end, edits in changes(text, clean, [(f.body, f.end) for f in functions]):
+            function = next(f for f in functions if f.body < at < f.end)
+            found.append((path, at, function, operator, _flat(text[start:end]), edits))
+    names = unique(
+        f"{Path(path).name}: {function.name}: {operator}: {text[:60]}" for path, _, function, operator, text, _ in found
+    )
+    for number, ((path, at, function, operator, text, edits), name) in enumerate(
+        zip(found, names, strict=True), first_number
+    ):
+        line = sources[path].count("\n", 0, at) + 1
+        yield Mutant(number, name, "Core", path, function.name, line, operator, text, function.rules), edits
+
+
 def as_view(text: str) -> str:
     """A test or an example that may call switched code: what is pure there reads the switch now."""
     clean = _clean(text)
-    places = [match.start() for match in re.finditer(r"\bpure\b", clean)]
-    return _edited(text, [(at, at + 4, "view") for at in places])
+    return _edited(text, [_replaced(m.start(), m.end(), "view") for m in re.finditer(r"\bpure\b", clean)])
 
 
-def _switched(path: str, text: str, edits: list[tuple[int, int, str]]) -> str:
-    guarded = any(new.startswith("mutantGuard") for _, _, new in edits)
+def _nested(edits: tuple[Edit, ...], number: int) -> list[_Edit]:
+    """What one mutant inserts. At one place, the ends of shorter changes come before those of longer ones, and these before
+    beginnings, of which those of longer changes come first."""
+    length = max(end for _, end, _ in edits) - min(start for start, _, _ in edits)
+    last = len(edits) - 1
+    return [
+        (start, (0, length) if i == last and i else (1, -length), end, make(number))
+        for i, (start, end, make) in enumerate(edits)
+    ]
+
+
+def _switched(path: str, text: str, edits: list[_Edit]) -> str:
+    guarded = any(new.startswith("mutantGuard") for *_, new in edits)
     clean = _clean(text)
-    edits = [*edits, *((m.start(), m.end(), "view") for m in re.finditer(r"\bpure\b", clean))]
-    if any("mutant" in new for _, _, new in edits):
+    edits = [*edits, *(_replaced(m.start(), m.end(), "view") for m in re.finditer(r"\bpure\b", clean))]
+    if any("mutant" in new for *_, new in edits):
         up = "../" * (path.count("/") - 2) or "./"
         at = text.index("\n", text.index("pragma solidity")) + 1
-        edits.append((at, at, f'import {{mutantOff, mutantOn}} from "{up}MutantSwitch.sol";\n'))
+        edits.append(_replaced(at, at, f'import {{mutantOff, mutantOn, mutantOne}} from "{up}MutantSwitch.sol";\n'))
     if guarded:
         at = clean.index("{", _CONTRACT.search(clean).end()) + 1  # type: ignore[union-attr]
-        edits.append((at, at, _GUARD))
+        edits.append(_replaced(at, at, _GUARD))
     # Without comments, so that prose may change and the compiler's work stays done.
     bare = re.sub(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/', _blank, text, flags=re.DOTALL)
     return "\n".join(line.rstrip() for line in _edited(bare, edits).split("\n") if line.strip()) + "\n"
@@ -118,11 +160,16 @@ def _blank(match: re.Match[str]) -> str:
     return match[0] if match[0].startswith('"') else re.sub(r"[^\n]", " ", match[0])
 
 
-def _edited(text: str, edits: list[tuple[int, int, str]]) -> str:
-    # Stable: of two insertions at one place the one that was listed first comes first, as nested checks list them.
-    for start, end, new in sorted(edits, key=lambda edit: (edit[0], edit[1]), reverse=True):
-        text = text[:start] + new + text[end:]
-    return text
+def _replaced(start: int, end: int, new: str) -> _Edit:
+    return start, (2, 0), end, new
+
+
+def _edited(text: str, edits: list[_Edit]) -> str:
+    done, made = 0, []
+    for start, _, end, new in sorted(edits, key=lambda edit: edit[:2]):
+        made += [text[done:start], new]
+        done = end
+    return "".join([*made, text[done:]])
 
 
 def _checks(path: str, text: str, documented: dict[str, tuple[str, ...]]) -> list[_Found]:
@@ -181,6 +228,8 @@ def _calls(
     for match in _CALL.finditer(clean, function.body, function.end):
         closing = _matching(clean, match.end() - 1)
         if match[2] not in checkers or match[2] == function.name or clean[closing + 1 : closing + 2] != ";":
+            continue
+        if clean[: match.start(1)].rstrip()[-1] not in ";{})":
             continue
         start = match.start(1)
         label = re.match(r'\("([\w.]+)"', text[match.end() - 1 :])

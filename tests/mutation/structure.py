@@ -39,7 +39,7 @@ STRUCTURE: dict[str, tuple[str, ...]] = {
     "R20": (
         f"{_SHAPE}::test_money_leaves_the_oracle_in_one_place",
         "contracts/test/Callback.t.sol::test_settlesThoughTheCallbackReverts",
-        "contracts/test/Callback.t.sol::test_nothingIsEnteredFromACallback",
+        "contracts/test/AttacksFromWithin.t.sol::test_nothingIsEnteredFromACallback",
     ),
     "R21": (
         f"{_SHAPE}::test_a_contract_of_the_core_has_no_owner_admin_pause_or_upgrade",
@@ -50,7 +50,6 @@ STRUCTURE: dict[str, tuple[str, ...]] = {
 """Rule → test ids."""
 
 NOT_BUILT: dict[str, str] = {
-    "R7b": "Streams are not built: every version but the fixed one refuses (`data.policy`, `data.minVersion`).",
-    "R17b": "Private functions are not built: `fn.sealedId` and `fn.sharesDigest` refuse; the digest covers the salt.",
+    "R17b": "Private functions are not built: brokers and enclaves refuse `fn.sealedId`; the digest covers the salt.",
 }
 """Rule → why this version does not have it, or not all of it."""

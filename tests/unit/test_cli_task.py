@@ -73,7 +73,7 @@ def test_a_file_that_is_not_there_is_called_so(tmp_path: Path) -> None:
 def test_every_advice_is_about_an_error_that_a_contract_can_give() -> None:
     names = {
         error["name"]
-        for contract in ("IAgreementRegistry", "IComputeOracle")
+        for contract in ("IAgreementRegistry", "IComputeOracle", "IFunctionAudits")
         for error in json.loads((resources.files("oracle") / "abi" / f"{contract}.json").read_text())["abi"]
         if error["type"] == "error"
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation import excused, python_checks, python_run, solidity_checks
+from tests.mutation import excused, python_checks, python_run, solidity_checks, solidity_operators
 from tests.mutation.model import RULES, Mutant, rules_in
 from tests.mutation.report import Report
 from tests.mutation.structure import NOT_BUILT, STRUCTURE
@@ -145,6 +145,48 @@ def test_checks_of_a_contract_are_found_and_get_a_switch(tmp_path: Path) -> None
     assert "external view" in text
 
 
+CORE = """// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+contract Payments {
+    uint256 private constant MOST = 8;
+    mapping(address account => uint256) public paid;
+
+    event Paid(address to);
+
+    function pay(address to, uint256 amount) external {
+        if (amount <= MOST && to != address(0)) {
+            paid[to] += amount;
+            _credit(msg.sender, to, amount);
+        } else emit Paid(to);
+        for (uint256 i; i < amount; ++i) {}
+    }
+
+    function _credit(address, address, uint256) private {}
+}
+"""
+
+
+def test_small_changes_of_the_core_are_found_and_get_a_switch(tmp_path: Path) -> None:
+    (tmp_path / "contracts/src").mkdir(parents=True)
+    (tmp_path / "contracts/src/Payments.sol").write_text(CORE)
+    mutants, switched = solidity_checks.find(tmp_path)
+    assert [(m.language, m.code, m.text) for m in mutants] == [
+        ("Core", "comparison", "amount <= MOST"),
+        ("Core", "comparison", "to != address(0)"),
+        ("Core", "constant MOST", "if (amount <= MOST && to != address(0)) {"),
+        ("Core", "credit", "_credit(msg.sender, to, amount)"),
+        ("Core", "write", "paid[to] += amount;"),
+        ("Core", "event", "emit Paid(to);"),
+    ]
+    text = switched["contracts/src/Payments.sol"]
+    assert "if ((amount) + mutantOne(1) <= (MOST + mutantOne(3)) && (mutantOn(2) != (to != address(0))))" in text
+    assert "{ if (mutantOff(5)) { paid[to] += amount; } }" in text
+    assert "_credit(msg.sender, (mutantOn(4) ? msg.sender : to), amount);" in text
+    assert "else { if (mutantOff(6)) { emit Paid(to); } }" in text
+    assert "for (uint256 i; i < amount; ++i)" in text
+
+
 def test_the_checks_of_this_program_are_found() -> None:
     found = {mutant.name: mutant for mutant in every_mutant()}
     assert len(found) > 500
@@ -154,6 +196,9 @@ def test_the_checks_of_this_program_are_found() -> None:
     assert found["ComputeOracle.sol: cancel: ComputeOracle_CancelClosed"].rules == ("R9",)
     assert found["EnclavePolicy.sol: check: ComputeOracle_HostNotAgreed"].rules == ("R5",)
     assert found["AgreementTerms.sol: check: _nonZero salt"].rules == ("R21",)
+    core = [mutant for mutant in found.values() if mutant.language == "Core"]
+    assert {mutant.file.rpartition("/")[2].removesuffix(".sol") for mutant in core} == set(solidity_operators.CORE)
+    assert len(core) > 300
 
 
 def test_every_rule_has_a_check_or_a_test_of_its_structure_or_is_not_built() -> None:

@@ -37,6 +37,7 @@ DEPLOYMENT = Deployment(
     collateral=address("a"),
     first_block=0,
 )
+TOKEN = "0x" + "7" * 40
 NOW = int(time.time())
 MEASUREMENT, ANCHOR, PLATFORM = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 OPERATOR, OTHER = address("5"), b"\x09" * 32
@@ -120,7 +121,7 @@ def plan(
     asked: TaskRequest | None = None,
     enrolled: Enrolled = ENROLLED,
     endpoints: tuple[bytes, ...] = ENDPOINTS,
-    **limits: int,
+    **limits: Any,
 ) -> Plan:
     stored = StoredAgreement(b"\x07" * 32, agreement, ())
     return make_plan(task(asked or request()), stored, enrolled, DEPLOYMENT, endpoints, NOW, **limits)
@@ -153,6 +154,38 @@ def test_a_task_that_may_pay_less_than_was_asked_for_is_not_ours(agreement: Agre
     """Anyone can activate an agreement that names this worker's enclave; its settlements must not be at our cost."""
     with pytest.raises(NotOurs) as refused:
         plan(agreement, min_fee=500)
+    assert refused.value.code == "plan.fee"
+
+
+def in_token(agreement: Agreement) -> Agreement:
+    price = agreement.price.model_copy(update={"token": TOKEN})
+    return agreement.model_copy(update={"price": price})
+
+
+def test_a_fee_in_a_token_is_measured_in_that_token() -> None:
+    limits: Any = {"min_fee": 500, "min_token_fees": {TOKEN: 7}}
+    assert plan(in_token(priced(7, 7)), **limits).agreement.price.token == TOKEN
+    assert plan(in_token(priced(0, 0))).agreement.price.token == TOKEN  # who asks for nothing takes anything
+    with pytest.raises(NotOurs) as refused:
+        plan(in_token(priced(6, 6)), **limits)
+    assert refused.value.code == "plan.fee"
+    with pytest.raises(NotOurs) as refused:
+        plan(priced(499, 499), **limits)
+    assert refused.value.code == "plan.fee"
+
+
+def test_a_token_that_nobody_asked_for_is_no_pay() -> None:
+    """Anyone can make a token that is worth nothing, and an agreement with a large fee in it."""
+    with pytest.raises(NotOurs) as refused:
+        plan(in_token(priced(10**18, 10**18)), min_fee=500, min_token_fees={address("8"): 1})
+    assert refused.value.code == "plan.token"
+
+
+def test_shares_are_rounded_as_the_contract_rounds_them() -> None:
+    """All of an odd fee goes to two halves: nothing is left for the payee."""
+    price = priced(3, 3).price.model_copy(update={"to": (address("8"), address("9")), "bps": (5000, 5000)})
+    with pytest.raises(NotOurs) as refused:
+        plan(AGREEMENT.model_copy(update={"price": price}), min_fee=1)
     assert refused.value.code == "plan.fee"
 
 
