@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from oracle.chain.reader import TaskOnChain
     from oracle.chain.sender import Receipt
+    from oracle.config import ClientConfig
     from oracle.task import Task
 
 SHOWN_ROWS = 50
@@ -132,6 +133,15 @@ def result(
         typer.Option("--out", "-o", metavar="FILE", help="A .csv, .parquet or .arrow file. [default: a table here]"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Which output. [default: the only one]")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A public output: from the chain, with no key.")] = False,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="TYPE",
+            help="With --public: a column's type, as `function test --public` says. Once each.",
+        ),
+    ] = None,
     patience: Patience = None,
     result_key: ResultKey = None,
     config: ConfigFile = None,
@@ -140,6 +150,9 @@ def result(
 ) -> None:
     """Open a task's result: waits for it, gathers the brokers' shares, checks it against the chain."""
     settings, task_id = read_config(config), find_task_id(task)
+    if public:
+        _show_public(Screen(as_json), settings, task_id, output, column or (), patience)
+        return
     if out is not None:
         _writer(out)
         if out.exists():
@@ -167,6 +180,28 @@ def result(
         screen.answer({**value, "rows": named} if as_json else value, grid(table.column_names, rows[:SHOWN_ROWS]))
         if table.num_rows > SHOWN_ROWS:
             screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
+
+
+def _show_public(
+    screen: Screen,
+    settings: ClientConfig,
+    task_id: bytes,
+    output: str | None,
+    columns: Sequence[str],
+    patience: float | None,
+) -> None:
+    from enclave_app.protocol.abi_output import decode_row, solidity_types
+
+    solidity_types(columns)
+
+    async def fetch() -> bytes:
+        async with make_client(settings) as client:
+            return await (await client.task(task_id)).public_output(output, patience=patience)
+
+    with screen.busy("waiting for the chain"):
+        data = run(fetch())
+    values = [str(value) for value in decode_row(columns, data)] if columns else None
+    screen.answer({"task_id": task_id, "data": data, **({} if values is None else {"values": values})})
 
 
 @app.command("cancel")
