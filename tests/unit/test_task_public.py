@@ -8,21 +8,23 @@ import pytest
 
 from oracle.errors import Refused
 from oracle.task import Task
-from tests.receipt_kit import make_story
+from tests.receipt_kit import Story, make_story
+
+PUBLIC, SEALED = make_story(public=bytes(32)), make_story()
 
 
-def task(public: bytes | None) -> Task:
-    record = make_story(public=public).record
+def task(story: Story) -> Task:
+    record = story.record
     return Task(cast(Any, None), record.result.task_id, record.agreement, record.request)
 
 
 async def test_no_broker_is_asked_for_a_public_output() -> None:
     with pytest.raises(Refused) as refused:
-        await task(bytes(32)).result()
+        await task(PUBLIC).result()
     assert refused.value.code == "task.public_output"
 
 
 async def test_a_sealed_output_is_not_looked_for_on_the_chain() -> None:
     with pytest.raises(Refused) as refused:
-        await task(None).public_output()
+        await task(SEALED).public_output()
     assert refused.value.code == "task.sealed_output"
