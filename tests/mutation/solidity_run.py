@@ -99,7 +99,11 @@ def run(place: Path, mutants: Sequence[Mutant], workers: int) -> dict[int, Caugh
 
 def _try(place: Path, mutant: Mutant) -> Caught:
     longer = {"FOUNDRY_FUZZ_RUNS": "64", "FOUNDRY_INVARIANT_RUNS": "4", "FOUNDRY_INVARIANT_DEPTH": "64"}
-    runs: list[tuple[dict[str, str], Sequence[str]]] = [(_SHORT, _ALL_FLAGS), ({}, _ALL_FLAGS)]
+    runs: list[tuple[dict[str, str], Sequence[str]]] = [
+        (_SHORT, _ALL_FLAGS),
+        # The invariants' usual run takes minutes, and each mutant that nothing else catches would wait for it.
+        ({"FOUNDRY_INVARIANT_RUNS": "20"}, _ALL_FLAGS),
+    ]
     if mutant.language == "Core":
         runs = [(_SHORT, _near(mutant)), (longer, _CORE_FLAGS)]
     try:

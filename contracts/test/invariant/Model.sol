@@ -468,8 +468,7 @@ abstract contract Model is World {
         bool taken = a.tee.statusMask >> b.status & 1 == 1;
         if (b.earlierStatus != 0 && a.tee.statusMask >> b.earlierStatus & 1 == 1) {
             taken = taken
-                || (b.earlierEvaluation >= a.tee.evalFloor
-                    && _now() <= b.changedAt + uint256(a.tee.graceDays) * 1 days);
+                || (b.earlierEvaluation >= a.tee.evalFloor && _now() <= b.changedAt + uint256(a.tee.graceDays) * 1 days);
         }
         bool hosted = a.tee.anyHost || _has(a.tee.platforms, b.identity.platform);
         for (uint256 i; i < a.tee.operators.length; ++i) {

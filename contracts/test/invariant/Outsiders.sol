@@ -150,8 +150,7 @@ abstract contract Outsiders is Workers {
         for (uint256 i; i < parties.length; ++i) {
             signatures[i] = sign(_keyOf(parties[i]), d.id);
         }
-        bytes memory data =
-            abi.encodeCall(IAgreementRegistry.activate, (_termsOf(d.draft), signatures, _noAuditors()));
+        bytes memory data = abi.encodeCall(IAgreementRegistry.activate, (_termsOf(d.draft), signatures, _noAuditors()));
         _hold("I11: an agreement came back", !_as(stranger, address(registry), 0, data));
         touchedDeals.push(deal);
     }

@@ -23,8 +23,7 @@ abstract contract Parties is Model {
             if (d.revokedBy >> i & 1 == 1) consented = false;
         }
         bool inTime = _now() <= d.draft.from + 10 days && _now() < d.draft.until;
-        bytes memory data =
-            abi.encodeCall(IAgreementRegistry.activate, (_termsOf(d.draft), signatures, _noAuditors()));
+        bytes memory data = abi.encodeCall(IAgreementRegistry.activate, (_termsOf(d.draft), signatures, _noAuditors()));
         bool went = _as(sender, address(registry), 0, data);
         _judge("I7", "activate", consented && inTime, went);
         if (went) _activated(deal);

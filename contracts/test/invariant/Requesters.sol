@@ -131,9 +131,8 @@ abstract contract Requesters is Parties {
         uint256 value = a.price.token == address(0) ? a.price.fee : 0;
         bytes memory data = abi.encodeCall(IComputeOracle.request, (r, _admissionOf(a, r.requester), ""));
         bool went = _as(r.requester, address(oracle), value, data);
-        string memory invariant = _areTaken(a, deals[deal].draft.era, r.versions)
-            ? _isOpen(deals[deal]) ? "I3" : "I4"
-            : "I9";
+        string memory invariant =
+            _areTaken(a, deals[deal].draft.era, r.versions) ? _isOpen(deals[deal]) ? "I3" : "I4" : "I9";
         _judge(invariant, "request", expected, went);
         if (went) return _requested(deal, a, r);
         touchedDeals.push(deal);

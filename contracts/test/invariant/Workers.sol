@@ -100,7 +100,9 @@ abstract contract Workers is Requesters {
         // Signed again, so that the signature is not what is wrong.
         if (twist > 6) f.signature = sign(b.key, oracle.resultDigestOf(f.result));
         bytes memory data = abi.encodeCall(IComputeOracle.fulfil, (s, identity, f));
-        _hold(twist == 0 || twist > 3 && twist < 7 ? "I5: a wrong settlement" : "I6: a wrong settlement", !_settleBy(data));
+        _hold(
+            twist == 0 || twist > 3 && twist < 7 ? "I5: a wrong settlement" : "I6: a wrong settlement", !_settleBy(data)
+        );
         touchedJobs.push(job);
     }
 
@@ -161,9 +163,8 @@ abstract contract Workers is Requesters {
     function challenge(uint256 seed) external action {
         uint256 number = seed % 4 == 0 ? rogue : working[seed % 2];
         Boot storage b = boots[number];
-        uint8[4] memory choices = [
-            TcbStatus.SW_HARDENING_NEEDED, TcbStatus.OUT_OF_DATE, TcbStatus.OUT_OF_DATE, TcbStatus.REVOKED
-        ];
+        uint8[4] memory choices =
+            [TcbStatus.SW_HARDENING_NEEDED, TcbStatus.OUT_OF_DATE, TcbStatus.OUT_OF_DATE, TcbStatus.REVOKED];
         uint8 status = choices[_mix(seed, 1) % 4];
         IEvidenceVerifier.Judgement memory judgement = _judgement(status, b.evaluation + uint32(_mix(seed, 2) % 2));
         judgement.changedAt = _now();
@@ -196,9 +197,8 @@ abstract contract Workers is Requesters {
         c.judgement = _judgement(status, evaluation);
         (c.judgement.validUntil, c.judgement.changedAt) = (_now() + 5 days, _now());
         r.evidence = abi.encode(c);
-        r.proofOfPossession = sign(
-            b.key, enclaves.enrolmentDigest(Enrolment(r.signer, r.sealingKey, r.blockHash, r.operator))
-        );
+        r.proofOfPossession =
+            sign(b.key, enclaves.enrolmentDigest(Enrolment(r.signer, r.sealingKey, r.blockHash, r.operator)));
         went = _as(relayer, address(enclaves), 0, abi.encodeCall(IEnclaveRegistry.register, (r)));
         if (!went) return false;
         (b.evidenceAt, b.validUntil) = (_now(), _now() + 5 days);
