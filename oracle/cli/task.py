@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,13 +134,11 @@ def result(
         typer.Option("--out", "-o", metavar="FILE", help="A .csv, .parquet or .arrow file. [default: a table here]"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Which output. [default: the only one]")] = None,
-    public: Annotated[bool, typer.Option("--public", help="A public output: from the chain, with no key.")] = False,
-    column: Annotated[
-        list[str] | None,
+    types: Annotated[
+        str | None,
         typer.Option(
-            "--column",
-            metavar="TYPE",
-            help="With --public: a column's type, as `function test --public` says. Once each.",
+            metavar="TYPE,…",
+            help="Of a public output: its columns' types, as `oracle function test --public` says them.",
         ),
     ] = None,
     patience: Patience = None,
@@ -150,13 +149,13 @@ def result(
 ) -> None:
     """Open a task's result: waits for it, gathers the brokers' shares, checks it against the chain."""
     settings, task_id = read_config(config), find_task_id(task)
-    if public:
-        _show_public(Screen(as_json), settings, task_id, output, column or (), patience)
-        return
     if out is not None:
         _writer(out)
         if out.exists():
             raise Refused("file.exists", f"{out} is already there", hint="Name a new file")
+    if _is_public(settings, task_id, output):
+        _show_public(settings, task_id, output, types, patience, as_json)
+        return
     opener = open_result_key(settings, result_key, password_file)
 
     async def fetch() -> tuple[pa.Table, dict[str, Any]]:
@@ -182,26 +181,34 @@ def result(
             screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
 
 
-def _show_public(
-    screen: Screen,
-    settings: ClientConfig,
-    task_id: bytes,
-    output: str | None,
-    columns: Sequence[str],
-    patience: float | None,
-) -> None:
-    from enclave_app.protocol.abi_output import decode_row, solidity_types
+def _is_public(settings: ClientConfig, task_id: bytes, output: str | None) -> bool:
+    async def look() -> bool:
+        async with make_client(settings) as client:
+            outputs = (await client.task(task_id)).agreement.outputs
+            return any(each.is_public and output in (each.name, None) for each in outputs[: None if output else 1])
 
-    solidity_types(columns)
+    return run(look())
+
+
+def _show_public(
+    settings: ClientConfig, task_id: bytes, output: str | None, types: str | None, patience: float | None, as_json: bool
+) -> None:
+    from enclave_app.protocol.abi_output import decode_row
+    from enclave_app.protocol.digests import sha256
 
     async def fetch() -> bytes:
         async with make_client(settings) as client:
             return await (await client.task(task_id)).public_output(output, patience=patience)
 
-    with screen.busy("waiting for the chain"):
+    screen = Screen(as_json)
+    with screen.busy("reading the result"):
         data = run(fetch())
-    values = [str(value) for value in decode_row(columns, data)] if columns else None
-    screen.answer({"task_id": task_id, "data": data, **({} if values is None else {"values": values})})
+    value: dict[str, Any] = {"task_id": task_id, "public": True, "digest": sha256(data), "data": data}
+    if types is not None:
+        # A comma also stands inside DECIMAL(10,2).
+        columns = re.findall(r"[^,(]+(?:\([^)]*\))?", types)
+        value["row"] = list(decode_row([column.strip() for column in columns], data))
+    screen.answer(value)
 
 
 @app.command("cancel")
