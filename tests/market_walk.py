@@ -110,7 +110,13 @@ class Walk:
     def price(self) -> Any:
         market = self.market
         split = self.one(
-            [((3000, 2501), "first", "second"), ((10_000,), "author"), ((3333, 3333, 3333), *PARTIES), ((),)]
+            [
+                ((3000, 2501), "first", "second"),
+                ((10_000,), "author"),
+                ((3333, 3333, 3333), *PARTIES),
+                ((5000, 5000), "first", "author"),
+                ((),),
+            ]
         )
         to = tuple(market.address(who) for who in split[1:])
         return market.price(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,11 +133,12 @@ def result(
         typer.Option("--out", "-o", metavar="FILE", help="A .csv, .parquet or .arrow file. [default: a table here]"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Which output. [default: the only one]")] = None,
-    types: Annotated[
-        str | None,
+    column: Annotated[
+        list[str] | None,
         typer.Option(
-            metavar="TYPE,…",
-            help="Of a public output: its columns' types, as `oracle function test --public` says them.",
+            "--column",
+            metavar="TYPE",
+            help="Of a public output: a column's type, as `function test --public` says. Once each.",
         ),
     ] = None,
     patience: Patience = None,
@@ -154,7 +154,11 @@ def result(
         if out.exists():
             raise Refused("file.exists", f"{out} is already there", hint="Name a new file")
     if _is_public(settings, task_id, output):
-        _show_public(settings, task_id, output, types, patience, as_json)
+        if out is not None:
+            raise Refused(
+                "task.public_output", "a public output is one row, and goes to no file", hint="Leave --out away"
+            )
+        _show_public(Screen(as_json), settings, task_id, output, column or (), patience)
         return
     opener = open_result_key(settings, result_key, password_file)
 
@@ -191,23 +195,27 @@ def _is_public(settings: ClientConfig, task_id: bytes, output: str | None) -> bo
 
 
 def _show_public(
-    settings: ClientConfig, task_id: bytes, output: str | None, types: str | None, patience: float | None, as_json: bool
+    screen: Screen,
+    settings: ClientConfig,
+    task_id: bytes,
+    output: str | None,
+    columns: Sequence[str],
+    patience: float | None,
 ) -> None:
-    from enclave_app.protocol.abi_output import decode_row
+    from enclave_app.protocol.abi_output import decode_row, solidity_types
     from enclave_app.protocol.digests import sha256
+
+    solidity_types(columns)
 
     async def fetch() -> bytes:
         async with make_client(settings) as client:
             return await (await client.task(task_id)).public_output(output, patience=patience)
 
-    screen = Screen(as_json)
-    with screen.busy("reading the result"):
+    with screen.busy("waiting for the chain"):
         data = run(fetch())
     value: dict[str, Any] = {"task_id": task_id, "public": True, "digest": sha256(data), "data": data}
-    if types is not None:
-        # A comma also stands inside DECIMAL(10,2).
-        columns = re.findall(r"[^,(]+(?:\([^)]*\))?", types)
-        value["row"] = list(decode_row([column.strip() for column in columns], data))
+    if columns:
+        value["values"] = [str(each) for each in decode_row(columns, data)]
     screen.answer(value)
 
 

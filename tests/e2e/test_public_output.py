@@ -107,11 +107,18 @@ async def test_a_contract_lends_on_a_public_output_that_a_worker_computed(tmp_pa
                 (content,) = await task.public_outputs(settled.result)
                 assert decode_row(("int64", "int64"), content) == (SCORE, LIMIT)
                 assert await task.public_output() == content
-                with pytest.raises(Refused, match="no table"):
+                with pytest.raises(Refused, match="not sealed"):
                     await task.result()
-                words = ("--types", "int64,int64", "--config", devnet.directory / "requester.yaml")
+                words = (
+                    "--column",
+                    "int64",
+                    "--column",
+                    "int64",
+                    "--config",
+                    devnet.directory / "requester.yaml",
+                )
                 shown = await asyncio.to_thread(answer, "task", "result", "0x" + asked.task_id.hex(), *words)
-                assert (shown["row"], shown["data"]) == ([SCORE, LIMIT], "0x" + content.hex())
+                assert (shown["values"], shown["data"]) == ([str(SCORE), str(LIMIT)], "0x" + content.hex())
                 # What the callback brought has opened a line, and for whom no bank knows it has not.
                 assert [await pool.stage(each.task_id) for each in (asked, unknown)] == [OPENED, DECLINED]
                 assert [await pool.limit(account) for account in (customer, stranger)] == [LIMIT, 0]

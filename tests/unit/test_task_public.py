@@ -21,10 +21,10 @@ def task(story: Story) -> Task:
 async def test_no_broker_is_asked_for_a_public_output() -> None:
     with pytest.raises(Refused) as refused:
         await task(PUBLIC).result()
-    assert refused.value.code == "task.public"
+    assert refused.value.code == "task.public_output"
 
 
 async def test_a_sealed_output_is_not_looked_for_on_the_chain() -> None:
     with pytest.raises(Refused) as refused:
         await task(SEALED).public_output()
-    assert refused.value.code == "task.sealed"
+    assert refused.value.code == "task.sealed_output"
