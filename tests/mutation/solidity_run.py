@@ -17,7 +17,8 @@ _FLAGS = ("--deny", "never", "--code-size-limit", "1000000", "--json")
 _ALL_FLAGS = ("--no-match-path", "node_modules/**")
 _CORE_FLAGS = ("--no-match-path", "{node_modules,contracts/test/dcap}/**", "--fail-fast")
 """No small change of the core reaches the tests of attestation, and its first failure is enough."""
-_PROFILE = {"FOUNDRY_PROFILE": "quick"}
+_PROFILE = {"FOUNDRY_PROFILE": "quick", "FOUNDRY_INVARIANT_RUNS": "20"}
+"""The invariants' usual run takes minutes, and each mutant that nothing else catches would wait for it."""
 _TIMEOUT = 300
 
 
