@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from enclave_app.protocol import release
+from enclave_app.protocol import release, signing
 from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
@@ -29,7 +29,7 @@ from enclave_app.protocol.release import OutputAnswer, TaskRecord
 from enclave_app.protocol.rules import check_agreement, check_request
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.storage import receipt_name, record_name
-from enclave_app.protocol.structs import Agreement, Chain, Confirmation, PaymentKind, TaskRequest
+from enclave_app.protocol.structs import Agreement, Audit, Chain, Confirmation, PaymentKind, TaskRequest
 from oracle import money
 from oracle.agreement.document import AgreementDocument
 from oracle.agreement.requesters import admission_of
@@ -46,9 +46,9 @@ from oracle.chain.events import (
     topic,
 )
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
-from oracle.chain.rpc import Rpc, as_bytes
+from oracle.chain.rpc import Rpc, as_bytes, as_hex
 from oracle.chain.sender import Receipt, Sender, SignedTransaction, account_of
-from oracle.chain.source import Block, SingleSource
+from oracle.chain.source import Block, Call, SingleSource
 from oracle.config import ClientConfig
 from oracle.errors import OracleError, Permanent, Refused, Retryable
 from oracle.payment import Token, approval, choose
@@ -147,6 +147,37 @@ class Client:
     async def approve(self, agreement_id: bytes) -> Receipt:
         """Consent by a transaction of one's own, for accounts that cannot sign off chain."""
         return await self.transact("AgreementRegistry", "approve", agreement_id)
+
+    async def post(self, agreement_id: bytes, party: str, signature: bytes) -> Receipt:
+        """Keep a party's signature on chain, for an activation that does not bring it. Anyone may."""
+        return await self.transact("AgreementRegistry", "sign", agreement_id, party, signature)
+
+    async def posted(self, agreement_id: bytes) -> dict[str, bytes]:
+        """The ECDSA signatures that were posted by transactions of their own, each checked; a contract's calls are not seen."""
+        found = {}
+        for log in await self.logs_about(self.config.deployment.agreement_registry, "AgreementApproved", agreement_id):
+            sent = await self.rpc.call("eth_getTransactionByHash", as_hex(log.transaction_hash))
+            try:
+                *_, signature = load_contract("AgreementRegistry").arguments("sign", as_bytes(sent.get("input")))
+                found[signing.recover(agreement_id, signature)] = signature
+            except (Refused, AttributeError):
+                continue  # consent by a transaction, a contract's, or an endpoint's invention
+        return found
+
+    async def approve_function(self, audit: Audit) -> Receipt:
+        """Vouch for a function by a transaction of this wallet's, as an auditor."""
+        return await self.transact("FunctionAudits", "approve", audit)
+
+    async def withdraw_approval(self, function_id: bytes) -> Receipt:
+        """Take this wallet's approval of a function back. Agreements that are active stay so."""
+        return await self.transact("FunctionAudits", "withdraw", function_id)
+
+    async def approvals(self, function_id: bytes, auditors: Sequence[str]) -> dict[str, bytes]:
+        """The digest of each auditor's report about a function, of those who approved it."""
+        contract, head = load_contract("FunctionAudits"), await self.head()
+        calls = [Call(self.config.deployment.audits, contract.call("reportOf", function_id, a)) for a in auditors]
+        reports = [contract.result("reportOf", data) for data in await self.source.calls(calls, head)]
+        return {auditor: report for auditor, report in zip(auditors, reports, strict=True) if any(report)}
 
     async def drop_measurement(self, agreement_id: bytes, measurement: bytes) -> Receipt:
         return await self.transact("AgreementRegistry", "dropMeasurement", agreement_id, measurement)

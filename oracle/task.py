@@ -24,6 +24,7 @@ from enclave_app.protocol.structs import (
     TaskRequest,
     TaskState,
 )
+from oracle.agreement.outputs import check_public
 from oracle.agreement.requesters import admission_of
 from oracle.arrow import read_table
 from oracle.chain.abi import request_arguments
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from oracle.client import Client
 
+FAILED = "the function failed: invalid parameters or a deterministic error (R19)"
 POLL = 0.05
 RELEASE_PATIENCE = 10.0
 RECEIPT_PATIENCE = 30.0
@@ -170,19 +172,41 @@ class Task:
         """The named output (the only one, by default) as a table: waits, gathers t broker shares, opens, checks.
 
         `patience` in seconds bounds the whole wait. Brokers release once they see the settlement at a block that the
-        agreement calls confirmed, so `finalized` takes the chain's finality after the task has ended.
+        agreement calls confirmed, so `finalized` takes the chain's finality after the task has ended. Raises Refused
+        `task.public_output` for a public output, of which no broker has a share.
         """
+        index = self._output_index(name)
+        if self.agreement.outputs[index].is_public:
+            raise Refused(
+                "task.public_output",
+                "a public output is not sealed",
+                hint="Read it with public_output(), from the chain",
+            )
         limit = None if patience is None else time.monotonic() + patience
         await self.wait(patience=patience)
         settled = await self.settlement()
         if settled.result.outcome != Outcome.SUCCEEDED:
-            raise Permanent("task.failed", "the function failed: invalid parameters or a deterministic error (R19)")
-        index = self._output_index(name)
+            raise Permanent("task.failed", FAILED)
         if limit is None:
             quick = self.agreement.keys.confirmation == Confirmation.LATEST
             limit = time.monotonic() + (RELEASE_PATIENCE if quick else FINALITY_PATIENCE)
         plaintext = await self._open_when_released(settled, index, limit)
         return read_table(plaintext, most_rows=self.agreement.fn.limits.output_rows)
+
+    async def public_output(self, name: str | None = None, *, patience: float | None = None) -> bytes:
+        """The content of the named public output (the only output, by default), which the settlement published: one row, which
+        `enclave_app.protocol.abi_output.decode_row` reads. Raises Refused `task.sealed_output` for one that is sealed."""
+        index, agreed = self._output_index(name), self.agreement.outputs
+        if not agreed[index].is_public:
+            raise Refused("task.sealed_output", "the output is sealed", hint="Open it with result()")
+        await self.wait(patience=patience)
+        settled = await self.settlement()
+        if settled.result.outcome != Outcome.SUCCEEDED:
+            raise Permanent("task.failed", FAILED)
+        out, contents = settled.result.outputs[index], await self.public_outputs(settled.result)
+        content = next((each for each in contents if sha256(each) == out.digest), b"")
+        check_public(agreed[index], out, content)
+        return content
 
     async def _open_when_released(self, settled: TaskSettled, index: int, limit: float) -> bytes:
         pause = POLL

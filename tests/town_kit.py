@@ -11,20 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
-from eth_utils.address import to_checksum_address
 
 from enclave_app.attesters.platform import DevelopmentAuthority
-from enclave_app.protocol.onchain import requester_leaf
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import TaskRequest
-from oracle.agreement.document import read_document
 from oracle.chain.deploy import deploy
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
 from oracle.keys import create_hpke_key, create_wallet
 from tests.anvil_kit import anvil
-from tests.broker_kit import make_world
-from tests.cli_kit import CHEAP, answer, oracle, refusal
+from tests.cli_kit import CHEAP, answer
 
 MEASUREMENT = "0x" + "e1" * 32
 FEE = 10**15

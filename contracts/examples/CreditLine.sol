@@ -71,6 +71,7 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         uint256 writtenOff;
     }
 
+    /// @dev It takes about 60,000.
     uint32 public constant CALLBACK_GAS = 150_000;
     uint256 public constant ANSWER_TIME = 6 hours;
     /// @notice From application to answer. Longer than `ANSWER_TIME` only where the callback had to be made again.
@@ -155,6 +156,9 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
     /// @notice Asks for the caller's score. The fee comes with the call, or out of the caller's allowance of `feeToken`.
     /// @param versions the agreement's dataset versions
     /// @param admission what of the agreement the request is checked by
+    /// @dev Whoever is called by the fee's token inside of `_request` finds this function closed, and the task not pending yet:
+    /// nothing can end it.
+    // slither-disable-next-line reentrancy-eth
     function applyForCredit(bytes32[] calldata versions, IAgreementRegistry.Admission calldata admission)
         external
         payable
@@ -242,6 +246,8 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         uint256 index = _accrue();
         uint256 debt = Math.mulDiv(line.scaledDebt, index, ONE, Math.Rounding.Ceil);
         paid = Math.min(amount, debt + line.writtenOff);
+        // Asked for nothing, or owing nothing.
+        // slither-disable-next-line incorrect-equality
         if (paid == 0) revert CreditLine_NoDebt(borrower);
         if (paid >= debt) {
             _scaledDebt -= line.scaledDebt;

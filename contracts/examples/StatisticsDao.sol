@@ -64,6 +64,7 @@ contract StatisticsDao is ComputeConsumer {
         int256 atLeast;
     }
 
+    /// @dev It takes about 85,000.
     uint32 public constant CALLBACK_GAS = 150_000;
     uint256 public constant VOTE_TIME = 7 days;
     uint256 public constant ASK_TIME = 30 days;

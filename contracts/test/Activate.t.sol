@@ -154,6 +154,31 @@ contract ActivateTest is Fixture {
         assertEq(registry.consentOf(id, hospitalA), ConsentKind.OWN_TRANSACTION);
     }
 
+    /// A copy of the caller's transaction is not the caller's: it lacks that consent.
+    function test_frontRunningACallThatConsentsIsRefused() public {
+        Agreement memory a = _agreement();
+        bytes[] memory signatures = _signatures(a);
+        signatures[1] = "";
+        bytes32 id = registry.agreementIdOf(a);
+        vm.expectRevert(abi.encodeWithSelector(I.AgreementRegistry_NoConsent.selector, hospitalA, id));
+        vm.prank(stranger);
+        registry.activate(a, signatures, _noAuditors());
+    }
+
+    /// A copy with every signature activates the same agreement with the same consents.
+    function test_frontRunningAnActivationChangesNothing() public {
+        Agreement memory a = _agreement();
+        uint256 snapshot = vm.snapshotState();
+        bytes32 record = keccak256(abi.encode(registry.agreement(_activate(a))));
+        vm.revertToState(snapshot);
+        bytes[] memory signatures = _signatures(a);
+        vm.prank(stranger);
+        bytes32 id = registry.activate(a, signatures, _noAuditors());
+        assertEq(keccak256(abi.encode(registry.agreement(id))), record);
+        assertEq(registry.consentOf(id, stranger), ConsentKind.NONE);
+        _refuses(a, signatures, abi.encodeWithSelector(I.AgreementRegistry_AlreadyActivated.selector, id));
+    }
+
     function test_contractConsentsByERC1271() public {
         Agreement memory a = _agreement();
         a.data[0].owner = address(new Wallet(hospitalA));

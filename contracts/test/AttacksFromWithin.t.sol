@@ -216,42 +216,53 @@ contract AttacksFromWithinTest is TaskFixture {
     /// @dev The least gas with which the settlement goes through: the callee still has everything, and one gas less reverts.
     function test_theLeastGasThatSettlesIsEnough() public {
         (TaskRequest memory r, bytes memory data) = _settlementOf(200_000);
-        (uint256 low, uint256 high) = (100_000, 800_000);
-        while (high - low > 1) {
-            uint256 middle = (low + high) / 2;
-            uint256 snapshot = vm.snapshotState();
-            (bool sent,) = address(oracle).call{gas: middle}(data);
-            vm.revertToState(snapshot);
-            if (sent) high = middle;
-            else low = middle;
-        }
-        (bool starved,) = address(oracle).call{gas: high - 1}(data);
+        uint256 high = _leastGas(data);
+        (bool starved,) = _send(data, high - 1);
         assertFalse(starved);
-        (bool settled,) = address(oracle).call{gas: high}(data);
+        (bool settled,) = _send(data, high);
         assertTrue(settled);
         assertGt(caller.gasGiven(), 200_000 - 10_000);
         assertEq(caller.calls(), 1);
         assertEq(_state(r), TaskState.FULFILLED);
     }
 
-    /// @dev The same where the callee burns all of it: what is left must do for the mark and the event of its failure.
+    /// @dev The same where the callee burns all of it: what is left must do for the mark and the event of its failure. So what
+    /// stops one gas less is the check, and never gas that runs out after it. Little gas for the callee leaves little behind.
     function test_theLeastGasThatSettlesIsEnoughForAFailure() public {
-        (TaskRequest memory r, bytes memory data) = _settlementOf(1_000_000);
         caller.set(Caller.Act.BurnAll);
-        (uint256 low, uint256 high) = (100_000, 2_000_000);
+        uint32[3] memory gas = [uint32(1), 3000, 1_000_000];
+        for (uint256 i; i < 3; ++i) {
+            uint256 snapshot = vm.snapshotState();
+            (TaskRequest memory r, bytes memory data) = _settlementOf(gas[i]);
+            uint256 least = _leastGas(data);
+            (bool starved, bytes memory err) = _send(data, least - 1);
+            assertFalse(starved);
+            assertEq(bytes32(bytes4(err)), bytes32(I.ComputeOracle_NotEnoughGas.selector));
+            (bool settled,) = _send(data, least);
+            assertTrue(settled);
+            assertTrue(oracle.task(r.agreementId, oracle.taskIdOf(r)).callback);
+            vm.revertToState(snapshot);
+        }
+    }
+
+    function _leastGas(bytes memory data) private returns (uint256 high) {
+        uint256 low = 100_000;
+        high = 2_000_000;
         while (high - low > 1) {
             uint256 middle = (low + high) / 2;
             uint256 snapshot = vm.snapshotState();
-            (bool sent, bytes memory err) = address(oracle).call{gas: middle}(data);
-            // Past the check of the gas nothing runs out of it.
-            if (!sent && err.length == 0) assertLt(middle, 1_000_000);
+            (bool sent,) = _send(data, middle);
             vm.revertToState(snapshot);
             if (sent) high = middle;
             else low = middle;
         }
-        (bool settled,) = address(oracle).call{gas: high}(data);
-        assertTrue(settled);
-        assertTrue(oracle.task(r.agreementId, oracle.taskIdOf(r)).callback);
+    }
+
+    /// @dev As a transaction of its own would find it: the callee's account costs what it costs at first.
+    function _send(bytes memory data, uint256 gas) private returns (bool sent, bytes memory err) {
+        vm.cool(address(caller));
+        vm.cool(address(oracle));
+        return address(oracle).call{gas: gas}(data);
     }
 
     /// @dev Every state-changing function, with everything there that it needs to work for `attacker`. That it would is tried.

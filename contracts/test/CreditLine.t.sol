@@ -212,7 +212,6 @@ abstract contract CreditLineSuite is ConsumerWorld {
         assertEq(_limit(borrower), 0);
     }
 
-    /// @dev However the callback ended, it had less than half of what it asks for.
     function test_theCallbackHasGasToSpare() public {
         TaskRequest memory r = _apply();
         Result memory result;
@@ -226,10 +225,7 @@ abstract contract CreditLineSuite is ConsumerWorld {
         uint256 used = before - gasleft();
         assertTrue(called);
         assertLt(used, r.callbackGas * 4 / 5);
-        emit Gas("CreditLine.onComputeResult", used);
     }
-
-    event Gas(string name, uint256 used);
 
     function test_aStaleAnswerOpensNothing() public {
         _answerHeardAfter(1 days + 1);

@@ -211,8 +211,7 @@ abstract contract Fixture is Deploy {
         bool plain = true;
         for (uint256 i; i < a.data.length; ++i) {
             Dataset memory d = a.data[i];
-            terms[i] =
-                IAgreementRegistry.DataTerm(d.owner, d.idOrStream, d.lineage, d.policy, d.minVersion, d.budget);
+            terms[i] = IAgreementRegistry.DataTerm(d.owner, d.idOrStream, d.lineage, d.policy, d.minVersion, d.budget);
             if (d.policy != DatasetPolicy.FIXED || d.budget != 0) plain = false;
         }
         if (!plain) admission.data = terms;

@@ -150,6 +150,16 @@ contract NarrowTest is Fixture {
         registry.activate(a, signatures, _noAuditors());
     }
 
+    /// Whoever sees the revocation of a draft coming and activates it first gains no request: the same call then ends it.
+    function test_revocationThatWasFrontRunEndsTheAgreement() public {
+        a.salt = keccak256("draft");
+        id = _activate(a);
+        vm.prank(hospitalA);
+        registry.revoke(id);
+        assertEq(uint8(registry.status(id)), uint8(I.Status.Revoked));
+        _requestRefused(I.Status.Revoked);
+    }
+
     /// Else anyone could kill anyone's draft, by front-running its activation.
     function test_draftRevokedByAStrangerActivates() public {
         a.salt = keccak256("draft");

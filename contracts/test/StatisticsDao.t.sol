@@ -31,8 +31,6 @@ abstract contract StatisticsDaoSuite is ConsumerWorld {
     uint256 private constant FUNDS = 10 ether;
     int256 private constant AT_LEAST = 1000;
 
-    event Gas(string name, uint256 used);
-
     StatisticsDao private dao;
     StatisticsDao.Terms private terms;
     address[] private members;
@@ -333,7 +331,6 @@ abstract contract StatisticsDaoSuite is ConsumerWorld {
         uint256 used = before - gasleft();
         assertTrue(called);
         assertLt(used, r.callbackGas * 4 / 5);
-        emit Gas("StatisticsDao.onComputeResult", used);
     }
 
     function test_anAnswerThatTheContractMissedIsHeardLater() public {

@@ -63,12 +63,46 @@ def activate(
 
     async def send() -> tuple[bytes, Receipt]:
         async with make_client(settings, wallet=wallet) as client:
-            return await client.activate(document.agreement, document.ordered_signatures(), document.auditors)
+            posted = {} if not document.missing() else await client.posted(document.id)
+            given = [
+                signature or posted.get(party, b"")
+                for party, signature in zip(document.agreement.parties(), document.ordered_signatures(), strict=True)
+            ]
+            return await client.activate(document.agreement, given, document.auditors)
 
     screen = Screen(as_json)
     with screen.busy("waiting for the chain"):
         _, receipt = run(send())
     screen.answer({**summary(document), "status": "active", **receipt_fields(receipt)})
+
+
+@app.command("post")
+def post(
+    file: DocumentFile,
+    keystore: Keystore = None,
+    config: ConfigFile = None,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Keep the file's signatures on chain, one by one, for whoever activates it. Anyone may send this, and pays its gas."""
+    from oracle.agreement.document import read_document
+
+    document, settings = read_document(file), read_config(config)
+    _same_chain(document, settings.deployment.chain_id, settings.deployment.agreement_registry)
+    signatures = {**document.signatures, **document.contract_signatures}
+    if not signatures:
+        raise Refused("agreement.unsigned", "the file has no signature yet", hint="`oracle agreement sign` adds yours")
+    wallet = open_wallet(settings, keystore, password_file)
+
+    async def send() -> list[Receipt]:
+        async with make_client(settings, wallet=wallet) as client:
+            return [await client.post(document.id, party, signature) for party, signature in signatures.items()]
+
+    screen = Screen(as_json)
+    with screen.busy("waiting for the chain"):
+        receipts = run(send())
+    value = {**summary(document), "posted": list(signatures), "transactions": [r.transaction_hash for r in receipts]}
+    screen.answer(value)
 
 
 @app.command("approve")

@@ -24,6 +24,7 @@ from oracle.cli import (
     enclave_chain,
     evidence,
     function,
+    function_audit,
     keybroker,
     keys,
     quote,
@@ -93,7 +94,13 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_MORE = (agreement_chain, enclave_chain, task_facts, task_relay)  # add their commands to a group of another module
+_MORE = (
+    agreement_chain,
+    enclave_chain,
+    function_audit,
+    task_facts,
+    task_relay,
+)  # add their commands to a group of another module
 for group in (
     devnet, keys, dataset, function, agreement, task, receipt, enclave, evidence, collateral, keybroker, worker,
     contracts,

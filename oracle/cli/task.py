@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from oracle.chain.reader import TaskOnChain
     from oracle.chain.sender import Receipt
+    from oracle.config import ClientConfig
     from oracle.task import Task
 
 SHOWN_ROWS = 50
@@ -132,6 +133,14 @@ def result(
         typer.Option("--out", "-o", metavar="FILE", help="A .csv, .parquet or .arrow file. [default: a table here]"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Which output. [default: the only one]")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="TYPE",
+            help="Of a public output: a column's type, as `function test --public` says. Once each.",
+        ),
+    ] = None,
     patience: Patience = None,
     result_key: ResultKey = None,
     config: ConfigFile = None,
@@ -144,6 +153,13 @@ def result(
         _writer(out)
         if out.exists():
             raise Refused("file.exists", f"{out} is already there", hint="Name a new file")
+    if _is_public(settings, task_id, output):
+        if out is not None:
+            raise Refused(
+                "task.public_output", "a public output is one row, and goes to no file", hint="Leave --out away"
+            )
+        _show_public(Screen(as_json), settings, task_id, output, column or (), patience)
+        return
     opener = open_result_key(settings, result_key, password_file)
 
     async def fetch() -> tuple[pa.Table, dict[str, Any]]:
@@ -167,6 +183,40 @@ def result(
         screen.answer({**value, "rows": named} if as_json else value, grid(table.column_names, rows[:SHOWN_ROWS]))
         if table.num_rows > SHOWN_ROWS:
             screen.say(f"{table.num_rows - SHOWN_ROWS} more rows; write them to a file with --out")
+
+
+def _is_public(settings: ClientConfig, task_id: bytes, output: str | None) -> bool:
+    async def look() -> bool:
+        async with make_client(settings) as client:
+            outputs = (await client.task(task_id)).agreement.outputs
+            return any(each.is_public and output in (each.name, None) for each in outputs[: None if output else 1])
+
+    return run(look())
+
+
+def _show_public(
+    screen: Screen,
+    settings: ClientConfig,
+    task_id: bytes,
+    output: str | None,
+    columns: Sequence[str],
+    patience: float | None,
+) -> None:
+    from enclave_app.protocol.abi_output import decode_row, solidity_types
+    from enclave_app.protocol.digests import sha256
+
+    solidity_types(columns)
+
+    async def fetch() -> bytes:
+        async with make_client(settings) as client:
+            return await (await client.task(task_id)).public_output(output, patience=patience)
+
+    with screen.busy("waiting for the chain"):
+        data = run(fetch())
+    value: dict[str, Any] = {"task_id": task_id, "public": True, "digest": sha256(data), "data": data}
+    if columns:
+        value["values"] = [str(each) for each in decode_row(columns, data)]
+    screen.answer(value)
 
 
 @app.command("cancel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,15 @@ from enclave_app.protocol.release import recipients_digest
 from enclave_app.protocol.structs import Batch, Confirmation, OutputKind, Result, TaskState
 from oracle.chain.abi import load
 from oracle.chain.sender import Receipt
+from oracle.client import Client
+from oracle.config import ClientConfig
 from oracle.keybroker import KeyBroker
+from oracle.task import Task
 from tests import broker_fixtures as fixtures
-from tests.adversary.lies import Refused, lie
+from tests.adversary.lies import Refused, lie, seen
 from tests.broker_kit import Scene
 from tests.output_kit import Finished, finished, released_by, standing
+from tests.rpc_kit import proxy
 
 CONTENT = encode_row(["int64", "bool"], [712, True])
 THIEF = str(Account.create().address)
@@ -127,6 +132,29 @@ async def test_a_broker_has_no_share_of_a_public_output(
     refused.watch(released_by(tmp_path / "broker0"))
     async with refused():
         await broker.outputs.output(task.body(**{"result": result, **change(task)}))
+
+
+@lie("results", "a client another public output, through its RPC endpoint", "R17", "task.public_outputs")
+async def test_a_client_takes_a_public_output_by_its_digest(task: Finished, refused: Refused, tmp_path: Path) -> None:
+    result = result_of(task)
+    await publish(task, result, task.sign(result), (CONTENT,))
+    read: list[bytes] = []
+
+    async def ask(url: str) -> None:
+        config = ClientConfig(rpc=url, deployment=task.scene.world.deployment, storage=(tmp_path.as_uri(),), brokers={})
+        async with Client(config) as client:
+            read.append(await Task(client, task.task_id, task.agreement, task.request).public_output(patience=0.01))
+
+    def another(call: dict[str, Any], said: Any) -> Any:
+        if call["method"] != "eth_getLogs":
+            return said
+        return [{**log, "data": log["data"].replace(f"{712:064x}", f"{850:064x}")} for log in said]
+
+    await ask(task.scene.world.url)
+    assert read.pop() == CONTENT
+    refused.watch(seen(lambda: list(read)))
+    async with proxy(task.scene.world.url, another) as url, refused():
+        await ask(url)
 
 
 # Batches: the enclave signed one of two results, and the host sends something else with its signature.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from eth_abi.abi import decode, encode
 from eth_utils.address import to_checksum_address
 
@@ -21,8 +23,10 @@ from oracle.chain.rpc import Rpc, as_bytes, as_hex
 from oracle.chain.sender import Sender, account_of
 from oracle.devnet import Devnet, Options
 from oracle.devnet.scenario import OwnedTable, activate, prepare
+from oracle.errors import Refused
 from oracle.receipt import Expected, Verdict, read_receipt, verify_receipt
 from oracle.task import Task
+from tests.cli_kit import answer
 
 QUERY = """
 SELECT CAST(coalesce(max(a.points), 0) AS BIGINT) AS score, CAST(coalesce(max(b.headroom), 0) AS BIGINT) AS credit
@@ -102,6 +106,19 @@ async def test_a_contract_lends_on_a_public_output_that_a_worker_computed(tmp_pa
                 settled = await task.settlement()
                 (content,) = await task.public_outputs(settled.result)
                 assert decode_row(("int64", "int64"), content) == (SCORE, LIMIT)
+                assert await task.public_output() == content
+                with pytest.raises(Refused, match="not sealed"):
+                    await task.result()
+                words = (
+                    "--column",
+                    "int64",
+                    "--column",
+                    "int64",
+                    "--config",
+                    devnet.directory / "requester.yaml",
+                )
+                shown = await asyncio.to_thread(answer, "task", "result", "0x" + asked.task_id.hex(), *words)
+                assert (shown["values"], shown["data"]) == ([str(SCORE), str(LIMIT)], "0x" + content.hex())
                 # What the callback brought has opened a line, and for whom no bank knows it has not.
                 assert [await pool.stage(each.task_id) for each in (asked, unknown)] == [OPENED, DECLINED]
                 assert [await pool.limit(account) for account in (customer, stranger)] == [LIMIT, 0]

@@ -6,9 +6,7 @@ No enclave runs here: how a task is settled and its result opened is the end-to-
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,11 +15,10 @@ from eth_utils.address import to_checksum_address
 from enclave_app.protocol.onchain import requester_leaf
 from enclave_app.protocol.structs import TaskRequest
 from oracle.agreement.document import read_document
-from oracle.keys import create_hpke_key, create_wallet
 from tests import town_kit
 from tests.broker_kit import make_world
-from tests.cli_kit import CHEAP, answer, oracle, refusal
-from tests.town_kit import FEE, Town
+from tests.cli_kit import answer, oracle, refusal
+from tests.town_kit import FEE, MEASUREMENT, Town
 
 town = town_kit.town
 

@@ -239,7 +239,8 @@ def _calls(
             match[1] + (f" {label[1]}" if label else ""),
             _flat(text[start : closing + 1]),
             rules_in(_comment_above(text, start)) or called.get(match[2]) or own,
-            ((start, start, lambda n: f"if (mutantOff({n})) "),),
+            # In braces, so that an `else` behind it stays with its `if`.
+            ((start, start, lambda n: f"{{ if (mutantOff({n})) "), (closing + 2, closing + 2, lambda _: " }")),
         )
 
 

@@ -15,8 +15,37 @@ from tests.mutation.model import Mutant
 
 _FLAGS = ("--deny", "never", "--code-size-limit", "1000000", "--json")
 _ALL_FLAGS = ("--no-match-path", "node_modules/**")
-_CORE_FLAGS = ("--no-match-path", "{node_modules,contracts/test/dcap}/**", "--fail-fast")
+_CORE_FLAGS = ("--fail-fast", "--no-match-path", "{node_modules/**,contracts/test/dcap/*}")
 """No small change of the core reaches the tests of attestation, and its first failure is enough."""
+_NEAR = {
+    "AgreementRegistry": "Activate,Approve,Narrow,Supersede,Spend,Budget,Requesters,Streams,Sign",
+    "AgreementTerms": "Terms,Activate,Audits",
+    "ComputeOracle": "Fulfil,FulfilBatch,PublicOutputs",
+    "ComputeOracle.request": "Request",
+    "ComputeOracle.requestFor": "RequestFor",
+    "ComputeOracle.cancel": "Cancel",
+    "ComputeOracle.expire": "Expire",
+    "ComputeOracle.fulfilMany": "FulfilMany",
+    "ComputeOracle.fulfilBatch": "FulfilBatch",
+    "ComputeOracle.retryCallback": "RetryCallback",
+    "ComputeOracle.distribute": "Distribute",
+    "ComputeOracle.withdraw": "Withdraw",
+    "ComputeOracle._request": "Request,Cancel,Callback",
+    "ComputeOracle._requested": "Cancel,Expire",
+    "ComputeOracle._checkRequest": "Request",
+    "ComputeOracle._checkSame": "FulfilMany",
+    "ComputeOracle._settleBatch": "FulfilBatch",
+    "ComputeOracle._checkRequestOf": "Callback,Fulfil",
+    "ComputeOracle._callBack": "Callback,RetryCallback",
+    "ComputeOracle._checkGas": "Callback,Attacks,AttacksFromWithin",
+    "DatasetStreams": "Streams",
+    "FunctionAudits": "Audits",
+    "EnclavePolicy": "Fulfil",
+    "Payments": "Payments,RequestFor,Withdraw",
+    "TaskSlot": "Cancel,Fulfil,Expire,Callback",
+}
+"""The tests nearest to a contract of the core, or to one of its functions: most changes fail there, in a second."""
+_SHORT = {"FOUNDRY_FUZZ_RUNS": "16", "FOUNDRY_INVARIANT_RUNS": "2", "FOUNDRY_INVARIANT_DEPTH": "16"}
 _PROFILE = {"FOUNDRY_PROFILE": "quick"}
 _TIMEOUT = 300
 
@@ -45,7 +74,7 @@ def prepare(place: Path, switched: Mapping[str, str]) -> None:
     )
     if built.returncode:
         raise SolidityError(f"the switched contracts do not build:\n{built.stdout[-3000:]}{built.stderr[-3000:]}")
-    failed = _failures(place, 0, {})
+    failed = _failures(place, 0, _SHORT)
     if failed:
         raise SolidityError(f"the switched contracts fail with every check in place: {', '.join(failed)}")
 
@@ -63,19 +92,35 @@ def bytecode(place: Path) -> dict[str, str]:
 
 
 def run(place: Path, mutants: Sequence[Mutant], workers: int) -> dict[int, Caught]:
-    """Whichever test fails, by mutant's number. Fuzzing is short at first, and as long as ever before one survives."""
+    """Whichever test fails, by mutant's number. Fuzzing is short at first, and longer before one survives."""
     with ThreadPoolExecutor(workers) as pool:
         return dict(zip((m.number for m in mutants), pool.map(lambda m: _try(place, m), mutants), strict=True))
 
 
 def _try(place: Path, mutant: Mutant) -> Caught:
-    short = {"FOUNDRY_FUZZ_RUNS": "16", "FOUNDRY_INVARIANT_RUNS": "2", "FOUNDRY_INVARIANT_DEPTH": "16"}
+    longer = {"FOUNDRY_FUZZ_RUNS": "64", "FOUNDRY_INVARIANT_RUNS": "4", "FOUNDRY_INVARIANT_DEPTH": "64"}
+    runs: list[tuple[dict[str, str], Sequence[str]]] = [
+        (_SHORT, _ALL_FLAGS),
+        # The invariants' usual run takes minutes, and each mutant that nothing else catches would wait for it.
+        ({"FOUNDRY_INVARIANT_RUNS": "20"}, _ALL_FLAGS),
+    ]
+    if mutant.language == "Core":
+        runs = [(_SHORT, _near(mutant)), (longer, _CORE_FLAGS)]
     try:
-        flags = _CORE_FLAGS if mutant.language == "Core" else _ALL_FLAGS
-        failed = _failures(place, mutant.number, short, flags) or _failures(place, mutant.number, {}, flags)
+        failed = next((found for run in runs if (found := _failures(place, mutant.number, *run))), [])
     except (SolidityError, subprocess.TimeoutExpired) as error:
         return Caught(None, str(error)[-300:])
     return Caught(min(failed, key=_preference)) if failed else Caught(None)
+
+
+def _near(mutant: Mutant) -> Sequence[str]:
+    contract = Path(mutant.file).stem
+    tests = _NEAR.get(f"{contract}.{mutant.function}", _NEAR[contract])
+    return (
+        "--fail-fast",
+        "--match-path",
+        f"contracts/test/{{{tests}}}.t.sol" if "," in tests else f"contracts/test/{tests}.t.sol",
+    )
 
 
 def _preference(test: str) -> tuple[bool, str]:

@@ -38,8 +38,21 @@ from enclave_app.config import EnclaveConfig, read_config
 from enclave_app.fetch import Storage
 from enclave_app.identity import quoted_measurement
 from enclave_app.logs import Log as EnclaveLog
-from enclave_app.protocol import canonical, hpke, output, params, pme, release, shares, signing, streaming, structs
+from enclave_app.protocol import (
+    canonical,
+    hpke,
+    onchain,
+    output,
+    params,
+    pme,
+    release,
+    shares,
+    signing,
+    streaming,
+    structs,
+)
 from enclave_app.protocol import wire as enclave_wire
+from enclave_app.protocol.abi_output import decode_row, encode_row
 from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import Document
 from enclave_app.protocol.digests import parse_digest, sha256
@@ -48,7 +61,7 @@ from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.output import TaskSecret, seal_output
 from enclave_app.protocol.params import read_domain
 from enclave_app.sandbox.channel import receive_answer
-from oracle import addresses, arrow, card, config, keys, passwords, storage
+from oracle import addresses, arrow, asking, card, config, keys, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
@@ -401,6 +414,10 @@ def _platform_json() -> bytes:
     return json.dumps({**value, "pce_svn": of.pce_svn}).encode()
 
 
+_SIGNED_REQUEST = asking.SignedRequest(
+    chain_id=31337, oracle=story().record.agreement.oracle, request=story().record.request,
+    admission=onchain.admission(story().record.agreement), payment=onchain.ALLOWANCE, signature=bytes(65),
+)  # fmt: skip
 _AGREEMENT = document.AgreementDocument(chain=story().record.chain, agreement=story().record.agreement)
 _BROKER_YAML = {
     "directory": "broker", "passwordFile": "password", "collateral": {"pcs": "https://c.example", "cache": "c"},
@@ -510,6 +527,8 @@ _SGX = recorded("sgx/automata-sgx-v3-a/quote.bin")
 _TDX = recorded("tdx/phala-tdx-v4/quote.bin")
 _SNP = recorded("snp/dstack-milan-v3/report.bin")
 
+_ROW = ("int64", "string", "binary", "bool")
+
 PARSERS: list[Parser] = [
     # The protocol's own documents.
     Parser("canonical JSON", canonical.load, b'{"a":[1,"x"]}', covers=("enclave_app.protocol.canonical:load",)),
@@ -526,6 +545,8 @@ PARSERS: list[Parser] = [
     Parser("an agreement's ABI", structs.Agreement.abi_decode, story().record.agreement.abi_encode(), "bytes",
            ("enclave_app.protocol.abi:decode_strict", "enclave_app.protocol.eip712:Struct.abi_decode",
             "enclave_app.protocol.eip712:Struct.from_abi", "enclave_app.protocol.abi:_word")),
+    Parser("a public output", lambda d: decode_row(_ROW, d), encode_row(_ROW, (7, "µ", b"x", True)), "bytes",
+           ("enclave_app.protocol.abi_output:decode_row",)),
     Parser("a digest", text(parse_digest), b"0x" + b"11" * 32, "bytes", ("enclave_app.protocol.digests:parse_digest",)),
     Parser("an HPKE public key", hpke.PublicKey, SEALING.public.wire, "bytes", ("enclave_app.agreed:fetch_materials",)),
     Parser("an HPKE message", lambda d: SEALING.open(d, b"info"), _SEALED, "bytes",
@@ -550,6 +571,8 @@ PARSERS: list[Parser] = [
     # Messages.
     message(enclave_wire.TaskBody, "enclave_app.server:_read"),
     message(enclave_wire.RunBody, "enclave_app.server:_read"),
+    message(enclave_wire.BatchBody, "enclave_app.server:_read"),
+    message(enclave_wire.BatchAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.EvidenceBody, "enclave_app.server:_read"),
     message(enclave_wire.AppraisalBody, "enclave_app.server:_read"),
     message(enclave_wire.AppraisalAnswer, "oracle.worker.enclave:Enclave._ask"),
@@ -686,6 +709,11 @@ PARSERS: list[Parser] = [
     # Files.
     Parser("a deployment", in_file("deployment.json", Deployment.read), _deployment_file(),
            covers=("oracle.chain.deploy:Deployment.read",)),
+    Parser("a signed request", in_file("r.json", asking.read_signed_request), _SIGNED_REQUEST.canonical(),
+           covers=("oracle.asking:parse_signed_request", "oracle.asking:read_signed_request")),
+    Parser("a public output", lambda d: decode_row(("int64", "string", "bool"), d),
+           encode_row(("int64", "string", "bool"), (-3, "größe", True)), "bytes",
+           ("enclave_app.protocol.abi_output:decode_row", "enclave_app.protocol.abi:_int256")),
     Parser("an agreement's file", in_file("a.json", document.read_document), _AGREEMENT.canonical(),
            covers=("oracle.agreement.document:parse_document", "oracle.agreement.document:read_document",
                    "oracle.agreement.document:_rebuilt")),

@@ -141,7 +141,7 @@ def test_checks_of_a_contract_are_found_and_get_a_switch(tmp_path: Path) -> None
     ]
     text = switched["contracts/src/Door.sol"]
     assert "if ((mutantOff(1) && (hour < 8)) || (mutantOff(2) && (hour > (10 + 8)))) revert" in text
-    assert 'if (mutantOff(3)) _named("hour", hour);' in text
+    assert '{ if (mutantOff(3)) _named("hour", hour); }' in text
     assert "external view" in text
 
 

@@ -13,9 +13,12 @@ from enclave_app.protocol.canonical import validate
 from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.structs import Agreement, TaskRequest
 
+# The first of a type is the ordinary one; a later agreement has terms that this version refuses.
 CASES = {
     case["type"]: case["value"]
-    for case in json.loads((Path(__file__).parents[1] / "vectors" / "eip712.json").read_text("utf-8"))["cases"]
+    for case in reversed(
+        json.loads((Path(__file__).parents[1] / "vectors" / "eip712.json").read_text("utf-8"))["cases"]
+    )
 }
 ZERO32, ZERO20 = "0x" + "00" * 32, "0x" + "00" * 20
 A32, B32, A20 = "0x" + "aa" * 32, "0x" + "bb" * 32, "0x" + "aa" * 20

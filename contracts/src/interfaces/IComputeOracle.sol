@@ -98,7 +98,12 @@ interface IComputeOracle {
     event TaskFulfilledInBatch(bytes32 indexed taskId, bytes32 resultDigest);
     /// @notice `count` tasks of one agreement succeeded. `signature` is the enclave's over the Batch's digest.
     event BatchFulfilled(
-        bytes32 indexed agreementId, address indexed signer, address payee, bytes32 anchor, uint256 count, bytes signature
+        bytes32 indexed agreementId,
+        address indexed signer,
+        address payee,
+        bytes32 anchor,
+        uint256 count,
+        bytes signature
     );
     /// @notice What the outputs without recipients are, in their order.
     event PublicOutputs(bytes32 indexed taskId, bytes[] outputs);

@@ -13,13 +13,9 @@ library Payments {
     using SafeERC20 for IERC20;
 
     /// @notice Takes exactly `fee` from `payer`. A token that hands over less, or nothing, is refused by name.
-    function pull(
-        address token,
-        address payer,
-        uint256 fee,
-        bytes32 taskId,
-        IComputeOracle.Payment memory payment
-    ) internal {
+    function pull(address token, address payer, uint256 fee, bytes32 taskId, IComputeOracle.Payment memory payment)
+        internal
+    {
         uint256 before = IERC20(token).balanceOf(address(this));
         if (payment.kind == PaymentKind.AUTHORIZATION) {
             // Only this contract can use it, and only for this task: its nonce is the task's id.
@@ -39,9 +35,7 @@ library Payments {
             if (payment.kind == PaymentKind.PERMIT) {
                 // Whoever was faster with the same permit did no harm: what counts is the allowance.
                 try IERC20Permit(token)
-                    .permit(
-                        payer, address(this), payment.value, payment.deadline, payment.v, payment.r, payment.s
-                    ) {}
+                    .permit(payer, address(this), payment.value, payment.deadline, payment.v, payment.r, payment.s) {}
                     catch {}
             } else if (payment.kind != PaymentKind.ALLOWANCE) {
                 revert IComputeOracle.ComputeOracle_BadPaymentKind(payment.kind);

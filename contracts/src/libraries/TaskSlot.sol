@@ -21,8 +21,8 @@ library TaskSlots {
         returns (TaskSlot)
     {
         return TaskSlot.wrap(
-            (calledBack ? CALLBACK : 0) | uint256(TaskState.REQUESTED) | atBlock << 8 | until << 48
-                | cancellableUntil << 88 | uint256(amount) << 128
+            (calledBack ? CALLBACK : 0) | uint256(TaskState.REQUESTED) | atBlock << 8 | until << 48 | cancellableUntil
+                << 88 | uint256(amount) << 128
         );
     }
 

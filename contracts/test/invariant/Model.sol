@@ -8,6 +8,7 @@ import {IEnclaveRegistry} from "../../src/interfaces/IEnclaveRegistry.sol";
 import {DatasetPolicy, TaskState, TcbStatus, TeeKind} from "../../src/libraries/Constants.sol";
 import {Caller} from "../utils/Caller.sol";
 import {Coin} from "../utils/Tokens.sol";
+import {Vm} from "../utils/Vm.sol";
 import {Indexer} from "./Indexer.sol";
 import {World} from "./World.sol";
 
@@ -42,6 +43,7 @@ abstract contract Model is World {
         uint256 shares;
         uint256 releaseDelay;
         uint256 quota;
+        uint256 quotaPerRequester;
         uint256 pool;
     }
 
@@ -86,7 +88,7 @@ abstract contract Model is World {
         address account;
     }
 
-    uint256 internal constant MAX_DEALS = 30;
+    uint256 internal constant MAX_DEALS = 40;
 
     Indexer internal indexer;
 
@@ -118,14 +120,14 @@ abstract contract Model is World {
     uint256[] internal touchedJobs;
     Holder[] internal touchedHolders;
 
-    mapping(bytes4 action => uint256) public tried;
-    mapping(bytes4 action => uint256) public done;
+    /// @dev How often each move was tried, and how often it went through.
+    mapping(string move => uint256) public tried;
+    mapping(string move => uint256) public done;
 
     modifier action() {
         delete touchedDeals;
         delete touchedJobs;
         delete touchedHolders;
-        ++tried[msg.sig];
         vm.recordLogs();
         _;
         indexer.read(vm.getRecordedLogs());
@@ -134,16 +136,36 @@ abstract contract Model is World {
     function setUp() public virtual override {
         super.setUp();
         indexer = new Indexer(address(registry), address(oracle));
+        vm.recordLogs();
         _boot(0);
         _boot(1);
         rogue = boots.length;
         _boot(2);
     }
 
-    /// @dev The contracts and the model have to agree on whether something goes.
-    function _judge(string memory invariant, bool expected, bool got) internal {
-        if (expected != got) revert(string.concat(invariant, expected ? ": was refused" : ": went through"));
-        if (got) ++done[msg.sig];
+    /// @dev The contracts and the model have to agree on whether a move goes.
+    function _judge(string memory invariant, string memory move, bool expected, bool got) internal {
+        if (expected != got) {
+            revert(string.concat(invariant, ": ", move, expected ? " was refused" : " went through"));
+        }
+        ++tried[move];
+        if (got) ++done[move];
+    }
+
+    function _as(address who, address target, uint256 value, bytes memory data) internal returns (bool) {
+        return _as(who, target, value, gasleft(), data);
+    }
+
+    function _as(address who, address target, uint256 value, uint256 gasLimit, bytes memory data)
+        internal
+        returns (bool went)
+    {
+        indexer.read(vm.getRecordedLogs());
+        vm.prank(who);
+        (went,) = target.call{value: value, gas: gasLimit}(data);
+        // Forge records what was undone, too.
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        if (went) indexer.read(logs);
     }
 
     function _hold(string memory invariant, bool holds) internal pure {
@@ -175,6 +197,7 @@ abstract contract Model is World {
             d.shares += a.price.bps[i];
         }
         (d.releaseDelay, d.quota) = (a.keys.releaseDelay, a.access.quota);
+        d.quotaPerRequester = a.access.quotaPerRequester;
         while (published[d.draft.era].length < 2) {
             _publish(d.draft.era);
         }
@@ -199,11 +222,19 @@ abstract contract Model is World {
             && d.requested - d.cancelled < d.quota;
     }
 
+    /// @dev Whether somebody's request can go through: the token pays, and the budget is not spent.
+    function _isUsable(Deal storage d) private view returns (bool) {
+        if (!_isOpen(d) || !_pays(d.token)) return false;
+        if (d.draft.kind != BUDGETED && d.draft.kind != LISTED) return true;
+        uint256 spent = spentOf[hospitalA][keccak256(abi.encode("lineage", uint256(d.draft.era)))];
+        return spent + 2 <= (d.draft.kind == BUDGETED ? 20 : 30);
+    }
+
     /// @dev One that takes requests, if there can be one.
     function _openDeal(uint256 seed) internal returns (uint256 deal) {
         for (uint256 i; i < deals.length; ++i) {
             deal = (seed % deals.length + i) % deals.length;
-            if (_isOpen(deals[deal])) return deal;
+            if (_isUsable(deals[deal])) return deal;
         }
         if (deals.length >= MAX_DEALS) return seed % deals.length;
         deal = _draftFrom(seed);
@@ -300,16 +331,16 @@ abstract contract Model is World {
     }
 
     /// @dev I3: the requester's own limit, as the list and the agreement give it.
-    function _limitOf(Deal storage d, Agreement memory a, address who) internal view returns (uint256) {
-        if (d.draft.kind != LISTED) return a.access.quotaPerRequester;
+    function _limitOf(Deal storage d, address who) internal view returns (uint256) {
+        if (d.draft.kind != LISTED) return d.quotaPerRequester;
         if (who == requester) return 3;
-        return who == listed ? a.access.quotaPerRequester : 0;
+        return who == listed ? d.quotaPerRequester : 0;
     }
 
     function _mayAsk(uint256 deal, Agreement memory a, TaskRequest memory r) internal view returns (bool) {
         Deal storage d = deals[deal];
         return _isOpen(d) && _areTaken(a, d.draft.era, r.versions) && _isAffordable(a, r.spend)
-            && askedBy[deal][r.requester] < _limitOf(d, a, r.requester);
+            && askedBy[deal][r.requester] < _limitOf(d, r.requester);
     }
 
     /// @dev Whether the token hands over what it is told to.
@@ -437,8 +468,7 @@ abstract contract Model is World {
         bool taken = a.tee.statusMask >> b.status & 1 == 1;
         if (b.earlierStatus != 0 && a.tee.statusMask >> b.earlierStatus & 1 == 1) {
             taken = taken
-                || (b.earlierEvaluation >= a.tee.evalFloor
-                    && _now() <= b.changedAt + uint256(a.tee.graceDays) * 1 days);
+                || (b.earlierEvaluation >= a.tee.evalFloor && _now() <= b.changedAt + uint256(a.tee.graceDays) * 1 days);
         }
         bool hosted = a.tee.anyHost || _has(a.tee.platforms, b.identity.platform);
         for (uint256 i; i < a.tee.operators.length; ++i) {
@@ -509,19 +539,17 @@ abstract contract Model is World {
         for (uint256 i; i < dropped[deal].length; ++i) {
             _hold("I11: what was dropped", registry.isDropped(d.id, dropped[deal][i]));
         }
-        Agreement memory a = _termsOf(d.draft);
-        if (a.access.quotaPerRequester < a.access.quota) {
+        if (d.quotaPerRequester < d.quota) {
             for (uint256 i; i < 5; ++i) {
                 uint64 used = registry.usedBy(d.id, people[i]);
                 _hold("I3: a requester's quota", used == askedBy[deal][people[i]]);
-                _hold("I3: a requester's limit", used <= _limitOf(d, a, people[i]));
+                _hold("I3: a requester's limit", used <= _limitOf(d, people[i]));
             }
         }
-        for (uint256 i; i < a.data.length; ++i) {
-            uint256 spent = registry.budgetSpent(a.data[i].owner, a.data[i].lineage);
-            _hold("I3: a budget", spent == spentOf[a.data[i].owner][a.data[i].lineage]);
-            _hold("I3: a budget's ceiling", spent <= 40);
-            _hold("I12: a budget by events", spent == indexer.spentOf(a.data[i].owner, a.data[i].lineage));
-        }
+        bytes32 lineage = keccak256(abi.encode("lineage", uint256(d.draft.era)));
+        uint256 spent = registry.budgetSpent(hospitalA, lineage);
+        _hold("I3: a budget", spent == spentOf[hospitalA][lineage]);
+        _hold("I3: a budget's ceiling", spent <= 40);
+        _hold("I12: a budget by events", spent == indexer.spentOf(hospitalA, lineage));
     }
 }

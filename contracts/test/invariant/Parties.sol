@@ -23,10 +23,9 @@ abstract contract Parties is Model {
             if (d.revokedBy >> i & 1 == 1) consented = false;
         }
         bool inTime = _now() <= d.draft.from + 10 days && _now() < d.draft.until;
-        bytes memory data =
-            abi.encodeCall(IAgreementRegistry.activate, (_termsOf(d.draft), signatures, _noAuditors()));
+        bytes memory data = abi.encodeCall(IAgreementRegistry.activate, (_termsOf(d.draft), signatures, _noAuditors()));
         bool went = _as(sender, address(registry), 0, data);
-        _judge("I7: an activation", consented && inTime, went);
+        _judge("I7", "activate", consented && inTime, went);
         if (went) _activated(deal);
         else d.life = Life.Dead;
     }
@@ -46,7 +45,7 @@ abstract contract Parties is Model {
         else if (how < 4) data = abi.encodeCall(IAgreementRegistry.approve, (d.id));
         else (sender, data) = (relayer, _signed(d.id, parties[i]));
         bool went = _as(sender, address(registry), 0, data);
-        _judge("I7: a consent ahead", !revoked, went);
+        _judge("I7", "consent ahead", !revoked, went);
         if (!went) return;
         if (how == 0) d.revokedBy |= uint8(1 << i);
         else d.approvedBy |= uint8(1 << i);
@@ -65,7 +64,7 @@ abstract contract Parties is Model {
             ? abi.encodeCall(IAgreementRegistry.resume, (d.id))
             : abi.encodeCall(IAgreementRegistry.suspend, (d.id));
         bool went = _as(who, address(registry), 0, data);
-        _judge("I4: a suspension", d.life == Life.Active && resumes == suspended, went);
+        _judge("I4", resumes ? "resume" : "suspend", d.life == Life.Active && resumes == suspended, went);
         if (went) d.suspendedBy ^= uint8(1 << i);
         touchedDeals.push(deal);
     }
@@ -78,7 +77,7 @@ abstract contract Parties is Model {
         bool fresh = d.life == Life.Active || d.life == Life.Draft || d.life == Life.Dead;
         bool expected = fresh && d.revokedBy >> i & 1 == 0;
         bool went = _as(who, address(registry), 0, abi.encodeCall(IAgreementRegistry.revoke, (d.id)));
-        _judge("I11: a revocation", expected, went);
+        _judge("I11", "revoke", expected, went);
         if (went) {
             d.revokedBy |= uint8(1 << i);
             if (d.life == Life.Active) d.life = Life.Revoked;
@@ -98,7 +97,7 @@ abstract contract Parties is Model {
             ? abi.encodeCall(IAgreementRegistry.dropHost, (d.id, what))
             : abi.encodeCall(IAgreementRegistry.dropMeasurement, (d.id, what));
         bool went = _as(who, address(registry), 0, data);
-        _judge("I11: a drop", d.life == Life.Active && !isDropped[deal][what], went);
+        _judge("I11", "drop", d.life == Life.Active && !isDropped[deal][what], went);
         if (went) {
             isDropped[deal][what] = true;
             dropped[deal].push(what);
@@ -108,7 +107,6 @@ abstract contract Parties is Model {
 
     function publish(uint256 seed) external action {
         _publish(seed % (deals.length / 10 + 1));
-        ++done[msg.sig];
     }
 
     function withdrawVersion(uint256 seed) external action {
@@ -123,7 +121,7 @@ abstract contract Parties is Model {
         bool went = _as(
             hospitalA, address(streams), 0, abi.encodeCall(streams.withdraw, (_streamName(era), uint64(index + 1)))
         );
-        _judge("I9: a withdrawal", !list[index].withdrawn, went);
+        _judge("I9", "withdraw a version", !list[index].withdrawn, went);
         list[index].withdrawn = true;
     }
 

@@ -29,7 +29,7 @@ abstract contract Requesters is Parties {
         );
         uint256 value = a.price.token == address(0) ? a.price.fee : 0;
         bool went = _as(relayer, address(oracle), value, data);
-        _judge("I4: a relayed request", expected, went);
+        _judge("I4", "requestFor", expected, went);
         if (went) _requested(deal, a, r);
     }
 
@@ -71,7 +71,6 @@ abstract contract Requesters is Parties {
         bool went = _as(sender, address(oracle), value, abi.encodeCall(IComputeOracle.request, (r, admission, "")));
         _hold("I4: a wrong request went through", !went);
         touchedDeals.push(deal);
-        ++done[msg.sig];
     }
 
     /// @dev Any version that was ever published, withdrawn ones too.
@@ -94,7 +93,6 @@ abstract contract Requesters is Parties {
         bytes memory data = abi.encodeCall(IComputeOracle.request, (r, _admissionOf(a, r.requester), ""));
         _hold("I2: a task was requested twice", !_as(r.requester, address(oracle), value, data));
         touchedJobs.push(job);
-        ++done[msg.sig];
     }
 
     function cancel(uint256 seed) external action {
@@ -112,7 +110,7 @@ abstract contract Requesters is Parties {
             0,
             abi.encodeCall(IComputeOracle.cancel, (r, _admissionOf(a, r.requester)))
         );
-        _judge("I10: a cancel", expected, went);
+        _judge("I10", "cancel", expected, went);
         if (went) _cancelled(job);
         touchedJobs.push(job);
     }
@@ -133,10 +131,9 @@ abstract contract Requesters is Parties {
         uint256 value = a.price.token == address(0) ? a.price.fee : 0;
         bytes memory data = abi.encodeCall(IComputeOracle.request, (r, _admissionOf(a, r.requester), ""));
         bool went = _as(r.requester, address(oracle), value, data);
-        string memory invariant = _areTaken(a, deals[deal].draft.era, r.versions)
-            ? _isOpen(deals[deal]) ? "I3: a request" : "I4: a request"
-            : "I9: a request";
-        _judge(invariant, expected, went);
+        string memory invariant =
+            _areTaken(a, deals[deal].draft.era, r.versions) ? _isOpen(deals[deal]) ? "I3" : "I4" : "I9";
+        _judge(invariant, "request", expected, went);
         if (went) return _requested(deal, a, r);
         touchedDeals.push(deal);
         return jobs.length == 0 ? type(uint256).max : jobs.length - 1;
@@ -145,10 +142,9 @@ abstract contract Requesters is Parties {
     /// @dev Somebody with quota left, if anybody has.
     function _asker(uint256 deal, uint256 seed, uint256 among) internal view returns (address who) {
         Deal storage d = deals[deal];
-        Agreement memory a = _termsOf(d.draft);
         for (uint256 i; i < among; ++i) {
             who = people[(_mix(seed, 9) + i) % among];
-            if (askedBy[deal][who] < _limitOf(d, a, who)) return who;
+            if (askedBy[deal][who] < _limitOf(d, who)) return who;
         }
     }
 

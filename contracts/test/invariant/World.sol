@@ -252,9 +252,4 @@ abstract contract World is Fixture {
     function _now() internal view returns (uint40) {
         return uint40(vm.getBlockTimestamp());
     }
-
-    function _as(address who, address target, uint256 value, bytes memory data) internal returns (bool done) {
-        vm.prank(who);
-        (done,) = target.call{value: value}(data);
-    }
 }
