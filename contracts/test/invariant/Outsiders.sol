@@ -83,13 +83,20 @@ abstract contract Outsiders is Workers {
         _nextBlock();
     }
 
-    /// @dev Tokens get moods. The reentrant one tries to take its own balance, or another's task, while it is called.
+    /// @dev Tokens get moods, and somebody asks at once. The reentrant one tries to take its own balance while it is called.
     function upset(uint256 seed) external action {
         bool bad = _mix(seed, 1) % 3 == 0;
         if (seed % 3 == 0) taxed.set(bad ? 100 : 0);
         if (seed % 3 == 1) refusing.set(bad);
         bytes memory entry = abi.encodeCall(IComputeOracle.withdraw, (address(reentrant), stranger));
         if (seed % 3 == 2) reentrant.set(bad ? address(0) : address(oracle), entry);
+        address token = [address(taxed), address(refusing), address(reentrant)][seed % 3];
+        for (uint256 i; i < deals.length; ++i) {
+            if (deals[i].token != token || !_isOpen(deals[i])) continue;
+            Agreement memory a = _termsOf(deals[i].draft);
+            _send(i, a, _drawn(i, a, _asker(i, seed, 5), seed));
+            return;
+        }
     }
 
     /// @dev What somebody sends without asking is nobody's. Not the reentrant token: outside a move it may take its balance.
@@ -129,8 +136,8 @@ abstract contract Outsiders is Workers {
         if (twist == 13) signatures[0] = sign(strangerKey, d.id);
         if (twist == 14) (a.fn.owner, signatures[0]) = (stranger, sign(strangerKey, d.id));
         if (twist == 15) signatures = new bytes[](parties.length - 1);
-        if (twist == 16 || deals[deal].life != Life.Draft && twist == 17) (a, signatures) = _ofStranger(a, d.id);
-        if (twist == 17 && deals[deal].life == Life.Draft) a.keys.threshold = 1;
+        if (twist == 16) (a, signatures) = _ofStranger(a, deals[_living(seed | 1)].id);
+        if (twist == 17) a.keys.threshold = 1;
         bytes memory data = abi.encodeCall(IAgreementRegistry.activate, (a, signatures, _noAuditors()));
         _hold("I7: consent was used for something else", !_as(stranger, address(registry), 0, data));
         touchedDeals.push(deal);

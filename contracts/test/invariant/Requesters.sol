@@ -9,10 +9,19 @@ import {Parties} from "./Parties.sol";
 
 /// @title What requesters, those who relay for them and contracts do
 abstract contract Requesters is Parties {
-    /// @dev Under any agreement, also one that takes none; mostly one that does.
+    /// @dev Under any agreement, also one that takes none; mostly one that does. And under one that is not valid now, if there is one.
     function request(uint256 seed) external action {
         for (uint256 i; i < 1 + seed % 2; ++i) {
             _ask(_mix(seed, i));
+        }
+        for (uint256 i; i < deals.length; ++i) {
+            Deal storage d = deals[i];
+            if (d.life != Life.Active || d.suspendedBy != 0 || _now() >= d.draft.from && _now() < d.draft.until) {
+                continue;
+            }
+            Agreement memory a = _termsOf(d.draft);
+            _send(i, a, _drawn(i, a, _asker(i, seed, 5), seed));
+            return;
         }
     }
 
