@@ -2,7 +2,7 @@
 
 Each line of that file is `FILE: KIND: SOURCE: REASON`, such as `Der.sol: branch: if (a) revert B();: no input gets here`: KIND is
 line or branch, SOURCE the line of the source without its indentation. What is named and reached, or not there, is an error, too.
-Forge has no counters in assembly, which is left out. It compiles with hardly any optimisation for this (`--ir-minimum`), so gas is
+Forge has no counters in assembly, which is left out. It compiles with hardly any optimisation here (`--ir-minimum`), so gas is
 not that of what ships.
 """
 
