@@ -99,8 +99,8 @@ class Index:
     def apply(self, log: Log) -> None:
         """The next log. Logs of other contracts, and events that say nothing of this state, are passed over.
 
-        Raises Refused `task.move`, `index.agreement`, `index.unknown` for logs that our contracts do not write in that order: some
-        are missing.
+        Raises Refused `task.move`, `index.agreement`, `index.unknown` for logs that our contracts do not write in that order:
+        some are missing.
         """
         contract = self._contracts.get(log.address)
         found = None if contract is None else contract.event(log)
