@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from enclave_app.protocol import release, signing
+from enclave_app.protocol import release
 from enclave_app.protocol.bundle import read_bundle
 from enclave_app.protocol.canonical import dump, load, parse, validate
 from enclave_app.protocol.fields import ZERO32, ZERO_ADDRESS
@@ -39,6 +39,7 @@ from oracle.chain.enclaves import RegisteredEnclave, registered_enclaves
 from oracle.chain.events import (
     NARROWING,
     AgreementActivated,
+    AgreementApproved,
     AgreementNarrowed,
     TaskRequested,
     get_logs,
@@ -46,7 +47,7 @@ from oracle.chain.events import (
     topic,
 )
 from oracle.chain.reader import AgreementReader, AgreementRecord, OracleReader
-from oracle.chain.rpc import Rpc, as_bytes, as_hex
+from oracle.chain.rpc import Rpc, as_bytes
 from oracle.chain.sender import Receipt, Sender, SignedTransaction, account_of
 from oracle.chain.source import Block, Call, SingleSource
 from oracle.config import ClientConfig
@@ -153,15 +154,12 @@ class Client:
         return await self.transact("AgreementRegistry", "sign", agreement_id, party, signature)
 
     async def posted(self, agreement_id: bytes) -> dict[str, bytes]:
-        """The ECDSA signatures that were posted by transactions of their own, each checked; a contract's calls are not seen."""
+        """The ECDSA signatures that were posted by transactions of their own, by account, each checked."""
         found = {}
         for log in await self.logs_about(self.config.deployment.agreement_registry, "AgreementApproved", agreement_id):
-            sent = await self.rpc.call("eth_getTransactionByHash", as_hex(log.transaction_hash))
-            try:
-                *_, signature = load_contract("AgreementRegistry").arguments("sign", as_bytes(sent.get("input")))
-                found[signing.recover(agreement_id, signature)] = signature
-            except (Refused, AttributeError):
-                continue  # consent by a transaction, a contract's, or an endpoint's invention
+            event = read_event(log)
+            if isinstance(event, AgreementApproved) and event.signed():
+                found[event.account] = event.signature
         return found
 
     async def approve_function(self, audit: Audit) -> Receipt:

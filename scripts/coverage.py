@@ -2,7 +2,8 @@
 
 Each line of that file is `FILE: KIND: SOURCE: REASON`, such as `Der.sol: branch: if (a) revert B();: no input gets here`: KIND is
 line or branch, SOURCE the line of the source without its indentation. What is named and reached, or not there, is an error, too.
-forge compiles with hardly any optimisation for this (`--ir-minimum`), so gas is not that of what ships.
+Forge has no counters in assembly, which is left out. It compiles with hardly any optimisation here (`--ir-minimum`), so gas is
+not that of what ships.
 """
 
 from __future__ import annotations
@@ -90,13 +91,27 @@ def read(text: str) -> list[File]:
         if path is None or not path[1].startswith(SOURCES) or "/interfaces/" in path[1]:
             continue
         lines = (ROOT / path[1]).read_text().split("\n")
-        file = File(path[1])
+        file, inside = File(path[1]), in_assembly(lines)
         for number, hits in re.findall(r"^DA:(\d+),(\d+)", record, re.MULTILINE):
-            count(file, "line", lines[int(number) - 1], hits != "0")
+            if int(number) not in inside:
+                count(file, "line", lines[int(number) - 1], hits != "0")
         for number, hits in re.findall(r"^BRDA:(\d+),\d+,\d+,(-|\d+)", record, re.MULTILINE):
-            count(file, "branch", lines[int(number) - 1], hits not in ("-", "0"))
+            if int(number) not in inside:
+                count(file, "branch", lines[int(number) - 1], hits not in ("-", "0"))
         files.append(file)
     return sorted(files, key=lambda file: file.path)
+
+
+def in_assembly(lines: list[str]) -> set[int]:
+    """Numbers of the lines that forge has no counters in, whatever it says of them."""
+    inside, depth = set(), 0
+    for number, line in enumerate(lines, 1):
+        starts = depth == 0 and re.search(r"\bassembly [^{]*\{", line)
+        if depth and not starts:
+            inside.add(number)
+        if depth or starts:
+            depth += line.count("{") - line.count("}")
+    return inside
 
 
 def count(file: File, kind: str, source: str, reached: bool) -> None:

@@ -64,6 +64,19 @@ class Walk:
             else:
                 self.made[name] += 1
 
+    async def finish(self) -> None:
+        """So that every status, state and event is there at the end, wherever the walk went."""
+        market = self.market
+        suspended, ended = await market.active(), await market.active()
+        asked = await market.active(data=(market.dataset("people", "first", budget=1),))
+        await market.registry("author", "suspend", market.agreement_id(suspended))
+        for drop in ("dropMeasurement", "dropHost"):
+            await market.registry("author", drop, market.agreement_id(asked), bytes(31) + bytes([len(drop) % 3]))
+        request = await market.request(asked)
+        successor = await market.active(supersedes=market.agreement_id(ended))
+        self.entries += [Entry(agreement) for agreement in (suspended, ended, successor, asked)]
+        self.keep(self.entries[-1], request, "alice")
+
     @property
     def names(self) -> set[str]:
         return {move.__name__ for move in self._moves}

@@ -80,11 +80,11 @@ contract AgreementRegistry is IAgreementRegistry, IERC165, EIP712 {
     }
 
     function approve(bytes32 agreementId) external {
-        _approve(agreementId, msg.sender, ConsentKind.OWN_TRANSACTION);
+        _approve(agreementId, msg.sender, ConsentKind.OWN_TRANSACTION, "");
     }
 
     function sign(bytes32 agreementId, address party, bytes calldata signature) external {
-        _approve(agreementId, party, _kindOf(agreementId, party, signature));
+        _approve(agreementId, party, _kindOf(agreementId, party, signature), signature);
     }
 
     // Narrowing (R8)
@@ -327,11 +327,11 @@ contract AgreementRegistry is IAgreementRegistry, IERC165, EIP712 {
         return admission.quota < perRequester ? admission.quota : perRequester;
     }
 
-    function _approve(bytes32 agreementId, address account, uint8 kind) private {
+    function _approve(bytes32 agreementId, address account, uint8 kind, bytes memory signature) private {
         Standing storage standing = _standings[agreementId][account];
         if (standing.revoked) revert AgreementRegistry_AlreadyRevoked(account, agreementId);
         standing.approval = kind;
-        emit AgreementApproved(agreementId, account, kind);
+        emit AgreementApproved(agreementId, account, kind, signature);
     }
 
     function _kindOf(bytes32 agreementId, address party, bytes calldata signature) private view returns (uint8 kind) {

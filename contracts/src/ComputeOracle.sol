@@ -264,7 +264,8 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
 
     // The registry is this contract's own, fixed at construction, calls only the streams fixed at its own, and every writer here
     // is nonReentrant; a reader inside `spend` or inside the token would see a task that is not there yet, or not paid yet.
-    // slither-disable-next-line reentrancy-no-eth
+    // Its two callers are payable.
+    // slither-disable-next-line reentrancy-no-eth,msg-value-in-nonpayable
     function _request(
         bytes32 taskId,
         TaskRequest calldata r,
@@ -433,8 +434,9 @@ contract ComputeOracle is IComputeOracle, IERC165, EIP712, ReentrancyGuardTransi
                 log2(0x00, 0x20, settledInBatch, taskId)
             }
         }
-        // Tasks of one agreement have one fee.
+        // Tasks of one agreement have one fee. Each is rounded for itself, as when they settle one by one.
         uint256 shared = escrow * tally.bps / BPS;
+        // slither-disable-next-line divide-before-multiply
         tally.toPool = settled * shared;
         tally.toPayee = settled * (escrow - shared);
         tally.settled = settled;

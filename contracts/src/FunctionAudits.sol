@@ -31,6 +31,8 @@ contract FunctionAudits is IFunctionAudits, IERC165, EIP712 {
         if (_approvals[audit.functionId][auditor].withdrawn) {
             revert FunctionAudits_Withdrawn(audit.functionId, auditor);
         }
+        bytes32 report = _approvals[audit.functionId][auditor].report;
+        if (report != 0) revert FunctionAudits_AlreadyApproved(audit.functionId, auditor, report);
         bytes32 digest = auditDigestOf(audit);
         if (Signatures.kindOf(auditor, digest, signature) == ConsentKind.NONE) {
             revert FunctionAudits_BadSignature(auditor, digest);

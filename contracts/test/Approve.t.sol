@@ -21,7 +21,7 @@ contract ApproveTest is Fixture {
 
     function test_approvalStandsForASignature() public {
         vm.expectEmit(address(registry));
-        emit I.AgreementApproved(id, hospitalA, ConsentKind.OWN_TRANSACTION);
+        emit I.AgreementApproved(id, hospitalA, ConsentKind.OWN_TRANSACTION, "");
         vm.prank(hospitalA);
         registry.approve(id);
         assertEq(registry.approvalOf(id, hospitalA), ConsentKind.OWN_TRANSACTION);

@@ -160,6 +160,19 @@ contract AuditsTest is Fixture {
         assertEq(audits.reportOf(a.fn.id, auditors[0]), anew.report);
     }
 
+    /// Anyone brings signatures: else whoever kept one could put back an older report at will.
+    function test_olderSignatureTakesNoNewerReportsPlace() public {
+        bytes memory signature = sign(keys[0], audits.auditDigestOf(audit));
+        Audit memory newer = Audit({functionId: a.fn.id, report: keccak256("second report")});
+        vm.prank(auditors[0]);
+        audits.approve(newer);
+        vm.expectRevert(
+            abi.encodeWithSelector(I.FunctionAudits_AlreadyApproved.selector, a.fn.id, auditors[0], newer.report)
+        );
+        audits.approveFor(auditors[0], audit, signature);
+        assertEq(audits.reportOf(a.fn.id, auditors[0]), newer.report);
+    }
+
     // Agreements that need them
 
     function testFuzz_activatesExactlyWithAsManyApprovalsAsAgreed(uint8 threshold, uint8 approvals) public {

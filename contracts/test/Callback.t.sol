@@ -97,6 +97,19 @@ contract CallbackTest is TaskFixture {
         assertGt(caller.gasGiven(), r.callbackGas - 10_000);
     }
 
+    /// @dev EIP-150 passes on 63/64 of what is left; 12,000 are for the call and for what follows one that failed.
+    function test_saysHowMuchGasACallbackNeeds() public {
+        bytes memory data = abi.encodeCall(I.fulfil, (_settlement(a), _identity(), _fulfilment(r, _result(r))));
+        (bool settled, bytes memory err) = address(oracle).call{gas: 250_000}(data);
+        assertFalse(settled);
+        assertEq(bytes32(bytes4(err)), bytes32(I.ComputeOracle_NotEnoughGas.selector));
+        uint256 needed;
+        assembly ("memory-safe") {
+            needed := mload(add(err, 0x44))
+        }
+        assertEq(needed, uint256(GAS) * 64 / 63 + 12_000);
+    }
+
     function test_expiryCallsNobodyBack() public {
         vm.warp(uint256(r.deadline) + 1);
         oracle.expire(r, _pricing(a));

@@ -311,6 +311,17 @@ contract FulfilTest is TaskFixture {
         assertEq(_state(r), TaskState.FULFILLED);
     }
 
+    function test_takesAnEnclaveInItsLastSecond() public {
+        a.tee.maxEvidenceAge = 30 days;
+        uint64 validUntil = _standing().validUntil;
+        TaskRequest memory r = _taskRequest(_activate(a));
+        r.deadline = uint64(vm.getBlockTimestamp() + 30 days);
+        _request(r);
+        vm.warp(validUntil);
+        _fulfil(a, r, _result(r));
+        assertEq(_state(r), TaskState.FULFILLED);
+    }
+
     function test_refusesAnExpiredEnclave() public {
         a.tee.maxEvidenceAge = 30 days;
         uint64 validUntil = _standing().validUntil;

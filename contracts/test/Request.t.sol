@@ -116,6 +116,11 @@ contract RequestTest is TaskFixture {
         else _refuses(r, abi.encodeWithSelector(I.ComputeOracle_BadDeadline.selector, r.deadline, time, 30 days));
     }
 
+    function test_takesTheFirstAndTheLastDeadline() public {
+        testFuzz_takesDeadlinesWithinThirtyDays(uint64(vm.getBlockTimestamp() + 1));
+        testFuzz_takesDeadlinesWithinThirtyDays(uint64(vm.getBlockTimestamp() + 30 days));
+    }
+
     function test_refusesADeadlineThatIsNow() public {
         testFuzz_takesDeadlinesWithinThirtyDays(uint64(vm.getBlockTimestamp()));
         testFuzz_takesDeadlinesWithinThirtyDays(uint64(vm.getBlockTimestamp() + 30 days + 1));

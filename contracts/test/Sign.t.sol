@@ -22,7 +22,7 @@ contract SignTest is Fixture {
 
     function test_anyoneBringsASignature() public {
         vm.expectEmit(address(registry));
-        emit I.AgreementApproved(id, hospitalA, ConsentKind.ECDSA);
+        emit I.AgreementApproved(id, hospitalA, ConsentKind.ECDSA, signatures[1]);
         vm.prank(stranger);
         registry.sign(id, hospitalA, signatures[1]);
         assertEq(registry.approvalOf(id, hospitalA), ConsentKind.ECDSA);

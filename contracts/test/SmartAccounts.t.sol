@@ -117,7 +117,7 @@ contract SafeTest is Fixture {
     function test_anyoneBringsItsSignaturesAhead() public {
         bytes memory signature = _safeSignature(safe, id, two);
         vm.expectEmit(address(registry));
-        emit R.AgreementApproved(id, address(safe), ConsentKind.ERC1271);
+        emit R.AgreementApproved(id, address(safe), ConsentKind.ERC1271, signature);
         vm.prank(stranger);
         registry.sign(id, address(safe), signature);
         _activateWith("");

@@ -316,6 +316,11 @@ contract TermsTest is Fixture {
         _refusesDuplicate(a, "keys.brokers.signer", 2);
     }
 
+    function test_takesAThresholdOfOneAndOfAllBrokers() public {
+        testFuzz_takesThresholdsThatTheBrokersCanMeet(1);
+        testFuzz_takesThresholdsThatTheBrokersCanMeet(3);
+    }
+
     function testFuzz_takesThresholdsThatTheBrokersCanMeet(uint8 threshold) public {
         threshold = uint8(bound(threshold, 0, 5));
         Agreement memory a = _agreement();

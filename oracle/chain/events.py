@@ -8,6 +8,7 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
+from enclave_app.protocol import signing
 from enclave_app.protocol.structs import Agreement, Result, TaskRequest
 from oracle.chain.abi import CORE, Log, load
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
@@ -20,6 +21,23 @@ class AgreementActivated:
     agreement: Agreement
     signatures: tuple[bytes, ...]
     log: Log
+
+
+@dataclass(frozen=True)
+class AgreementApproved:
+    """A consent ahead of the activation. `signature` is empty for the account's own transaction."""
+
+    agreement_id: bytes
+    account: str
+    signature: bytes
+    log: Log
+
+    def signed(self) -> bool:
+        """Whether the account's own key made the signature. A contract's is nothing that can be checked off chain (R7)."""
+        try:
+            return signing.recover(self.agreement_id, self.signature) == self.account
+        except Refused:
+            return False
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,16 @@ class AgreementNarrowed:
     log: Log
 
 
-Event = AgreementActivated | TaskRequested | TaskSettled | TaskBatched | PublicOutputs | TaskEnded | AgreementNarrowed
+Event = (
+    AgreementActivated
+    | AgreementApproved
+    | TaskRequested
+    | TaskSettled
+    | TaskBatched
+    | PublicOutputs
+    | TaskEnded
+    | AgreementNarrowed
+)
 NARROWING = (
     "AgreementSuspended",
     "AgreementResumed",
@@ -108,6 +135,9 @@ def _typed(name: str, fields: dict[str, Any], log: Log) -> Event | None:
     if name == "AgreementActivated":
         agreement = Agreement.from_abi(fields["agreement"])
         return AgreementActivated(fields["agreementId"], agreement, fields["signatures"], log)
+    if name == "AgreementApproved":
+        account = str(to_checksum_address(fields["account"]))
+        return AgreementApproved(fields["agreementId"], account, fields["signature"], log)
     if name == "TaskRequested":
         request = TaskRequest.from_abi(fields["request"])
         return TaskRequested(fields["taskId"], fields["agreementId"], request, fields["uri"], log)

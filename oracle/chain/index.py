@@ -18,7 +18,7 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
-from enclave_app.protocol.structs import Agreement, Outcome, TaskRequest, TaskState
+from enclave_app.protocol.structs import Agreement, Chain, Outcome, TaskRequest, TaskState
 from oracle.chain.abi import Log, load
 from oracle.chain.deploy import Deployment
 from oracle.chain.moves import check_move
@@ -81,6 +81,7 @@ class Index:
             deployment.audits: load("FunctionAudits"),
         }
         self.addresses = tuple(self._contracts)
+        self._chain = Chain(chain_id=deployment.chain_id, agreement_registry=deployment.agreement_registry)
         self.agreements: dict[bytes, IndexedAgreement] = {}
         self.tasks: dict[bytes, IndexedTask] = {}
         self.streams: defaultdict[tuple[str, bytes], IndexedStream] = defaultdict(IndexedStream)
@@ -98,7 +99,7 @@ class Index:
     def apply(self, log: Log) -> None:
         """The next log. Logs of other contracts, and events that say nothing of this state, are passed over.
 
-        Raises Refused `task.move`, `index.unknown` for logs that our contracts do not write in that order: some are missing.
+        Raises Refused `task.move`, `index.agreement`, `index.unknown` for logs that our contracts do not write in that order: some are missing.
         """
         contract = self._contracts.get(log.address)
         found = None if contract is None else contract.event(log)
@@ -112,7 +113,12 @@ class Index:
     # AgreementRegistry
 
     def _agreement_activated(self, of: _Fields, log: Log) -> None:
-        self.agreements[of["agreementId"]] = IndexedAgreement(Agreement.from_abi(of["agreement"]))
+        agreement = Agreement.from_abi(of["agreement"])
+        if self._chain.agreement_id(agreement) != of["agreementId"]:
+            raise Refused(
+                "index.agreement", "a log's agreement is not the one of its id", found=of["agreementId"].hex()
+            )
+        self.agreements[of["agreementId"]] = IndexedAgreement(agreement)
 
     def _consent_recorded(self, of: _Fields, log: Log) -> None:
         self.consents[of["agreementId"], of.account("party")] = Consent(of["kind"])

@@ -19,6 +19,7 @@ from oracle.logs import Log
 from oracle.worker.journal import JournalThread
 
 FOLLOWED = (
+    "AgreementApproved",
     "AgreementActivated",
     "TaskRequested",
     "TaskFulfilled",

@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from enclave_app.protocol.release import TaskRecord
-from oracle.chain.events import AgreementActivated, Event, TaskBatched, TaskEnded, TaskRequested, TaskSettled
+from oracle.chain.events import (
+    AgreementActivated,
+    AgreementApproved,
+    Event,
+    TaskBatched,
+    TaskEnded,
+    TaskRequested,
+    TaskSettled,
+)
 from oracle.chain.source import Block
 from oracle.errors import Permanent
 from oracle.worker.rows import StoredAgreement, Task, read_agreement, read_task, resumes_at
@@ -101,6 +109,7 @@ class Journal:
             self._db.execute("DELETE FROM events WHERE block_number > ?", (number,))
             self._db.execute("DELETE FROM blocks WHERE number > ?", (number,))
             self._db.execute("DELETE FROM agreements WHERE block_number > ?", (number,))
+            self._db.execute("DELETE FROM approvals WHERE block_number > ?", (number,))
             for row in self._db.execute("SELECT * FROM tasks WHERE block_number > ?", (number,)).fetchall():
                 self._chain_move(row, State.ORPHANED, None)
             ended = self._db.execute(
@@ -118,7 +127,13 @@ class Journal:
         ).rowcount
         if not fresh:
             return 0
-        if isinstance(event, AgreementActivated):
+        if isinstance(event, AgreementApproved):
+            if event.signed():
+                self._db.execute(
+                    "INSERT OR REPLACE INTO approvals VALUES (?, ?, ?, ?)",
+                    (event.agreement_id, event.account, event.signature, log.block_number),
+                )
+        elif isinstance(event, AgreementActivated):
             self._db.execute(
                 "INSERT OR REPLACE INTO agreements VALUES (?, ?, ?, ?, ?)",
                 (
@@ -182,7 +197,17 @@ class Journal:
 
     def agreement(self, agreement_id: bytes) -> StoredAgreement | None:
         row = self._db.execute("SELECT * FROM agreements WHERE id = ?", (agreement_id,)).fetchone()
-        return None if row is None else read_agreement(row)
+        if row is None:
+            return None
+        stored = read_agreement(row)
+        parties = stored.agreement.parties()
+        if all(stored.signatures) or len(stored.signatures) != len(parties):
+            return stored
+        # R13: brokers check ECDSA signatures themselves, also those that the activation left away.
+        query = "SELECT account, signature FROM approvals WHERE agreement_id = ?"
+        posted = {each["account"]: bytes(each["signature"]) for each in self._db.execute(query, (agreement_id,))}
+        signatures = tuple(s or posted.get(p, b"") for p, s in zip(parties, stored.signatures, strict=True))
+        return replace(stored, signatures=signatures)
 
     def agreements(self) -> list[StoredAgreement]:
         return [read_agreement(row) for row in self._db.execute("SELECT * FROM agreements").fetchall()]

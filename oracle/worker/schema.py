@@ -61,6 +61,15 @@ MIGRATIONS = (
         receipt BLOB NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE approvals (          -- signatures that came ahead of an activation, which may leave them away
+        agreement_id BLOB NOT NULL,
+        account TEXT NOT NULL,
+        signature BLOB NOT NULL,
+        block_number INTEGER NOT NULL,
+        PRIMARY KEY (agreement_id, account)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

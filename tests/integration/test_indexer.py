@@ -60,6 +60,7 @@ async def walked(url: str) -> AsyncIterator[Walked]:
     async with Market.open(url, seed=20) as market:
         walk = Walk(market)
         await walk.run(STEPS)
+        await walk.finish()
         deployment = market.deployment
         logs = await get_logs(
             market.rpc, Index(deployment).addresses, deployment.first_block, (await market.head()).number

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from enclave_app.protocol.canonical import parse
-from enclave_app.protocol.onchain import admission
+from enclave_app.protocol.onchain import NO_AUDITORS, admission
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import TaskState
@@ -117,6 +117,24 @@ async def test_a_request_is_settled_and_its_record_and_blobs_are_stored(tmp_path
             assert (place.blobs / output.shares.shares.hex()).read_bytes() == output.share_list
         assert states(place) == {task_id: (State.SETTLED, None)}
         assert place.enclave.held == {}
+
+
+async def test_brokers_get_a_posted_signature_that_the_activation_left_away(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        agreement_id = place.chain.agreement_id(agreement)
+        signature, registry = place.owner.sign(agreement_id), load("AgreementRegistry")
+        # R13: whoever activates first with nothing in their place must not take the signatures away from the brokers.
+        for call in (
+            registry.call("sign", agreement_id, place.owner.address, signature),
+            registry.call("activate", agreement, [b""], NO_AUDITORS),
+        ):
+            assert (await place.requester.transact(place.deployment.agreement_registry, call)).ok
+        async with running(place):
+            task_id, _, _ = await place.request(agreement)
+            await settled(place, task_id)
+        record = parse(TaskRecord, (place.blobs / record_name(task_id)).read_bytes(), limit=1 << 26)
+        assert record.consents == (signature,)
 
 
 @pytest.mark.parametrize("name", ["oracle", "agreement_registry", "enclave_registry"])

@@ -527,8 +527,6 @@ _SGX = recorded("sgx/automata-sgx-v3-a/quote.bin")
 _TDX = recorded("tdx/phala-tdx-v4/quote.bin")
 _SNP = recorded("snp/dstack-milan-v3/report.bin")
 
-_ROW = ("int64", "string", "binary", "bool")
-
 PARSERS: list[Parser] = [
     # The protocol's own documents.
     Parser("canonical JSON", canonical.load, b'{"a":[1,"x"]}', covers=("enclave_app.protocol.canonical:load",)),
@@ -545,8 +543,6 @@ PARSERS: list[Parser] = [
     Parser("an agreement's ABI", structs.Agreement.abi_decode, story().record.agreement.abi_encode(), "bytes",
            ("enclave_app.protocol.abi:decode_strict", "enclave_app.protocol.eip712:Struct.abi_decode",
             "enclave_app.protocol.eip712:Struct.from_abi", "enclave_app.protocol.abi:_word")),
-    Parser("a public output", lambda d: decode_row(_ROW, d), encode_row(_ROW, (7, "µ", b"x", True)), "bytes",
-           ("enclave_app.protocol.abi_output:decode_row",)),
     Parser("a digest", text(parse_digest), b"0x" + b"11" * 32, "bytes", ("enclave_app.protocol.digests:parse_digest",)),
     Parser("an HPKE public key", hpke.PublicKey, SEALING.public.wire, "bytes", ("enclave_app.agreed:fetch_materials",)),
     Parser("an HPKE message", lambda d: SEALING.open(d, b"info"), _SEALED, "bytes",

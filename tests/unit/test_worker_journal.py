@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from enclave_app.protocol.structs import TaskRequest
+from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.structs import Agreement, TaskRequest
 from oracle.chain.abi import Log
-from oracle.chain.events import Event, TaskEnded, TaskRequested
+from oracle.chain.events import AgreementActivated, AgreementApproved, Event, TaskEnded, TaskRequested
 from oracle.chain.source import Block
 from oracle.errors import Bug, Permanent
 from oracle.worker.journal import Journal, Overtaken
@@ -24,6 +26,8 @@ from oracle.worker.states import OPEN, State
 
 ADDRESS = "0x" + "11" * 20
 AGREEMENT = b"\xaa" * 32
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "eip712.json").read_text("utf-8"))["cases"]
+AGREED = Agreement(**next(case["value"] for case in VECTORS if case["type"] == "Agreement"))
 
 
 def word(number: int, fork: int = 0) -> bytes:
@@ -60,6 +64,27 @@ def requested(task: int, number: int, fork: int = 0) -> TaskRequested:
 
 def ended(task: int, number: int, how: str = "TaskCancelled", fork: int = 0) -> TaskEnded:
     return TaskEnded(word(task), AGREEMENT, how, log(number, 500 + task, fork))
+
+
+def test_a_posted_signature_fills_the_place_that_the_activation_left_empty(journal: Journal) -> None:
+    key = SigningKey.generate()
+    agreement = AGREED.model_copy(update={"fn": AGREED.fn.model_copy(update={"owner": key.address}), "data": ()})
+    signature, another = key.sign(AGREEMENT), SigningKey.generate().sign(AGREEMENT)
+
+    def signatures() -> tuple[bytes, ...]:
+        stored = journal.agreement(AGREEMENT)
+        assert stored is not None
+        return stored.signatures
+
+    journal.take_in([AgreementApproved(AGREEMENT, key.address, signature, log(1, 1))], block(1))
+    journal.take_in([AgreementActivated(AGREEMENT, agreement, (b"",), log(2, 1))], block(2))
+    assert signatures() == (signature,)
+    # What no key of the account's made is a contract's, or an endpoint's invention.
+    journal.take_in([AgreementApproved(AGREEMENT, key.address, another, log(3, 1))], block(3))
+    assert signatures() == (signature,)
+    journal.rewind(0, word(0))
+    journal.take_in([AgreementActivated(AGREEMENT, agreement, (b"",), log(2, 1, 1))], block(2, 1))
+    assert signatures() == (b"",)
 
 
 @pytest.fixture

@@ -104,7 +104,8 @@ interface IAgreementRegistry {
     /// @notice `kind`: 1 ECDSA, 2 ERC-1271, 3 its own transaction.
     event ConsentRecorded(bytes32 indexed agreementId, address indexed party, uint8 kind);
     /// @notice `account` consents to `agreementId` ahead of the activation; `kind` as in ConsentRecorded.
-    event AgreementApproved(bytes32 indexed agreementId, address indexed account, uint8 kind);
+    /// `signature` is empty for its own transaction; else what brokers check again (R13), whoever activates without it.
+    event AgreementApproved(bytes32 indexed agreementId, address indexed account, uint8 kind, bytes signature);
     event AgreementSuperseded(bytes32 indexed agreementId, bytes32 indexed by);
     /// @notice `account`'s data of `lineage` has `spent` of its budget behind it, over all agreements (R9).
     event BudgetMoved(bytes32 indexed agreementId, address indexed owner, bytes32 indexed lineage, uint256 spent);

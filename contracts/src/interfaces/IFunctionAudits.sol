@@ -14,11 +14,14 @@ interface IFunctionAudits {
     error FunctionAudits_BadSignature(address auditor, bytes32 digest);
     /// @dev A signature that was withdrawn cannot be shown again; the auditor's own transaction can approve anew.
     error FunctionAudits_Withdrawn(bytes32 functionId, address auditor);
+    /// @dev Anyone brings signatures: an older one must not take a newer report's place. The auditor's own transaction can.
+    error FunctionAudits_AlreadyApproved(bytes32 functionId, address auditor, bytes32 report);
 
     /// @notice Approves by the caller's own transaction. The report's digest must not be zero.
     function approve(Audit calldata audit) external;
 
-    /// @notice Approves by `auditor`'s signature over the Audit's EIP-712 digest: ECDSA, or ERC-1271 of deployed code.
+    /// @notice Approves by `auditor`'s signature over the Audit's EIP-712 digest, where it has not approved yet: ECDSA, or ERC-1271
+    /// of deployed code.
     function approveFor(address auditor, Audit calldata audit, bytes calldata signature) external;
 
     /// @notice Takes the caller's approval back, also one that was signed and not yet shown. Active agreements stay so: their

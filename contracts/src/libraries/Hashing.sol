@@ -27,6 +27,8 @@ import {
 /// @dev Structs of static fields only are encoded in place by `abi.encode`, so their encoding is already `encodeData`. What a task
 /// pays for is hashed as it stands in calldata: its words, with a hash in the place of each offset. A caller's word with bits beyond
 /// its type gives the digest of nothing that was signed; who acts on a field reads it as Solidity does, which refuses such a word.
+/// A structure has to begin inside calldata: Solidity's offsets wrap around, and from a start near 2^256 zeros would be copied, while
+/// its fields are read from calldata's other end.
 library Hashing {
     // keccak256 of the types, as EIP-712 writes those of Types.sol. Written out because the compiler would hash most of the texts at
     // each use; Hashing.t.sol compares.
@@ -98,6 +100,7 @@ library Hashing {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
             mstore(ptr, typeHash)
+            if iszero(lt(e, calldatasize())) { revert(0, 0) }
             calldatacopy(add(ptr, 0x20), e, 0x120)
             mstore(add(ptr, 0x20), measurements)
             mstore(add(ptr, 0x40), anchors)
@@ -161,6 +164,7 @@ library Hashing {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
             mstore(ptr, typeHash)
+            if iszero(lt(p, calldatasize())) { revert(0, 0) }
             calldatacopy(add(ptr, 0x20), p, 0xc0)
             mstore(add(ptr, 0xa0), to)
             mstore(add(ptr, 0xc0), bps)
@@ -194,6 +198,7 @@ library Hashing {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
             mstore(ptr, typeHash)
+            if iszero(lt(r, calldatasize())) { revert(0, 0) }
             calldatacopy(add(ptr, 0x20), r, 0x1c0)
             mstore(add(ptr, 0x80), versions)
             mstore(add(ptr, 0xe0), params)
@@ -207,6 +212,7 @@ library Hashing {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
             mstore(ptr, typeHash)
+            if iszero(lt(o, calldatasize())) { revert(0, 0) }
             calldatacopy(add(ptr, 0x20), o, 0xa0)
             mstore(add(ptr, 0x20), name)
             digest := keccak256(ptr, 0xc0)
@@ -223,6 +229,7 @@ library Hashing {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
             mstore(ptr, typeHash)
+            if iszero(lt(r, calldatasize())) { revert(0, 0) }
             calldatacopy(add(ptr, 0x20), r, 0xc0)
             mstore(add(ptr, 0x80), keccak256(add(hashes, 0x20), shl(5, mload(hashes))))
             digest := keccak256(ptr, 0xe0)
@@ -236,6 +243,7 @@ library Hashing {
         assembly ("memory-safe") {
             let ptr := mload(0x40)
             mstore(ptr, typeHash)
+            if iszero(lt(b, calldatasize())) { revert(0, 0) }
             calldatacopy(add(ptr, 0x20), b, 0xa0)
             mstore(add(ptr, 0x80), tasks)
             mstore(add(ptr, 0xa0), results)

@@ -16,6 +16,7 @@ library Payments {
     function pull(address token, address payer, uint256 fee, bytes32 taskId, IComputeOracle.Payment memory payment)
         internal
     {
+        // Nothing of the oracle's can be entered meanwhile (nonReentrant), so only a payment moves it.
         uint256 before = IERC20(token).balanceOf(address(this));
         if (payment.kind == PaymentKind.AUTHORIZATION) {
             // Only this contract can use it, and only for this task: its nonce is the task's id.
@@ -47,6 +48,7 @@ library Payments {
         uint256 left = IERC20(token).balanceOf(address(this));
         // A balance that shrank is refused by name, too.
         uint256 got = left < before ? 0 : left - before;
+        // slither-disable-next-line reentrancy-balance
         if (got != fee) revert IComputeOracle.ComputeOracle_WrongReceived(token, got, fee);
     }
 
