@@ -65,7 +65,7 @@ contract InvariantsTest is Invariant, Deploy {
     }
 
     function _actions() private pure returns (bytes4[] memory list) {
-        string[35] memory names = [
+        string[36] memory names = [
             "activate",
             "consentAhead",
             "suspendOrResume",
@@ -87,6 +87,7 @@ contract InvariantsTest is Invariant, Deploy {
             "fulfilBatch",
             "settleWrongly",
             "settleAgain",
+            "settleAtTheEnd",
             "retryCallback",
             "renew",
             "retire",

@@ -112,11 +112,11 @@ abstract contract World is Fixture {
         (a.notBefore, a.notAfter, a.activateBefore) = (d.from, d.until, d.from + 10 days);
         (a.access.quota, a.access.quotaPerRequester) = (12, 5);
         a.tee.statusMask |= uint32(1) << TcbStatus.SW_HARDENING_NEEDED;
-        a.tee.maxEvidenceAge = 3 days;
+        a.tee.maxEvidenceAge = 1 days;
         a.tee.operators = _two(operator, otherOperator);
         if (d.kind == PLAIN) {
             a.tee.statusMask = uint32(1) << TcbStatus.UP_TO_DATE;
-            a.tee.maxEvidenceAge = 1 days;
+            a.tee.maxEvidenceAge = 6 hours;
         } else if (d.kind != BUDGETED) {
             a.tee.anchors = _two(ANCHOR, OTHER_ANCHOR);
             a.tee.measurements = _two(MEASUREMENT, OTHER_MEASUREMENT);
