@@ -21,10 +21,15 @@ abstract contract Deploy is Test {
         }
     }
 
-    function _creationCode(string memory artifact) private view returns (bytes memory) {
+    function _creationCode(string memory artifact) internal view returns (bytes memory) {
         if (!vm.envOr("SHIPPED", false)) return vm.getCode(artifact);
         string memory shipped = string.concat("oracle/abi/", _afterColon(artifact), ".json");
-        return vm.getCode(vm.exists(shipped) ? shipped : artifact);
+        // Tests' own contracts are not there; `vm.exists` is not allowed for such a path under an inline configuration.
+        try vm.getCode(shipped) returns (bytes memory code) {
+            return code;
+        } catch {
+            return vm.getCode(artifact);
+        }
     }
 
     function _afterColon(string memory artifact) private pure returns (string memory name) {
