@@ -24,12 +24,12 @@ import {Hashing} from "../src/libraries/Hashing.sol";
 /// function gets one parameter, `subject` (see `subjectOf`), looks for it in the banks' data, and answers with one public
 /// output of two integers: score and limit, the limit in the token's smallest unit. A good enough score opens a line, from
 /// which the borrower draws until it closes. Debt grows at one rate for all. What is not paid back in time anyone writes off:
-/// the lenders bear the loss, and what the borrower still pays is a gain.
+/// the lenders bear the loss, and what the borrower still pays is a gain, which comes over `VESTING`: nobody joins for a block to take it.
 ///
 /// | an application ends as | when                                                  | the fee                            |
 /// |------------------------|-------------------------------------------------------|------------------------------------|
 /// | Opened                 | the score and the limit suffice                       | is spent                           |
-/// | Declined               | they do not: an older line closes, too                | is spent                           |
+/// | Declined               | they do not, or the borrower is in default by now: an older line closes, too | is spent    |
 /// | Unreadable             | the answer is not two integers                        | is spent                           |
 /// | Stale                  | the answer arrived later than `FRESH_FOR`             | is spent                           |
 /// | Failed                 | the computation failed                                | less `failedFee` to `refund`       |
@@ -37,7 +37,8 @@ import {Hashing} from "../src/libraries/Hashing.sol";
 /// | Cancelled              | the borrower `cancel`led                              | to `refund`                        |
 ///
 /// @dev The applicant is bound by the subject, which is made from the caller: nobody applies with another's data. WARNING: score
-/// and limit are public, and so is who asked. WARNING: the asset must move what it says, and must not rebase.
+/// and limit are public, and so is who asked. WARNING: the asset must move what it says, and must not rebase. WARNING: overdue debt
+/// counts in full until somebody writes it off, so whoever sees a loss coming leaves before it.
 contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -61,7 +62,7 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
     }
 
     /// @param limit what may be owed, interest included, when drawing
-    /// @param closesAt unix seconds: until then it can be drawn from, and then all is due
+    /// @param closesAt unix seconds: until then it can be drawn from, and then all is due; it moves only while nothing is owed
     /// @param scaledDebt debt, by the index of when it was drawn
     /// @param writtenOff debt that no longer counts as the pool's
     struct Line {
@@ -78,7 +79,10 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
     uint256 public constant FRESH_FOR = 1 days;
     uint256 public constant TERM = 90 days;
     uint256 public constant GRACE = 30 days;
-    /// @dev The most that a parameter of type decimal holds before its point, less than which no two customers will meet.
+    uint256 public constant VESTING = 30 days;
+    /// @dev The most that a parameter of type decimal holds before its point, less than which no two customers will meet by accident.
+    /// WARNING: about 2^52 hashes find two accounts of one's own that share a subject, and so one customer's score. Where a second
+    /// line is worth that, ask for two such parameters.
     uint256 private constant SUBJECTS = 10 ** 31;
     uint256 private constant ANSWER_SIZE = 64;
     uint256 private constant ONE = 1e27;
@@ -99,6 +103,9 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
 
     /// @notice What is lent out can neither be withdrawn nor drawn: this can.
     uint256 public cash;
+    /// @dev Of debt that was written off, and when `_locked` of it was last counted.
+    uint256 private _recovered;
+    uint256 private _recoveredAt;
     uint256 private _asked;
     uint256 private _scaledDebt;
     uint256 private _index = ONE;
@@ -228,6 +235,7 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
     /// @notice Draws from the caller's line.
     function draw(uint256 amount) external nonReentrant {
         Line storage line = lines[msg.sender];
+        if (line.writtenOff != 0) revert CreditLine_InDefault(msg.sender, line.writtenOff);
         if (block.timestamp >= line.closesAt) revert CreditLine_LineClosed(msg.sender, line.closesAt);
         if (amount > cash) revert CreditLine_NotEnoughCash(amount, cash);
         uint256 index = _accrue();
@@ -252,7 +260,11 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         if (paid >= debt) {
             _scaledDebt -= line.scaledDebt;
             line.scaledDebt = 0;
-            line.writtenOff -= paid - debt;
+            uint256 recovered = paid - debt;
+            if (recovered != 0) {
+                line.writtenOff -= recovered;
+                (_recovered, _recoveredAt) = (_locked() + recovered, block.timestamp);
+            }
         } else {
             uint256 scaled = Math.mulDiv(paid, ONE, index);
             line.scaledDebt -= scaled;
@@ -272,6 +284,7 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         _scaledDebt -= line.scaledDebt;
         line.scaledDebt = 0;
         line.writtenOff += debt;
+        line.limit = 0;
         emit WrittenOff(borrower, debt);
     }
 
@@ -288,9 +301,10 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         return Math.mulDiv(line.scaledDebt, _indexNow(), ONE, Math.Rounding.Ceil) + line.writtenOff;
     }
 
-    /// @notice What is here, and what is owed with its interest.
+    /// @notice What is here, and what is owed with its interest, less what is still to come of recovered losses.
     function totalAssets() public view override returns (uint256) {
-        return cash + Math.mulDiv(_scaledDebt, _indexNow(), ONE);
+        // More is locked than there is where it was drawn, and lost.
+        return Math.saturatingSub(cash + Math.mulDiv(_scaledDebt, _indexNow(), ONE), _locked());
     }
 
     function maxRedeem(address holder) public view override returns (uint256) {
@@ -325,7 +339,8 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         }
         (int256 score, int256 answer) = abi.decode(output, (int256, int256));
         Line storage line = lines[application.borrower];
-        if (score < minScore || answer <= 0) {
+        // In default since it applied.
+        if (score < minScore || answer <= 0 || line.writtenOff != 0) {
             line.limit = 0;
             _close(taskId, Stage.Declined);
             return;
@@ -333,7 +348,8 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
         // Above zero, as was just checked.
         uint256 limit = Math.min(uint256(answer), maxLimit);
         line.limit = uint128(limit);
-        line.closesAt = uint40(block.timestamp + TERM);
+        // What is owed stays due when it was.
+        if (line.scaledDebt == 0) line.closesAt = uint40(block.timestamp + TERM);
         emit Opened(taskId, application.borrower, score, limit, line.closesAt);
         _close(taskId, Stage.Opened);
     }
@@ -363,6 +379,11 @@ contract CreditLine is ERC4626, ComputeConsumer, ReentrancyGuardTransient {
     /// @dev Simple interest from one move of debt to the next.
     function _indexNow() private view returns (uint256) {
         return _index + _index * rate * (block.timestamp - _indexedAt) / (BPS * 365 days);
+    }
+
+    function _locked() private view returns (uint256) {
+        uint256 left = Math.saturatingSub(_recoveredAt + VESTING, block.timestamp);
+        return Math.mulDiv(_recovered, left, VESTING);
     }
 
     function _deposit(address caller, address receiver, uint256 assets, uint256 shares) internal override nonReentrant {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {ComputeConsumer} from "../src/ComputeConsumer.sol";
 import {Result, TaskRequest} from "../src/Types.sol";
 import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
@@ -56,6 +57,12 @@ contract RiskDesk is ComputeConsumer {
         admission.requesters = ANYONE;
         taskId = _request(r, admission, "", address(0));
         emit Asked(taskId);
+    }
+
+    /// @notice What is here and needed for no more questions.
+    function withdraw(address payable to) external {
+        if (msg.sender != owner) revert RiskDesk_NotOwner(msg.sender);
+        Address.sendValue(to, address(this).balance);
     }
 
     function _fulfilled(bytes32 taskId, uint8 outcome, Result calldata result, bytes[] calldata) internal override {

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {ComputeConsumer} from "../src/ComputeConsumer.sol";
 import {Result, TaskRequest} from "../src/Types.sol";
 import {IAgreementRegistry} from "../src/interfaces/IAgreementRegistry.sol";
@@ -16,7 +17,7 @@ import {Outcome} from "../src/libraries/Constants.sol";
 /// |--------|---------|----------------------------------------|------------------------------------------------------|
 /// | None   | propose | a member                               | Voting                                               |
 /// | Voting | vote    | more than half of the members, in time | Passed                                               |
-/// | Passed | ask     | a member, in time                      | Asked: the amount is reserved                        |
+/// | Passed | ask     | a member, in time, not before `askFrom` | Asked: the amount is reserved                        |
 /// | Asked  |         | the answer reaches `atLeast`           | Paid: the amount is the recipient's, to be `claim`ed |
 /// | Asked  |         | the answer does not                    | Missed                                               |
 /// | Asked  |         | the computation failed, or answered otherwise than by one integer | Failed            |
@@ -41,6 +42,7 @@ contract StatisticsDao is ComputeConsumer {
     /// @param amount in wei
     /// @param fee the agreement's, in wei
     /// @param versions the datasets' versions, or none to take those of the day
+    /// @param askFrom unix seconds: nobody asks before, so that no member makes the one answer come too early
     /// @param atLeast what the agreement's only public output, one integer, has to reach
     struct Terms {
         address recipient;
@@ -49,6 +51,7 @@ contract StatisticsDao is ComputeConsumer {
         uint256 fee;
         bytes params;
         bytes32[] versions;
+        uint40 askFrom;
         int256 atLeast;
         bytes32 salt;
     }
@@ -57,6 +60,7 @@ contract StatisticsDao is ComputeConsumer {
     struct Proposal {
         address recipient;
         uint40 until;
+        uint40 askFrom;
         uint16 votes;
         uint8 asked;
         Stage stage;
@@ -69,6 +73,7 @@ contract StatisticsDao is ComputeConsumer {
     uint256 public constant VOTE_TIME = 7 days;
     uint256 public constant ASK_TIME = 30 days;
     uint256 public constant ANSWER_TIME = 1 days;
+    uint256 public constant MAX_WAIT = 365 days;
     /// @notice Each unanswered question may cost the agreement's least fee.
     uint256 public constant MAX_ASKED = 3;
     uint256 private constant MAX_MEMBERS = 1000;
@@ -100,6 +105,7 @@ contract StatisticsDao is ComputeConsumer {
     error StatisticsDao_NotMember(address caller);
     error StatisticsDao_BadTerms();
     error StatisticsDao_WrongStage(bytes32 proposalId, Stage stage);
+    error StatisticsDao_TooEarly(bytes32 proposalId, uint256 askFrom);
     error StatisticsDao_TooLate(bytes32 proposalId, uint256 until);
     error StatisticsDao_AlreadyVoted(bytes32 proposalId, address member);
     error StatisticsDao_AskedTooOften(bytes32 proposalId);
@@ -129,7 +135,9 @@ contract StatisticsDao is ComputeConsumer {
 
     /// @notice Puts a payout to the vote.
     function propose(Terms calldata terms) external onlyMember returns (bytes32 proposalId) {
-        if (terms.recipient == address(0) || terms.amount == 0) revert StatisticsDao_BadTerms();
+        if (terms.recipient == address(0) || terms.amount == 0 || terms.askFrom > block.timestamp + MAX_WAIT) {
+            revert StatisticsDao_BadTerms();
+        }
         proposalId = proposalIdOf(terms);
         Proposal storage proposal = _proposals[proposalId];
         if (proposal.stage != Stage.None) revert StatisticsDao_WrongStage(proposalId, proposal.stage);
@@ -137,6 +145,7 @@ contract StatisticsDao is ComputeConsumer {
         proposal.until = uint40(block.timestamp + VOTE_TIME);
         proposal.recipient = terms.recipient;
         proposal.amount = terms.amount;
+        proposal.askFrom = terms.askFrom;
         proposal.atLeast = terms.atLeast;
         emit Proposed(proposalId, msg.sender, terms, proposal.until);
     }
@@ -150,7 +159,7 @@ contract StatisticsDao is ComputeConsumer {
         emit Voted(proposalId, msg.sender, votes);
         if (votes * 2 <= members) return;
         proposal.stage = Stage.Passed;
-        proposal.until = uint40(block.timestamp + ASK_TIME);
+        proposal.until = uint40(Math.max(block.timestamp, proposal.askFrom) + ASK_TIME);
         emit Passed(proposalId, proposal.until);
     }
 
@@ -164,6 +173,7 @@ contract StatisticsDao is ComputeConsumer {
     {
         bytes32 proposalId = proposalIdOf(terms);
         Proposal storage proposal = _inTime(proposalId, Stage.Passed);
+        if (block.timestamp < terms.askFrom) revert StatisticsDao_TooEarly(proposalId, terms.askFrom);
         if (proposal.asked == MAX_ASKED) revert StatisticsDao_AskedTooOften(proposalId);
         if (
             terms.versions.length != 0

@@ -534,6 +534,15 @@ contract RiskDeskTest is Fixture {
         assertEq(_state(r), TaskState.REQUESTED);
     }
 
+    function test_theOwnerTakesWhatIsLeft() public {
+        address payable to = payable(makeAddr("treasury"));
+        vm.expectRevert(abi.encodeWithSelector(RiskDesk.RiskDesk_NotOwner.selector, stranger));
+        vm.prank(stranger);
+        desk.withdraw(to);
+        desk.withdraw(to);
+        assertEq(to.balance, 1 ether - FEE);
+    }
+
     function test_onlyTheOwnerAsks() public {
         vm.expectRevert(abi.encodeWithSelector(RiskDesk.RiskDesk_NotOwner.selector, stranger));
         vm.prank(stranger);

@@ -438,9 +438,87 @@ abstract contract CreditLineSuite is ConsumerWorld {
         pool.applyForCredit{value: PRICE}(versions, _open());
         vm.prank(borrower);
         pool.repay(borrower, debt);
+        assertEq(pool.totalAssets(), DEPOSIT - 5000e6);
+        skip(15 days);
+        assertEq(pool.totalAssets(), DEPOSIT - 5000e6 + debt / 2);
+        skip(15 days);
         assertEq(pool.totalAssets(), DEPOSIT - 5000e6 + debt);
         _apply_();
         assertEq(pool.openApplication(borrower), askedId);
+    }
+
+    function test_whoDefaultsWhileItAppliesGetsNoLine() public {
+        uint256 debt = _overdue();
+        _apply_();
+        pool.writeOff(borrower);
+        _answer(last, abi.encode(int256(700), int256(10_000e6)));
+        _closed(CreditLine.Stage.Declined);
+        assertEq(_limit(borrower), 0);
+        vm.expectRevert(abi.encodeWithSelector(CreditLine.CreditLine_InDefault.selector, borrower, debt));
+        vm.prank(borrower);
+        pool.draw(1);
+    }
+
+    function test_aNewAnswerMovesNoDueDateOfWhatIsOwed() public {
+        _openLine(700, 10_000e6);
+        (, uint40 closesAt,,) = pool.lines(borrower);
+        vm.prank(borrower);
+        pool.draw(5000e6);
+        skip(80 days);
+        _openLine(700, 20_000e6);
+        (uint128 limit, uint40 stillAt,,) = pool.lines(borrower);
+        assertEq(limit, 20_000e6);
+        assertEq(stillAt, closesAt);
+        vm.prank(borrower);
+        pool.repay(borrower, type(uint256).max);
+        _openLine(700, 20_000e6);
+        (, uint40 anew,,) = pool.lines(borrower);
+        assertEq(anew, vm.getBlockTimestamp() + 90 days);
+    }
+
+    /// @dev In one transaction: else whoever pays late gets it back from the lenders who bore the loss.
+    function test_nobodyJoinsForABlockToTakeWhatIsRecovered() public {
+        _overdue();
+        pool.writeOff(borrower);
+        uint256 owed = pool.debtOf(borrower);
+        uint256 flash = 1_000_000_000e6;
+        dollar.mint(borrower, flash + owed);
+        uint256 had = dollar.balanceOf(borrower);
+        vm.startPrank(borrower);
+        uint256 shares = pool.deposit(flash, borrower);
+        pool.repay(borrower, owed);
+        pool.redeem(shares, borrower, borrower);
+        vm.stopPrank();
+        assertGe(had - dollar.balanceOf(borrower), owed);
+        skip(30 days);
+        assertApproxEqAbs(pool.totalAssets(), DEPOSIT - 5000e6 + owed, 1);
+    }
+
+    /// @dev What was recovered is drawn and lost again before it is the lenders'.
+    function test_aSecondLossTakesWhatWasRecovered() public {
+        _overdue();
+        pool.writeOff(borrower);
+        uint256 shares = pool.maxRedeem(lender);
+        vm.prank(lender);
+        pool.redeem(shares, lender, lender);
+        vm.prank(borrower);
+        uint256 paid = pool.repay(borrower, type(uint256).max);
+        _openLine(700, 10_000e6);
+        vm.prank(borrower);
+        pool.draw(paid);
+        // But for what rounding leaves.
+        assertLe(pool.totalAssets(), 1);
+        skip(121 days);
+        pool.writeOff(borrower);
+        assertLe(pool.totalAssets(), 1);
+    }
+
+    function _overdue() private returns (uint256 debt) {
+        _openLine(700, 10_000e6);
+        vm.prank(borrower);
+        pool.draw(5000e6);
+        skip(90 days + 30 days + 1);
+        debt = pool.debtOf(borrower);
     }
 
     // Lenders

@@ -155,6 +155,32 @@ abstract contract StatisticsDaoSuite is ConsumerWorld {
         assertEq(dao.free(), FUNDS - PRICE - AMOUNT);
     }
 
+    /// @dev The one answer counts: a member who is against it must not ask while the number is still low.
+    function test_nobodyAsksBeforeTheAgreedTime() public {
+        terms.askFrom = uint40(vm.getBlockTimestamp() + 100 days);
+        vm.prank(members[0]);
+        id = dao.propose(terms);
+        _pass();
+        vm.warp(terms.askFrom - 1);
+        vm.expectRevert(abi.encodeWithSelector(StatisticsDao.StatisticsDao_TooEarly.selector, id, terms.askFrom));
+        vm.prank(members[0]);
+        dao.ask(terms, versions, _open());
+        vm.warp(terms.askFrom);
+        _askOnceMore();
+        _is(StatisticsDao.Stage.Asked);
+        assertEq(dao.proposalAt(id).until, terms.askFrom + 30 days);
+    }
+
+    function test_nothingIsProposedForLaterThanAYear() public {
+        terms.askFrom = uint40(vm.getBlockTimestamp() + 365 days + 1);
+        vm.expectRevert(StatisticsDao.StatisticsDao_BadTerms.selector);
+        vm.prank(members[0]);
+        dao.propose(terms);
+        --terms.askFrom;
+        vm.prank(members[0]);
+        dao.propose(terms);
+    }
+
     function test_asksNothingThatDidNotPass() public {
         _vote(0);
         _vote(1);
