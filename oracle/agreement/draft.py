@@ -59,6 +59,9 @@ from oracle.agreement.sign import check_signable
 from oracle.agreement.units import token_units, wei
 from oracle.yamlfile import read_yaml, validate_yaml, yaml_path
 
+CLOCK_SLACK: Final = 300
+"""Seconds that a chain's clock may be behind that of whoever drafts, where an agreement is to be valid from now on."""
+
 SIZE_CLASS: Final = 64 << 10
 """Bytes to a multiple of which an output is padded where the draft does not say (R18)."""
 
@@ -355,8 +358,10 @@ def _units(value: int | str, part: PricePart, name: str) -> int:
 
 
 def _validity(part: ValidityPart, now: int) -> tuple[int, int, int]:
-    not_before = part.from_.resolve(now)
-    not_after = part.until.resolve(not_before)
+    start = part.from_.resolve(now)
+    not_after = part.until.resolve(start)
+    # What is valid from now on must be so on a chain whose clock is behind this one's, or whose newest block is old.
+    not_before = start - CLOCK_SLACK if start == now else start
     activate_before = not_after if part.activate_before is None else part.activate_before.resolve(now)
     if not_after <= now or activate_before <= now:
         raise Refused("draft.validity", "validity: ends, or must be activated, before now")

@@ -192,7 +192,10 @@ class AuditorsPart(YamlModel):
 
 
 class ValidityPart(YamlModel):
-    """`from` is now and `activateBefore` is `until` where they are not set. A duration counts from `from`."""
+    """`from` is now and `activateBefore` is `until` where they are not set. A duration counts from `from`.
+
+    Now is five minutes ago in the agreement, since a chain's clock may be behind.
+    """
 
     from_: When = Field(default="now", alias="from", validate_default=True)
     until: When

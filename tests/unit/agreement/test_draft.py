@@ -15,7 +15,7 @@ from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.structs import ANYONE, Chain, Confirmation, OutputKind, TcbStatus
 from oracle.agreement.document import parse_document
-from oracle.agreement.draft import Deployment, build_draft, draft_agreement
+from oracle.agreement.draft import CLOCK_SLACK, Deployment, build_draft, draft_agreement
 from oracle.attestation import INTEL_ROOT_DIGEST
 from oracle.attestation.anchors import MAKERS
 from oracle.card import BrokerCard, read_card
@@ -42,7 +42,7 @@ def test_a_complete_draft_becomes_the_agreement_it_describes(case: Any) -> None:
     assert agreement.outputs[0].recipients == (ZERO32,)
     assert (agreement.price.fee, agreement.price.failed_fee) == (10**16, 10**9)
     assert (agreement.price.to, agreement.price.bps) == ((hospital_a, hospital_b), (3000, 1250))
-    assert agreement.not_before == case.now
+    assert agreement.not_before == case.now - CLOCK_SLACK
     assert agreement.not_after == case.now + 90 * 86400
     assert agreement.activate_before == case.now + 7 * 86400
     assert len(draft.document.endpoints) == 3
