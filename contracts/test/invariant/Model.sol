@@ -237,6 +237,17 @@ abstract contract Model is World {
             if (_isUsable(deals[deal])) return deal;
         }
         if (deals.length >= MAX_DEALS) return seed % deals.length;
+        return _opened(seed);
+    }
+
+    /// @dev One whose requests wait for nothing, if there is room for it.
+    function _openPlainDeal(uint256 seed) internal {
+        if (deals.length >= MAX_DEALS) return;
+        while (_mix(seed, 1) % KINDS != PLAIN) ++seed;
+        _opened(seed);
+    }
+
+    function _opened(uint256 seed) private returns (uint256 deal) {
         deal = _draftFrom(seed);
         deals[deal].draft.from = _now();
         _refresh(deal);

@@ -191,9 +191,10 @@ abstract contract Requesters is Parties {
         if (p.kind != 0) (p.v, p.r, p.s) = vm.sign(_keyOf(r.requester), digest);
     }
 
-    /// @dev Some task, whatever its state.
+    /// @dev Some task, whatever its state. It may be that none of the agreements takes a request now.
     function _anyJob(uint256 seed) internal returns (uint256) {
         for (uint256 i; jobs.length == 0; ++i) {
+            if (i % 16 == 15) _openPlainDeal(_mix(seed, i));
             _ask(_mix(seed, i));
         }
         return seed % jobs.length;
