@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ import pytest_asyncio
 
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.signing import SigningKey
+from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import ANYONE, Access, Agreement, Confirmation, Output, OutputKind, TaskState
 from oracle.chain.abi import load
-from oracle.chain.events import logs_of_receipt
+from oracle.chain.events import TaskSettled, logs_of_receipt
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Receipt
-from oracle.errors import Refused, Reverted
+from oracle.client import Client
+from oracle.config import ClientConfig
+from oracle.errors import OracleError, Refused, Reverted
+from oracle.storage import FileStorage
 from oracle.worker.settle import GAS_FIRST, Sent, Settler
 from tests.settle_kit import CONTENT, batch_of, record, register, settler
 from tests.worker_kit import World, world
@@ -191,6 +196,50 @@ async def test_a_batch_settles_each_with_its_own_result(place: World, sealed: Ag
     assert [each["taskId"] for each in told] == list(ids(records))
     (whole,) = events(receipt, "BatchFulfilled")
     assert (whole["count"], whole["payee"]) == (4, records[0].result.payee)
+
+
+async def read_back(place: World, storage: Path, task_id: bytes, left: TaskRecord | None) -> TaskSettled:
+    """What a client says of the settlement, with that record of the task in storage."""
+    if left is not None:
+        await FileStorage(storage).put_named(record_name(task_id), left.canonical())
+    config = ClientConfig(rpc=place.rpc.url, deployment=place.deployment, storage=(storage.as_uri(),), brokers={})
+    async with Client(config) as client:
+        return await (await client.task(task_id)).settlement()
+
+
+async def test_a_batch_s_result_is_read_where_its_worker_left_it(
+    place: World, sealed: Agreement, tmp_path: Path
+) -> None:
+    records = await ran(place, sealed, 2)
+    sent = await settler(place).send_batch(records, *signed(place, records))
+    assert sent is not None
+    await mined(settler(place), sent)
+    for each in records:
+        found = await read_back(place, tmp_path, each.result.task_id, each)
+        assert (found.result, found.signature, found.signer) == (each.result, each.signature, each.signer)
+        assert found.result_digest == each.result.typed_digest(each.chain.oracle_domain(each.agreement))
+        assert (found.task_id, found.agreement_id) == (each.result.task_id, each.result.agreement_id)
+
+
+async def test_a_batch_s_result_is_taken_by_what_the_chain_keeps_of_it(
+    place: World, sealed: Agreement, tmp_path: Path
+) -> None:
+    """Storage is untrusted: a record of its own signature and result each, and the chain has the digest alone."""
+    first, second = records = await ran(place, sealed, 2)
+    sent = await settler(place).send_batch(records, *signed(place, records))
+    assert sent is not None
+    await mined(settler(place), sent)
+    task_id, theirs = first.result.task_id, "0x" + "0f" * 20
+    left: dict[str, TaskRecord | None] = {
+        "blob.missing": None,
+        "task.result_digest": record(place, sealed, task_id, first.request, payee=theirs),
+        "signature.signer": first.model_copy(update={"signature": second.signature}),
+    }
+    for code, changed in left.items():
+        with pytest.raises(OracleError) as refused:
+            await read_back(place, tmp_path, task_id, changed)
+        assert refused.value.code == code
+    assert (await read_back(place, tmp_path, task_id, first)).result == first.result
 
 
 async def test_a_batch_leaves_out_what_was_settled_before(place: World, sealed: Agreement) -> None:

@@ -371,6 +371,28 @@ contract IntelJsonTest is Test {
         }
     }
 
+    /// @dev Strings are read 32 bytes at a time: only these lengths end where the document does.
+    function test_refusesALastStringThatIsNeverClosed() public {
+        string[4] memory marks = ['"category":"', '"type":"', '"tcbStatus":"', '"advisoryIDs":["'];
+        for (uint256 i; i < marks.length; ++i) {
+            for (uint256 length; length <= 96; length += 32) {
+                vm.expectRevert(
+                    abi.encodeWithSelector(IntelJson.IntelJson_Unexpected.selector, bytes32(0), bytes32('"'))
+                );
+                parser.tcbInfo(cutAfter(sgx(), marks[i], length));
+                refusesWith(string(cutAfter(sgx(), marks[i], length + 1)), IntelJson.IntelJson_BadCharacter.selector);
+            }
+        }
+    }
+
+    function cutAfter(string memory document, string memory mark, uint256 letters) private pure returns (bytes memory) {
+        bytes memory text = new bytes(letters);
+        for (uint256 i; i < letters; ++i) {
+            text[i] = "a";
+        }
+        return bytes.concat(bytes(document.before(mark)), bytes(mark), text);
+    }
+
     // Fuzzing
 
     function testFuzz_readsAnyBytesInHexadecimal(bytes32 value, bytes6 fmspc, uint256 upper) public view {
