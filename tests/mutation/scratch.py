@@ -50,8 +50,18 @@ def make(place: Path, replaced: Mapping[str, str], root: Path = ROOT) -> None:
             (place / name).unlink(missing_ok=True)
     manifest.parent.mkdir(exist_ok=True)
     manifest.write_text("\n".join(sorted(wanted)))
-    if not (place / "node_modules").exists() and (root / "node_modules").exists():
-        subprocess.run(["cp", "-al", str(root / "node_modules"), str(place / "node_modules")], check=True)
+    _take_packages(place / "node_modules", root / "node_modules")
+
+
+def _take_packages(target: Path, packages: Path) -> None:
+    """npm's own list says what is installed: a copy of other packages is made anew."""
+    listed = ".package-lock.json"
+    if not (packages / listed).exists():
+        return
+    if (target / listed).exists() and (target / listed).read_bytes() == (packages / listed).read_bytes():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(["cp", "-al", str(packages), str(target)], check=True)
 
 
 def make_venv(place: Path, switch: Path, base: int) -> Path:
