@@ -43,8 +43,22 @@ _NEAR = {
     "EnclavePolicy": "Fulfil",
     "Payments": "Payments,RequestFor,Withdraw",
     "TaskSlot": "Cancel,Fulfil,Expire,Callback",
+    "ComputeConsumer": "Consumer",
+    "EnclaveRegistry": "Register,Retire,Challenge",
+    "AttestedVerifier": "AttestedVerifier",
+    "Signatures": "Signatures,SmartAccounts",
+    "DcapCollateral": "dcap/Collateral",
+    "RevocationList": "dcap/Collateral",
+    "X509": "dcap/Primitives,dcap/Collateral",
+    "Der": "dcap/Primitives,dcap/Collateral",
+    "P256": "dcap/Primitives",
+    "IntelJson": "dcap/IntelJson",
+    "TcbLevels": "dcap/Levels",
+    "PckExtension": "dcap/Primitives,dcap/Collateral",
+    "DcapQuote": "dcap/Quote",
+    "DcapVerifier": "dcap/Quote",
 }
-"""The tests nearest to a contract of the core, or to one of its functions: most changes fail there, in a second."""
+"""The tests nearest to a contract, or to one of its functions: most changes fail there, in a second."""
 _SHORT = {"FOUNDRY_FUZZ_RUNS": "16", "FOUNDRY_INVARIANT_RUNS": "2", "FOUNDRY_INVARIANT_DEPTH": "16"}
 _PROFILE = {"FOUNDRY_PROFILE": "quick"}
 _TIMEOUT = 300
@@ -99,13 +113,15 @@ def run(place: Path, mutants: Sequence[Mutant], workers: int) -> dict[int, Caugh
 
 def _try(place: Path, mutant: Mutant) -> Caught:
     longer = {"FOUNDRY_FUZZ_RUNS": "64", "FOUNDRY_INVARIANT_RUNS": "4", "FOUNDRY_INVARIANT_DEPTH": "64"}
+    near = _near(mutant)
     runs: list[tuple[dict[str, str], Sequence[str]]] = [
+        *([] if near is None else [(_SHORT, near)]),
         (_SHORT, _ALL_FLAGS),
         # The invariants' usual run takes minutes, and each mutant that nothing else catches would wait for it.
         ({"FOUNDRY_INVARIANT_RUNS": "20"}, _ALL_FLAGS),
     ]
-    if mutant.language == "Core":
-        runs = [(_SHORT, _near(mutant)), (longer, _CORE_FLAGS)]
+    if mutant.language == "Core" and near is not None:
+        runs = [(_SHORT, ("--fail-fast", *near)), (longer, _CORE_FLAGS)]
     try:
         failed = next((found for run in runs if (found := _failures(place, mutant.number, *run))), [])
     except (SolidityError, subprocess.TimeoutExpired) as error:
@@ -113,14 +129,12 @@ def _try(place: Path, mutant: Mutant) -> Caught:
     return Caught(min(failed, key=_preference)) if failed else Caught(None)
 
 
-def _near(mutant: Mutant) -> Sequence[str]:
+def _near(mutant: Mutant) -> Sequence[str] | None:
     contract = Path(mutant.file).stem
-    tests = _NEAR.get(f"{contract}.{mutant.function}", _NEAR[contract])
-    return (
-        "--fail-fast",
-        "--match-path",
-        f"contracts/test/{{{tests}}}.t.sol" if "," in tests else f"contracts/test/{tests}.t.sol",
-    )
+    tests = _NEAR.get(f"{contract}.{mutant.function}", _NEAR.get(contract))
+    if tests is None:
+        return None
+    return "--match-path", f"contracts/test/{{{tests}}}.t.sol" if "," in tests else f"contracts/test/{tests}.t.sol"
 
 
 def _preference(test: str) -> tuple[bool, str]:
