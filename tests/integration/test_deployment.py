@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_account import Account
@@ -25,6 +26,7 @@ from oracle.errors import Permanent, Retryable, Reverted
 from oracle.keys import create_wallet
 from tests.anvil_kit import anvil
 from tests.cli_kit import CHEAP, answer, oracle, refusal
+from tests.rpc_kit import proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_FACTORY = "--disable-default-create2-deployer"
@@ -126,6 +128,26 @@ async def test_who_deploys_the_same_in_the_same_moment_does_no_harm() -> None:
         stranger = await funded(rpc)
         found = await deploy(Overtaken(await funded(rpc), stranger), intel_root())
         assert found == await deploy(await funded(rpc), intel_root())
+
+
+async def test_a_node_that_does_not_show_what_it_mined_is_asked_again_later() -> None:
+    hidden = CONTRACTS["DatasetStreams"].address
+
+    def blind(call: dict[str, Any], result: Any) -> Any:
+        about = call.get("method") == "eth_getCode" and str(call["params"][0]).lower() == hidden.lower()
+        return "0x" if about else result
+
+    async with chain() as rpc, proxy(rpc.url, blind) as liar:
+        sender = await funded(rpc)
+        behind = Sender(Rpc(liar), sender._wallet, poll=0.005)
+        try:
+            with pytest.raises(Retryable) as refused:
+                await deploy(behind, intel_root())
+        finally:
+            await behind.rpc.close()
+        assert refused.value.code == "deploy.unseen"
+        # With a node that shows it, nothing is in the way.
+        await deploy(sender, intel_root())
 
 
 async def test_another_run_finishes_what_one_began_and_a_third_does_nothing() -> None:

@@ -347,3 +347,11 @@ async def test_the_cap_holds_across_a_restart_and_for_calls_at_once(scene: Scene
     assert caught.value.code == "release.cap"
     await broker.close()
     assert verify_log(tmp_path / "broker0" / LOG_FILE, scene.world.brokers[0].signer).ok
+
+
+async def test_an_agreement_whose_parties_activated_another_in_its_place_releases_nothing(
+    scene: Scene, broker: KeyBroker, tmp_path: Path
+) -> None:
+    body = await scene.body()
+    await scene.activate(scene.agreement(supersedes=body.chain.agreement_id(body.agreement)))
+    await refused(broker, body, "agreement.superseded", Refused, tmp_path)

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from enclave_app.protocol.fields import ZERO_ADDRESS
+from enclave_app.protocol.onchain import NO_AUDITORS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import PaymentKind, TaskState
 from oracle.agreement.document import read_document
 from oracle.asking import Asking, parse_signed_request
+from oracle.chain.abi import load
 from oracle.chain.rpc import Rpc
 from oracle.chain.sender import Sender, account_of
 from oracle.client import Client
@@ -209,6 +211,35 @@ async def test_a_relayer_refuses_before_it_pays(bank: Bank, change: dict[str, An
         with pytest.raises(OracleError) as refused:
             await stranger.relay(signed.model_copy(update=change))
         assert refused.value.code == code
+
+
+async def test_a_relayer_pays_for_no_agreement_on_contracts_of_its_makers(town: Town) -> None:
+    ours, _ = await asyncio.to_thread(town.active, "ours")
+    async with client_of(town, "lab") as lab, client_of(town, "stranger") as stranger:
+        signed = await lab.sign_request(read_document(ours), PARAMS)
+        # Nothing of it is wrong but the registry that it believes about enclaves.
+        agreement = read_document(ours).agreement.model_copy(
+            update={"enclave_registry": lab.config.deployment.oracle, "salt": b"\x07" * 32}
+        )
+        agreement_id = lab.chain.agreement_id(agreement)
+        keys = {p: load_wallet(town.base / f"{p}.wallet", lambda: "correct horse") for p in ("lab", "hospital")}
+        by_address = {key.address: key for key in keys.values()}
+        signatures = [by_address[party].sign(agreement_id) for party in agreement.parties()]
+        call = load("AgreementRegistry").call("activate", agreement, signatures, NO_AUDITORS)
+        assert (await lab.sender.transact(lab.config.deployment.agreement_registry, call)).ok
+        request = signed.request.model_copy(update={"agreement_id": agreement_id})
+        with pytest.raises(OracleError) as refused:
+            await stranger.relay(signed.model_copy(update={"request": request}), pay_fee=True)
+        assert refused.value.code == "agreement.contracts"
+
+
+async def test_nobody_asks_for_a_result_that_it_could_not_open(town: Town) -> None:
+    document, _ = await asyncio.to_thread(town.active, "keyless")
+    wallet = load_wallet(town.base / "lab.wallet", lambda: "correct horse")
+    async with Client(read_client_config(town.base / "lab.yaml"), wallet=wallet) as client:
+        with pytest.raises(OracleError) as refused:
+            await client.request(read_document(document), PARAMS)
+    assert refused.value.code == "client.result_key"
 
 
 async def test_a_contract_wallet_asks_through_a_relayer(town: Town) -> None:

@@ -7,6 +7,7 @@ EXCUSED: dict[str, str] = {
     "AgreementRegistry.sol: _limitOf: comparison: admission.quota < perRequester": "of two that are equal either is the smaller",
     "AgreementTerms.sol: _text: comparison: length < 32": "no field's name has 32 bytes",
     "AgreementTerms.sol: _text: constant 32: while (length < 32 && field[length] != 0) ++length;": "no field's name has 32 bytes",
+    "ComputeOracle.sol: fulfilMany: ComputeOracle_NothingToSettle": "`_close` says the same of none",
     "ComputeOracle.sol: cancel: credit: _credit(token, r.requester, slot.escrow())": "`cancel` lets nobody but the requester in",
     "ComputeOracle.sol: _checkGas: comparison: available < needed": "one unit of gas, less than what follows takes",
     "Payments.sol: pull: comparison: left < before": "of a balance that did not move zero is left, and zero more came",

@@ -84,6 +84,7 @@ def test_one_party_cannot_sign_for_another(case: Any, document: AgreementDocumen
         (lambda value: value.update(endpoints={"0x" + "55" * 32: "https://a.example"}), "document.invalid"),
         (lambda value: value.update(storage=["ftp://a"]), "document.invalid"),
         (lambda value: value["requesters"].popitem(), "access.requesters"),
+        (lambda value: value.update(auditors={"accounts": ["0x" + "55" * 20], "threshold": 1}), "agreement.auditors"),
         (lambda value: value["requesters"].update({"0x" + "66" * 20: "1"}), "access.requesters"),
     ],
 )
