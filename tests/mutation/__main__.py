@@ -108,9 +108,9 @@ def _run(
     names = {mutant.number: mutant.name for mutant in everything}
     cases = {caught[m.number]: names[m.number] for m in in_python if caught.get(m.number, "").startswith("tests/adv")}
     workers = python_run.Workers(PLACE, {**python_sources, **solidity_run.bytecode(contracts)}, options.jobs)
-    more, alone = python_run.cases(workers, everything, seen, cases)
+    more, alone, lost = python_run.cases(workers, everything, seen, cases)
     say(f"{len(more) + len(alone)} cases of the adversary suite that had caught nothing were tried")
-    return Report(chosen, caught, errors, {**cases, **more}, alone)
+    return Report(chosen, caught, errors, {**cases, **more}, alone, lost)
 
 
 def _try_contracts(

@@ -214,9 +214,9 @@ def candidates(mutant: Mutant, seen: Iterable[Seen]) -> list[tuple[str, bool]]:
 
 def cases(
     workers: Workers, mutants: Sequence[Mutant], seen: Sequence[Seen], credited: Iterable[str]
-) -> tuple[dict[str, str], list[str]]:
-    """For each case of the adversary suite that caught nothing yet: a check whose removal it fails by; and those that
-    fail by none."""
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """For each case of the adversary suite that caught nothing yet: a check whose removal it fails by; those that fail
+    by none; and those of which that is not known, since they did not run."""
     numbers = {mutant.name: mutant for mutant in mutants}
     have = set(credited)
     open_cases = [s for s in seen if s.is_lie and s.good and s.test not in have]
@@ -227,12 +227,12 @@ def cases(
         fired.sort(key=lambda m: m.code != case.reason)
         plan[case.test] = [(m.number, False) for m in (*fired, *contract)]
     by_number = {mutant.number: mutant.name for mutant in mutants}
-    found = {
-        said["test"]: by_number[said["number"]]
-        for said in _try(workers, plan, seen, first=True)
-        if said["outcome"] == "failed"
-    }
-    return found, [case.test for case in open_cases if case.test not in found]
+    lines = _try(workers, plan, seen, first=True)
+    found = {said["test"]: by_number[said["number"]] for said in lines if said["outcome"] == "failed"}
+    known = {said["test"] for said in lines if said["outcome"] == "passed"}
+    left = [case.test for case in open_cases if case.test not in found]
+    lost = [test for test in left if plan[test] and test not in known]
+    return found, [test for test in left if test not in lost], lost
 
 
 def _try(

@@ -19,7 +19,7 @@ class Report:
     """`caught` is the test that fails without the check, by mutant's number; `errors` what the tool could not say.
 
     `cases` are the adversary suite's cases by the check without which they fail; `cases_alone` those that no single
-    removed check makes fail.
+    removed check makes fail, `cases_lost` those that would not run.
     """
 
     mutants: Sequence[Mutant]
@@ -27,6 +27,7 @@ class Report:
     errors: Mapping[int, str]
     cases: Mapping[str, str] = field(default_factory=dict)
     cases_alone: Sequence[str] = ()
+    cases_lost: Sequence[str] = ()
 
     @property
     def survivors(self) -> list[Mutant]:
@@ -46,7 +47,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return not self.survivors and not self.broken and not self.stale_excuses
+        return not (self.survivors or self.broken or self.stale_excuses or self.cases_lost)
 
     def lines(self) -> list[str]:
         result = [f"{'mutants':<12} {'checks':>7} {'caught':>7} {'excused':>8} {'survived':>9} {'unknown':>8}"]
@@ -60,7 +61,7 @@ class Report:
             )
             result.append(f"{language:<12} {len(mine):>7} {counts[0]:>7} {counts[1]:>8} {counts[2]:>9} {counts[3]:>8}")
         if self.cases or self.cases_alone:
-            total = len(self.cases) + len(self.cases_alone)
+            total = len(self.cases) + len(self.cases_alone) + len(self.cases_lost)
             result.append(f"adversary suite: {len(self.cases)} of {total} cases fail when one check is removed")
         return result
 
@@ -71,6 +72,7 @@ class Report:
             result.append(f"SURVIVED {mutant.name}: {mutant.text} ({', '.join(mutant.rules)}; line {mutant.line})")
         result += [f"UNKNOWN {name}: {why}" for name, why in self.broken.items()]
         result += [f"EXCUSED, YET CAUGHT {name}" for name in self.stale_excuses]
+        result += [f"WOULD NOT RUN {case}" for case in self.cases_lost]
         return result
 
     def document(self) -> str:

@@ -42,7 +42,7 @@ _NEAR = {
     "FunctionAudits": "Audits",
     "EnclavePolicy": "Fulfil",
     "Payments": "Payments,RequestFor,Withdraw",
-    "TaskSlot": "Cancel,Fulfil,Expire,Callback",
+    "TaskSlot": "Request,Cancel,Fulfil,Expire,Callback,Moves",
     "ComputeConsumer": "Consumer",
     "EnclaveRegistry": "Register,Retire,Challenge",
     "AttestedVerifier": "AttestedVerifier",
@@ -61,7 +61,7 @@ _NEAR = {
 """The tests nearest to a contract, or to one of its functions: most changes fail there, in a second."""
 _SHORT = {"FOUNDRY_FUZZ_RUNS": "16", "FOUNDRY_INVARIANT_RUNS": "2", "FOUNDRY_INVARIANT_DEPTH": "16"}
 _PROFILE = {"FOUNDRY_PROFILE": "quick"}
-_TIMEOUT = 300
+_TIMEOUT = 900
 
 
 class SolidityError(Exception):
@@ -94,13 +94,19 @@ def prepare(place: Path, switched: Mapping[str, str]) -> None:
 
 
 def bytecode(place: Path) -> dict[str, str]:
-    """oracle/abi/*.json with the switched creation code, by path: for a chain that tests in Python run."""
+    """oracle/abi/*.json with the switched code, by path: for a chain that tests in Python run. What is deployed is compared
+    with it, so the code on chain and the places of its immutables go along."""
     result = {}
     for path in sorted((scratch.ROOT / "oracle/abi").glob("*.json")):
         shipped = json.loads(path.read_text())
         built = place / ".tools/quick/out" / f"{path.stem}.sol" / path.name
         if shipped["bytecode"] and built.exists():
-            shipped["bytecode"] = json.loads(built.read_text())["bytecode"]["object"]
+            artifact = json.loads(built.read_text())
+            deployed = artifact["deployedBytecode"]
+            places = (place for found in deployed.get("immutableReferences", {}).values() for place in found)
+            shipped["bytecode"] = artifact["bytecode"]["object"]
+            shipped["deployedBytecode"] = deployed["object"]
+            shipped["immutables"] = sorted([place["start"], place["length"]] for place in places)
             result[f"oracle/abi/{path.name}"] = json.dumps(shipped)
     return result
 
