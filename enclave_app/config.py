@@ -77,7 +77,8 @@ class EnclaveConfig(Document):
 
     `max_input_bytes` bounds a task's ciphertext, `max_kept_bytes` what the started tasks hold (their documents, and the
     sealed outputs that wait to be collected), `max_tasks` the tasks that are started and not forgotten, `max_running`
-    those that run at one time.
+    those that run at one time, `max_decoded_bytes` the small tables that are kept decoded for the next task with the same
+    keys (none where it is 0).
     """
 
     format: Literal["enclave-oracle/enclave"] = "enclave-oracle/enclave"
@@ -95,6 +96,7 @@ class EnclaveConfig(Document):
     max_kept_bytes: int = Field(default=1 << 30, ge=1024, le=1 << 42)
     max_tasks: int = Field(default=256, ge=1, le=65_536)
     max_running: int = Field(default=2, ge=1, le=256)
+    max_decoded_bytes: int = Field(default=64 << 20, ge=0, le=1 << 40)
     fetch_seconds: int = Field(default=120, ge=1, le=86_400)
 
     @model_validator(mode="after")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 from enclave_app.agreed import Materials
 from enclave_app.config import EnclaveConfig
+from enclave_app.decoded import DecodedTables
 from enclave_app.fetch import Storage, together
 from enclave_app.function_job import OVERHEAD, function_allowance, function_job, most_output
 from enclave_app.protocol.bundle import InputTable
@@ -46,10 +47,11 @@ class FunctionError(Exception):
 
 
 class Executor:
-    """Runs functions; holds no task."""
+    """Runs functions; holds no task, but what decoding its tables took (decoded.py)."""
 
     def __init__(self, sandbox: Sandbox, storage: Storage, config: EnclaveConfig) -> None:
         self._sandbox, self._storage, self._config = sandbox, storage, config
+        self._decoded = DecodedTables(config.max_decoded_bytes)
 
     async def run(self, body: TaskBody, materials: Materials, keys: dict[KeyId, bytes]) -> list[bytearray]:
         """The plaintext of each output, in order; ABI values where it is public.
@@ -61,17 +63,30 @@ class Executor:
         inputs = materials.bundle.header.tables
         positions = [terms[table.name] for table in inputs]
         with ExitStack() as stack:
-            fetched = await together(
-                self._fetch(stack, body.storage, materials.manifests[position]) for position in positions
-            )
-            tables = [stack.enter_context(MemoryFile("table")) for _ in inputs]
-            if inputs:
-                await self._decode(materials, positions, keys, inputs, fetched, tables)
-            for ciphertext, table in zip(fetched, tables, strict=True):
-                ciphertext.close()
-                # From here on a read-only mapping is all that anyone can make of it.
-                table.seal()
+            job = _decode_job(materials, positions, keys, inputs)
+            tables = self._decoded.get(job, stack)
+            if tables is None:
+                tables = await self._tables(stack, body.storage, materials, positions, job)
+                self._decoded.keep(job, tables)
             return await self._compute(body, materials, tables)
+
+    async def _tables(
+        self,
+        stack: ExitStack,
+        bases: Sequence[str],
+        materials: Materials,
+        positions: Sequence[int],
+        job: dict[str, Any],
+    ) -> list[MemoryFile]:
+        fetched = await together(self._fetch(stack, bases, materials.manifests[position]) for position in positions)
+        tables = [stack.enter_context(MemoryFile("table")) for _ in positions]
+        if positions:
+            await self._decode(job, fetched, tables)
+        for ciphertext, table in zip(fetched, tables, strict=True):
+            ciphertext.close()
+            # From here on a read-only mapping is all that anyone can make of it.
+            table.seal()
+        return tables
 
     async def _fetch(self, stack: ExitStack, bases: Sequence[str], manifest: Manifest) -> MemoryFile:
         target = stack.enter_context(MemoryFile("ciphertext", sum(file.size for file in manifest.files)))
@@ -85,26 +100,8 @@ class Executor:
         return target
 
     async def _decode(
-        self,
-        materials: Materials,
-        positions: Sequence[int],
-        keys: dict[KeyId, bytes],
-        inputs: Sequence[InputTable],
-        ciphertexts: Sequence[MemoryFile],
-        tables: Sequence[MemoryFile],
+        self, job: dict[str, Any], ciphertexts: Sequence[MemoryFile], tables: Sequence[MemoryFile]
     ) -> None:
-        datasets = []
-        for position, table in zip(positions, inputs, strict=True):
-            manifest, columns = materials.manifests[position], tuple(column.name for column in table.columns)
-            # Only what this function reads, of what the agreement releases.
-            needed = manifest.key_indexes(columns)
-            datasets.append(
-                {
-                    "manifest": json.loads(manifest.canonical()),
-                    "wanted": columns,
-                    "keys": {str(index): keys[position, index].hex() for index in needed},
-                }
-            )
         memory = self._config.max_memory_mib * MIB
         allowance = Allowance(
             memory=OVERHEAD + memory + sum(c.size for c in ciphertexts),
@@ -114,7 +111,7 @@ class Executor:
         descriptors = [d.fd for pair in zip(ciphertexts, tables, strict=True) for d in pair]
         try:
             await self._sandbox.run(
-                {"kind": "decode", "datasets": datasets},
+                job,
                 descriptors,
                 allowance,
                 seconds=self._config.max_time_seconds,
@@ -144,3 +141,21 @@ class Executor:
         if len(parts) != len(materials.bundle.header.outputs):
             raise JobCrashed("run.crashed", "a function's process gave another number of outputs")
         return parts
+
+
+def _decode_job(
+    materials: Materials, positions: Sequence[int], keys: dict[KeyId, bytes], inputs: Sequence[InputTable]
+) -> dict[str, Any]:
+    datasets = []
+    for position, table in zip(positions, inputs, strict=True):
+        manifest, columns = materials.manifests[position], tuple(column.name for column in table.columns)
+        # Only what this function reads, of what the agreement releases.
+        needed = manifest.key_indexes(columns)
+        datasets.append(
+            {
+                "manifest": json.loads(manifest.canonical()),
+                "wanted": columns,
+                "keys": {str(index): keys[position, index].hex() for index in needed},
+            }
+        )
+    return {"kind": "decode", "datasets": datasets}

@@ -29,6 +29,12 @@ class MemoryFile:
         """From here on no process can change it, whoever holds a descriptor."""
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
 
+    def again(self) -> MemoryFile:
+        """The same file by another descriptor, which outlives this one."""
+        other = MemoryFile.__new__(MemoryFile)
+        other.fd = fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        return other
+
     @property
     def size(self) -> int:
         return os.fstat(self.fd).st_size

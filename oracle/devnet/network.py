@@ -54,6 +54,7 @@ ENCLAVE_CONFIG = {
     "maxKeptBytes": 1 << 30,
     "maxTasks": 256,
     "maxRunning": 2,
+    "maxDecodedBytes": 64 << 20,
     "fetchSeconds": 120,
 }
 EXAMPLE_PEOPLE = ("hospital-a", "hospital-b", "institute", "requester")

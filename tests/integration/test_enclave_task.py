@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import dump
 from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.structs import Outcome
 from tests.enclave_kit import (
     ANCHOR,
@@ -98,6 +99,45 @@ async def test_the_same_run_again_gives_the_same_bytes(running: RunningEnclave, 
     started = await running.start(body)
     answers = world.answers(body, started, await running.identity())
     assert await running.run(started.task_id, answers) == await running.run(started.task_id, answers)
+
+
+async def test_the_next_task_with_the_same_keys_reads_and_decodes_no_data_again(
+    running: RunningEnclave, world: World
+) -> None:
+    first = await running.whole(world, world.body())
+    _remove_data(world)
+    body = world.body(nonce=bytes([9]) * 32)
+    second = await running.whole(world, body)
+    assert second.result.task_id != first.result.task_id
+    assert world.open(body, second, await running.file(second)).num_rows == len(expected())
+
+
+async def test_a_decoded_table_opens_for_no_task_that_too_few_brokers_answered(
+    running: RunningEnclave, world: World
+) -> None:
+    await running.whole(world, world.body())
+    body = world.body(nonce=bytes([9]) * 32)
+    started = await running.start(body)
+    with pytest.raises(Refusal) as caught:
+        await running.run(started.task_id, world.answers(body, started, await running.identity(), (0,)))
+    assert caught.value.code == "release.too_few"
+
+
+async def test_an_enclave_that_may_keep_nothing_reads_its_data_again(tmp_path: Path) -> None:
+    config = enclave_config(max_decoded_bytes=0)
+    world = make_world(tmp_path / "storage", measured(config))
+    async with enclave(tmp_path / "enclave", config=config) as running:
+        await running.whole(world, world.body())
+        _remove_data(world)
+        with pytest.raises(Refusal) as caught:
+            await running.whole(world, world.body(nonce=bytes([9]) * 32))
+    assert caught.value.code == "blob.missing"
+
+
+def _remove_data(world: World) -> None:
+    for version in world.body().request.versions:
+        for file in read_manifest(world.path(version).read_bytes(), version).files:
+            world.path(file.sha256).unlink()
 
 
 async def test_an_anchor_that_is_not_agreed_is_refused(running: RunningEnclave, world: World) -> None:

@@ -88,7 +88,7 @@ EXCUSED = {
     "enclave_app.attesters.nitro:NitroAttester._ask": CHECKED,
     "enclave_app.attesters.occlum:OcclumAttester._quote": CHECKED,
     "enclave_app.attesters.platform:": OURS,
-    "enclave_app.execution:Executor._decode": TYPED,
+    "enclave_app.execution:_decode_job": TYPED,
     "enclave_app.main:main": OWN_FILE,
     "enclave_app.measure:main": OWN_FILE,
     "enclave_app.protocol.bundle:pack": TYPED,
