@@ -12,6 +12,10 @@ import logging
 import sys
 import time
 import traceback
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +23,23 @@ from enclave_app.protocol.errors import OracleError
 
 ROOT = "oracle"
 MAX_TEXT = 2000
+BURST = 30
+"""Warnings of one kind that are written within `PERIOD` seconds; the next one after it says how many were not."""
+PERIOD = 60.0
+KINDS = 1024
+"""Kinds of warnings that are told apart."""
+
+_around: ContextVar[tuple[tuple[str, object], ...]] = ContextVar("fields", default=())
+
+
+@contextmanager
+def fields(**more: object) -> Iterator[None]:
+    """Every line that is written inside carries these, in this task of asyncio and those that it starts."""
+    token = _around.set((*_around.get(), *more.items()))
+    try:
+        yield
+    finally:
+        _around.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
@@ -39,6 +60,8 @@ class JsonFormatter(logging.Formatter):
         }
         for key, value in getattr(record, "fields", {}).items():
             line.setdefault(key, _shown(value))
+        if unwritten := getattr(record, "unwritten", 0):
+            line["unwritten"] = unwritten
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = describe(record.exc_info[1])
         return json.dumps(line, ensure_ascii=True, separators=(",", ":"))
@@ -70,7 +93,32 @@ class Log:
     def _write(self, level: int, event: str, fields: dict[str, object], error: BaseException | None = None) -> None:
         if self._logger.isEnabledFor(level):
             # As an argument, so that a % in `event` is never taken for a format.
-            self._logger.log(level, "%s", event, extra={"fields": {**self._fields, **fields}}, exc_info=error)
+            shown = {**self._fields, **dict(_around.get()), **fields}
+            self._logger.log(level, "%s", event, extra={"fields": shown}, exc_info=error)
+
+
+class FewerWarnings(logging.Filter):
+    """Holds back warnings that say the same of another moment or task: thousands of tasks that wait for one broker are one
+    piece of news. Same logger, event and code are one kind. Errors and bugs always pass."""
+
+    def __init__(self, burst: int = BURST, period: float = PERIOD) -> None:
+        super().__init__()
+        self._burst, self._period = burst, period
+        self._seen: OrderedDict[tuple[str, str, object], tuple[float, int, int]] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        kind = (record.name, record.getMessage(), str(getattr(record, "fields", {}).get("code")))
+        began, written, held = self._seen.pop(kind, (record.created, 0, 0))
+        if not 0 <= record.created - began < self._period:
+            record.unwritten = held
+            began, written, held = record.created, 0, 0
+        passes = written < self._burst
+        self._seen[kind] = (began, written + 1, 0) if passes else (began, written, held + 1)
+        if len(self._seen) > KINDS:
+            self._seen.popitem(last=False)
+        return passes
 
 
 def configure(
@@ -83,6 +131,7 @@ def configure(
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(service))
+    handler.addFilter(FewerWarnings())
     logger = logging.getLogger(ROOT if part is None else f"{ROOT}.{part}")
     logger.setLevel(level.upper())
     logger.propagate = False

@@ -27,6 +27,7 @@ from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
 Url = Annotated[str, Field(pattern=r"^https?://")]
+Listen = Annotated[str, Field(pattern=r"^(?:[0-9A-Za-z.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")] | Path
 
 
 class KeySource(YamlModel):
@@ -99,6 +100,21 @@ class AttestationConfig(YamlModel):
         return self
 
 
+class HealthConfig(YamlModel):
+    """Where `/healthz`, `/readyz` and `/metrics` are served: `host:port`, or the path of a Unix socket. `maxLagBlocks` is how
+    far behind the chain's head the journal may be for the worker to call itself ready."""
+
+    listen: Listen
+    max_lag_blocks: int = Field(default=20, ge=0)
+
+
+class TracingConfig(YamlModel):
+    """Where OpenTelemetry traces go (OTLP over HTTP), and which share of the tasks is traced. Wants the extra `otel`."""
+
+    endpoint: Url
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class HostConfig(YamlModel):
     """What it takes to keep one enclave registered: all that the host of a verifier enclave needs."""
 
@@ -122,6 +138,8 @@ class WorkerConfig(HostConfig):
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
     gauges: Path | None = None
+    health: HealthConfig | None = None
+    tracing: TracingConfig | None = None
     concurrency: int = Field(default=4, ge=1, le=256)
     max_runs: int = Field(default=4, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -26,9 +26,9 @@ from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.follower import Follower
-from oracle.worker.gauges import Gauges
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.keys import account, signing_key
+from oracle.worker.metrics import Metrics
 from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.plan import DeadlinePassed, NotOurs
@@ -53,7 +53,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.ready = asyncio.Event()
-        self.gauges = Gauges()
+        self.gauges = Metrics()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._replan = True

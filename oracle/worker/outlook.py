@@ -22,7 +22,7 @@ from oracle.errors import OracleError, Refused, Retryable
 from oracle.logs import Log
 from oracle.worker.collateral import Appraisal
 from oracle.worker.enrolment import Enrolment
-from oracle.worker.gauges import STATUSES, Gauges
+from oracle.worker.metrics import STATUSES, Metrics
 from oracle.worker.register import Enrolled
 
 INTERVAL: Final = 60.0
@@ -41,7 +41,7 @@ class Outlook:
         self,
         enrolment: Enrolment,
         appraisal: Appraisal | None,
-        gauges: Gauges,
+        gauges: Metrics,
         now: Callable[[], int],
         file: Path | None,
     ) -> None:
@@ -136,9 +136,10 @@ class Outlook:
         self._gauges.set("coming_evaluation", None if coming is None else coming.evaluation)
         statuses = {} if coming is None or coming.status is None else {STATUSES[coming.status]: 1.0}
         self._gauges.set_only("coming_tcb_status", statuses, "status")
+        worse = coming is not None and rank(coming.status) > rank(chosen.status)
+        self._gauges.set("tcb_coming_down", int(worse))
         if coming is None:
             return
-        worse = rank(coming.status) > rank(chosen.status)
         say = self._once if worse else self._once_info
         say(
             ("coming", coming.evaluation, coming.status),

@@ -36,7 +36,7 @@ def test_the_workers_file_has_every_field_and_its_default(tmp_path: Path) -> Non
     text = re.sub(r"^brokers: .*$", f"brokers: {{'{DIGEST}': 'http://127.0.0.1:1'}}", text, flags=re.MULTILINE)
     (tmp_path / "worker.yaml").write_text(text.replace("CLONE", str(tmp_path)).replace("PAYEE", f"'{ADDRESS}'"))
     config = WorkerConfig.read(tmp_path / "worker.yaml")
-    assert differing(config, {"operator", "attestation", "gauges"}) == []
+    assert differing(config, {"operator", "attestation", "gauges", "health"}) == []
     assert config.enclave.start_seconds == type(config.enclave).model_fields["start_seconds"].default
 
 

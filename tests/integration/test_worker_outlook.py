@@ -27,7 +27,7 @@ from oracle.errors import Retryable
 from oracle.worker.collateral import Appraisal, open_appraisal
 from oracle.worker.enclave import Enclave
 from oracle.worker.enrolment import Enrolment
-from oracle.worker.gauges import Gauges
+from oracle.worker.metrics import Metrics
 from oracle.worker.outlook import Outlook
 from oracle.worker.register import Enrolled
 from oracle.worker.registrars import make_registrar
@@ -46,7 +46,7 @@ class Post:
     appraisal: Appraisal
     enrolment: Enrolment
     outlook: Outlook
-    gauges: Gauges
+    gauges: Metrics
     source: SingleSource
     now: Callable[[], int]
 
@@ -101,7 +101,7 @@ async def posted(tmp_path: Path, days: int = 30) -> AsyncIterator[Post]:
             enrolment = Enrolment(
                 enclave, None, sender, source, place.deployment, made, None, lambda: None, lambda: now[0]
             )
-            gauges = Gauges()
+            gauges = Metrics()
 
             def clock() -> int:
                 return now[0]
@@ -187,11 +187,12 @@ async def test_a_coming_evaluation_is_told_once_and_shown_in_the_gauges(
         assert warnings(caplog).count("a coming evaluation lowers this platform: update it") == 1
         assert post.gauges.get("coming_evaluation") == 18
         assert post.gauges.get("coming_tcb_status", status="out_of_date") == 1
+        assert post.gauges.get("tcb_coming_down") == 1
         assert post.gauges.get("registration_evaluation") == 17
         shown = (tmp_path / "worker.prom").read_text().splitlines()
-        assert 'oracle_worker_coming_tcb_status{status="out_of_date"} 1' in shown
-        assert "oracle_worker_registered 1" in shown
-        assert 'oracle_worker_registration_tcb_status{status="up_to_date"} 1' in shown
+        assert 'oracle_worker_coming_tcb_status{status="out_of_date"} 1.0' in shown
+        assert "oracle_worker_registered 1.0" in shown
+        assert 'oracle_worker_registration_tcb_status{status="up_to_date"} 1.0' in shown
         assert any(line.startswith('oracle_worker_collateral_ends{piece="TCB info"} ') for line in shown)
 
 

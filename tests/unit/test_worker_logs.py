@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -73,3 +74,52 @@ def test_our_own_errors_are_written_with_code_and_message(stream: io.StringIO) -
     (line,) = lines(stream)
     assert isinstance(line["error"], dict)
     assert (line["error"]["code"], line["error"]["message"]) == ("some.code", "said")
+
+
+def test_lines_inside_carry_the_fields_around_them_and_those_outside_do_not(stream: io.StringIO) -> None:
+    with logs.fields(trace="ab", step="run"):
+        logs.Log("worker").info("inside", step="mine")
+    logs.Log("worker").info("outside")
+    inside, outside = lines(stream)
+    assert (inside["trace"], inside["step"]) == ("ab", "mine")
+    assert "trace" not in outside
+
+
+async def test_tasks_side_by_side_do_not_get_each_others_fields(stream: io.StringIO) -> None:
+    async def work(name: str) -> None:
+        with logs.fields(task=name):
+            await asyncio.sleep(0)
+            logs.Log("worker").info(name)
+
+    await asyncio.gather(work("a"), work("b"))
+    assert [line["task"] for line in lines(stream)] == [line["event"] for line in lines(stream)]
+
+
+def warn(filtering: logs.FewerWarnings, created: float, level: int = logging.WARNING, **fields: object) -> int | None:
+    """None for a line that is held back, else how many were before it."""
+    record = logging.LogRecord("oracle.worker", level, "", 0, "waits", None, None)
+    record.created, record.fields = created, fields
+    return getattr(record, "unwritten", 0) if filtering.filter(record) else None
+
+
+def test_warnings_of_one_kind_are_written_a_few_times_and_then_counted() -> None:
+    filtering = logs.FewerWarnings(burst=2, period=60)
+    said = [warn(filtering, at, code="a", task=at) for at in range(5)]
+    assert said == [0, 0, None, None, None]
+    assert warn(filtering, 5, code="b") == 0
+    assert warn(filtering, 5, logging.ERROR, code="a") == 0
+    assert warn(filtering, 61, code="a") == 3
+    assert warn(filtering, 62, code="a") == 0
+
+
+def test_a_clock_that_is_set_back_holds_no_warning_back_for_ever() -> None:
+    filtering = logs.FewerWarnings(burst=1, period=60)
+    assert warn(filtering, 1e9, code="a") == 0
+    assert warn(filtering, 5, code="a") == 0
+
+
+def test_kinds_of_warnings_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "KINDS", 2)
+    filtering = logs.FewerWarnings(burst=1, period=60)
+    assert [warn(filtering, 0, code=code) for code in "abca"] == [0, 0, 0, 0]
+    assert warn(filtering, 0, code="a") is None
