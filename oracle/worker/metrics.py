@@ -81,7 +81,7 @@ METRICS: Final[Mapping[str, Entry]] = {
     "dropped_series_total": _counter("values that were not kept because a metric had too many label sets"),
     # The chain.
     "head_block": _gauge("number of the newest block that was seen"),
-    "head_timestamp": _gauge("unix seconds that this block says"),
+    "clock_ahead_seconds": _gauge("the host's clock less the newest block's time, when that block was first seen"),
     "cursor_block": _gauge("number of the last block whose events are all in the journal"),
     "lag_blocks": _gauge("blocks between the two"),
     "progress_at": _gauge("unix seconds at which the head or the cursor last moved"),
