@@ -15,7 +15,9 @@ from enclave_app.attesters.platform import make_platforms
 from enclave_app.protocol.canonical import dump
 from oracle.devnet.network import ENCLAVE_CONFIG
 from oracle.errors import Retryable
-from oracle.worker.enclave import Enclave, EnclaveProcess, _listener
+from oracle.worker.enclave import Enclave
+from oracle.worker.process import EnclaveProcess
+from oracle.worker.procfs import listener
 from tests.worker_kit import until
 
 
@@ -59,9 +61,9 @@ async def test_an_enclave_that_died_is_launched_anew_as_another_identity(tmp_pat
     await launched.start()
     async with Enclave(tmp_path / "e.sock") as enclave:
         before = await enclave.identity()
-        pid = _listener(tmp_path / "e.sock")
+        pid = listener(tmp_path / "e.sock")
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid.number, signal.SIGKILL)
 
         async def is_over() -> bool:
             return not launched.is_running()
