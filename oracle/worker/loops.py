@@ -26,6 +26,7 @@ class Loops:
     def __init__(self, *, first_pause: float = FIRST_PAUSE, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.faults: Counter[str] = Counter()
         self._in_a_row: Counter[str] = Counter()
+        self._began: dict[str, float] = {}
         self._first, self._monotonic = first_pause, monotonic
         self._tasks: list[asyncio.Task[None]] = []
         self._log = Log("worker.loops")
@@ -37,8 +38,10 @@ class Loops:
         return task
 
     def failing(self) -> tuple[str, ...]:
-        """The loops that died `TOO_OFTEN` times in a row."""
-        return tuple(sorted(name for name, deaths in self._in_a_row.items() if deaths >= TOO_OFTEN))
+        """The loops that died `TOO_OFTEN` times in a row, and have not lasted since."""
+        now = self._monotonic()
+        often = (name for name, deaths in self._in_a_row.items() if deaths >= TOO_OFTEN)
+        return tuple(sorted(name for name in often if now - self._began[name] < CALM))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -47,11 +50,11 @@ class Loops:
 
     async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         while True:
-            began = self._monotonic()
+            self._began[name] = self._monotonic()
             try:
                 await loop()
             except Exception as error:
-                if self._monotonic() - began >= CALM:
+                if self._monotonic() - self._began[name] >= CALM:
                     self._in_a_row[name] = 0
                 self.faults[name] += 1
                 self._in_a_row[name] += 1
