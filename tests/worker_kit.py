@@ -229,9 +229,10 @@ class Held:
 class TinyEnclave:
     """The enclave's API with real keys, quotes, shares, sealing and signatures; its function is a constant."""
 
-    def __init__(self, socket_path: Path, authority: DevelopmentAuthority) -> None:
+    def __init__(self, socket_path: Path, authority: DevelopmentAuthority, *, launch_config: bytes = b"a test") -> None:
+        """`launch_config` is part of its measurement."""
         self.socket = socket_path
-        self._program = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=b"a test")
+        self._program = SoftwareEnclave(mrenclave=bytes(range(32)), launch_config=launch_config)
         self._attester = SoftwareAttester(authority.issue_platform(), self._program)
         self.measurement = self._program.measurement
         self._runner: web.AppRunner | None = None

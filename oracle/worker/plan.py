@@ -21,6 +21,8 @@ from oracle.worker.rows import StoredAgreement, Task
 
 MIN_MAX_AGE = 120
 """Agreements that want younger evidence than this, in seconds, are not served: each renewal costs a transaction."""
+LATE_SECONDS = 5.0
+"""How long a task that comes too late waits, at most, between two looks at whether a block says so."""
 BPS = 10_000
 NO_TOKENS: Mapping[str, int] = MappingProxyType({})
 KINDS = frozenset({FunctionKind.SQL})
@@ -121,6 +123,7 @@ def check_time_left(request: TaskRequest, now: int, needed: float) -> None:
         raise NotYet(
             "task.late",
             "the task cannot end before its deadline; it is not begun",
+            seconds=min(LATE_SECONDS, max(1.0, request.deadline - now + 1.0)),
             found=round(now + needed),
             expected=f"at most {request.deadline}",
         )
