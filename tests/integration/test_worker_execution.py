@@ -272,6 +272,61 @@ async def test_a_registration_that_a_reorganisation_removes_is_made_again(tmp_pa
             assert (await place.on_chain(task_id)).state is TaskState.FULFILLED
 
 
+async def test_a_request_that_a_reorganisation_takes_and_brings_back_is_computed_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await activated(place)
+        place.enclave.run_delay = 1.5
+        async with running(place) as worker:
+            task_id, _, receipt = await place.request(agreement)
+            raw = await place.rpc.call("eth_getRawTransactionByHash", "0x" + receipt.transaction_hash.hex())
+            await computes(worker, task_id)
+            await place.rpc.call("anvil_reorg", 1, [])
+            await reaches(worker, task_id, State.ORPHANED)
+            assert task_id in worker.pipeline.computing
+
+            async def computed() -> bool:
+                return place.enclave.runs == 1 and not worker._running
+
+            await until(computed)
+            # Nothing is posted for a request that is not there; what the enclave made is still there when it comes back.
+            assert (await row(worker, task_id)).state is State.ORPHANED
+            await place.rpc.call("eth_sendRawTransaction", raw)
+            place.enclave.run_delay = 0.0
+            await reaches(worker, task_id, State.SETTLED)
+        assert max(broker.asked for broker in place.brokers) == 1
+
+
+async def test_a_rolling_restart_of_two_workers_under_load_loses_no_task(tmp_path: Path) -> None:
+    async with world(tmp_path) as place, second_enclave(place) as second:
+        agreement = await activated(place)
+        changes = {
+            "a": {"turnSeconds": 1, **await operator(place, "a")},
+            "b": {"turnSeconds": 1, "enclave": {"socket": str(second.socket)}, **await operator(place, "b")},
+        }
+        tasks: list[bytes] = []
+
+        async def load() -> None:
+            while True:
+                tasks.append((await place.request(agreement))[0])
+                await asyncio.sleep(0.05)
+
+        async with running(place, "a", **changes["a"]) as survivor:
+            asking = asyncio.create_task(load())
+            for _ in range(2):
+                async with running(place, "b", **changes["b"]):
+                    await asyncio.sleep(1.0)
+            async with running(place, "b", **changes["b"]) as other:
+                survivor.stop()
+                await asyncio.sleep(1.0)
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                for task_id in tasks:
+                    await reaches(other, task_id, State.SETTLED)
+        assert len(tasks) > 10
+        for task_id in tasks:
+            assert (await place.on_chain(task_id)).state is TaskState.FULFILLED
+
+
 async def test_a_task_for_more_memory_than_there_is_is_left_to_others(tmp_path: Path) -> None:
     async with world(tmp_path) as place:
         agreement = await activated(place)
