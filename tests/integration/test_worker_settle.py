@@ -20,9 +20,10 @@ from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Retryable, Reverted
-from oracle.worker.enclave import Enclave, EnclaveProcess
+from oracle.worker.enclave import Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.plan import MIN_MAX_AGE
+from oracle.worker.process import EnclaveProcess
 from oracle.worker.register import IdentityChanged
 from oracle.worker.settle import Verdict, judge
 from tests.settle_kit import record, register, registrar, settler
