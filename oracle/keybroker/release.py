@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from weakref import WeakValueDictionary
 
-from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.digests import sha256, tag
 from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.manifest import read_manifest
@@ -21,7 +22,7 @@ from oracle.agreement.terms import Identify, Terms
 from oracle.attestation import Verified
 from oracle.errors import Refused
 from oracle.keybroker import checks
-from oracle.keybroker.chains import Chains
+from oracle.keybroker.chains import ChainAccess, Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
 from oracle.keybroker.log import Released
@@ -71,6 +72,9 @@ class Releaser:
         self._keys, self._chains, self._trust, self._ledger = keys, chains, trust, ledger
         self._identify, self._signed = memory
         self._clock = clock
+        self._questions: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self.released: Callable[[int, ReleaseStatement], None] = lambda _chain, _statement: None
+        """Told of each release, so that somebody watches its block."""
 
     async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
         """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
@@ -84,13 +88,36 @@ class Releaser:
             access, asked.terms, body.release.request.anchor, body.evidence, asked.verified, unsigned
         )
         check_view(asked, body, view)
+        checks.check_remembered(body.request.as_of, self._ledger.refused_until)
         read = time.perf_counter()
-        sealed = await asyncio.to_thread(self._seal, asked, body, view)
-        ready = time.perf_counter()
-        await self._ledger.append_release(sealed.entry, asked.terms.agreement.keys.max_releases)
+        question = question_of(asked.terms, body)
+        # One at a time: the same question twice at once is one release.
+        async with self._questions.setdefault(question, asyncio.Lock()):
+            answer = await self._given(access, question)
+            ready = time.perf_counter()
+            if answer is None:
+                sealed = await asyncio.to_thread(self._seal, asked, body, view, question)
+                answer, ready = sealed.answer, time.perf_counter()
+                cap = asked.terms.agreement.keys.max_releases
+                await self._ledger.append_release(sealed.entry, cap, answer.sealed)
+                self.released(body.chain.chain_id, answer.statement)
         steps = [started, checked, read, ready, time.perf_counter()]
         own, chain, seal, log = (round(1000 * (b - a), 2) for a, b in pairwise(steps))
-        return sealed.answer, Timing(own, chain, seal, log)
+        return answer, Timing(own, chain, seal, log)
+
+    async def _given(self, access: ChainAccess, question: bytes) -> ReleaseAnswer | None:
+        """The answer that this question got before, so that a crash behind the log takes none of the cap (R13).
+
+        Not where its block is gone: nobody could check that statement against the chain any more.
+        """
+        line = await self._ledger.answered(question)
+        if line is None or not isinstance(line.entry.event, Released) or line.sealed is None:
+            return None
+        said = line.entry.event.statement
+        block = await access.source.block(said.block_number)
+        if block is None or block.hash != said.block_hash:
+            return None
+        return ReleaseAnswer(statement=said, signature=line.entry.event.signature, sealed=line.sealed)
 
     def _check_own_words(self, body: ReleaseBody) -> Asked:
         """What needs no chain: ids (R13), consent by ECDSA (R7), who asks, and the broker's own appraisal (R2 to R5)."""
@@ -112,7 +139,7 @@ class Releaser:
         check_host(terms, body.evidence, verified)
         return Asked(terms, sealing, verified, signed)
 
-    def _seal(self, asked: Asked, body: ReleaseBody, view: ReleaseView) -> Sealed:
+    def _seal(self, asked: Asked, body: ReleaseBody, view: ReleaseView, question: bytes) -> Sealed:
         """Open this broker's shares of the agreed columns (R10, R11) and seal them to the enclave, with a statement (R13)."""
         terms, request = asked.terms, body.release.request
         x, shares = self._open(terms, body)
@@ -145,6 +172,7 @@ class Releaser:
             evidence_block=body.evidence.block_hash,
             datasets=terms.request.versions,
             keys=tuple(tuple(k for d, k in sorted(shares) if d == i) for i in range(len(terms.agreement.data))),
+            question=question,
         )
         return Sealed(ReleaseAnswer(statement=statement, signature=signature, sealed=sealed), entry)
 
@@ -176,6 +204,23 @@ class Releaser:
             x, mine = open_shares(shares, self._keys.sealing, binding)
             opened.update({(index, key): mine[key] for key in wanted})
         return x, opened
+
+
+def question_of(terms: Terms, body: ReleaseBody) -> bytes:
+    """The digest of everything that an answer rests on: who asks with which nonce, over which documents and evidence.
+
+    An answer is given again to its own question only: never for other documents, another enclave or another nonce (R12).
+    """
+    release = body.release
+    parts = [
+        terms.agreement_id,
+        terms.task_id,
+        release.request.typed_digest(terms.chain.oracle_domain(terms.agreement)),
+        sha256(body.evidence.canonical()),
+        sha256(b"".join(sha256(each) for each in body.manifests)),
+        sha256(b"".join(sha256(each) for each in body.share_lists)),
+    ]
+    return sha256(tag("broker-question") + b"".join(parts))
 
 
 def check_view(asked: Asked, body: ReleaseBody, view: ReleaseView) -> None:

@@ -718,7 +718,7 @@ PARSERS: list[Parser] = [
     Parser("a manifest's file", in_file("manifest.json", seal.load_manifest), _MANIFEST,
            covers=("oracle.dataset.seal:load_manifest",)),
     Parser("a broker's log", in_file("log.jsonl", _all_entries), _log_file(), "bytes",
-           ("oracle.keybroker.log:read_log", "oracle.keybroker.log:_check")),
+           ("oracle.keybroker.log:read_line",)),
     Parser("an address's file", in_file("address", lambda p: addresses.read_address(p.name, p.parent)),
            b'{"address": "0x' + b"11" * 20 + b'"}', covers=("oracle.addresses:read_address",)),
     Parser("a task's file", in_file("task.json", lambda p: cli_task.find_task_id(str(p))),
