@@ -112,7 +112,8 @@ class HostConfig(YamlModel):
 
 class WorkerConfig(HostConfig):
     """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
-    parked. `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop waits for
+    parked. `releaseHedge` is how long the first `t` brokers have before the others are asked as well, `releaseGrace` how long to
+    wait for more of them once enough have answered, `drain` how long a stop waits for
     what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most
     that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
     written each minute, for Prometheus' node exporter."""
@@ -128,6 +129,7 @@ class WorkerConfig(HostConfig):
     poll: float = Field(default=0.25, gt=0)
     release_timeout: float = Field(default=20.0, gt=0)
     release_grace: float = Field(default=0.05, ge=0)
+    release_hedge: float = Field(default=0.5, ge=0)
     retry_first: float = Field(default=0.5, gt=0)
     retry_most: float = Field(default=30.0, gt=0)
     drain: float = Field(default=30.0, ge=0)

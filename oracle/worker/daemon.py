@@ -106,7 +106,7 @@ class Worker:
         process = await self._launch(stack)
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
-        brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
+        brokers = BrokerClient(config.brokers, timeout=config.release_timeout, hedge=config.release_hedge)
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
         writable = await stack.enter_async_context(open_storage(config.storage.write))
