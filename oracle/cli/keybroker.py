@@ -54,10 +54,17 @@ def serve(
     forbid_dumps()
     settings, screen = read_config(config), Screen(as_json)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    configure("keybroker", part="collateral")
+    for part in ("collateral", "keybroker.watch"):
+        configure("keybroker", settings.log_level, part=part)
     if settings.anchors.development:
         screen.warn("This broker takes SIMULATED enclaves: a development root is configured.")
-    run(serve_broker(settings, ready=lambda address: screen.say(f"serving at {address}")))
+    run(
+        serve_broker(
+            settings,
+            ready=lambda address: screen.say(f"serving at {address}"),
+            reload=lambda: read_config(config),
+        )
+    )
     screen.answer({"stopped": True})
 
 

@@ -25,7 +25,9 @@ from oracle.keybroker import checks
 from oracle.keybroker.chains import ChainAccess, Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
+from oracle.keybroker.limits import Limiter
 from oracle.keybroker.log import Released
+from oracle.keybroker.metrics import BrokerMetrics
 from oracle.keybroker.terms import Signed, check_share_list, read_terms
 from oracle.keybroker.trust import Trust
 from oracle.keybroker.view import ReleaseView, read_release
@@ -68,19 +70,22 @@ class Releaser:
         ledger: Ledger,
         memory: tuple[Identify, Signed],
         clock: Callable[[], float],
+        limiter: Limiter,
+        metrics: BrokerMetrics,
+        released: Callable[[int, ReleaseStatement], None],
     ) -> None:
+        """`released` is told of each release's chain and statement, so that somebody watches its block."""
         self._keys, self._chains, self._trust, self._ledger = keys, chains, trust, ledger
         self._identify, self._signed = memory
-        self._clock = clock
+        self._clock, self._limiter, self._metrics, self._released = clock, limiter, metrics, released
         self._questions: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        self.released: Callable[[int, ReleaseStatement], None] = lambda _chain, _statement: None
-        """Told of each release, so that somebody watches its block."""
 
     async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
         """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
         started = time.perf_counter()
         access = self._chains.served(body.chain)
         asked = await asyncio.to_thread(self._check_own_words, body)
+        self._limiter.platform(asked.verified.platform)
         checked = time.perf_counter()
         parties = asked.terms.agreement.parties()
         unsigned = [party for party in parties if party not in asked.signed]
@@ -89,6 +94,7 @@ class Releaser:
         )
         check_view(asked, body, view)
         checks.check_remembered(body.request.as_of, self._ledger.refused_until)
+        self._limiter.owners([data.owner for data in asked.terms.agreement.data], "release")
         read = time.perf_counter()
         question = question_of(asked.terms, body)
         # One at a time: the same question twice at once is one release.
@@ -100,10 +106,18 @@ class Releaser:
                 answer, ready = sealed.answer, time.perf_counter()
                 cap = asked.terms.agreement.keys.max_releases
                 await self._ledger.append_release(sealed.entry, cap, answer.sealed)
-                self.released(body.chain.chain_id, answer.statement)
+                self._count(asked)
+                self._released(body.chain.chain_id, answer.statement)
+            else:
+                self._metrics.repeats.inc()
         steps = [started, checked, read, ready, time.perf_counter()]
         own, chain, seal, log = (round(1000 * (b - a), 2) for a, b in pairwise(steps))
         return answer, Timing(own, chain, seal, log)
+
+    def _count(self, asked: Asked) -> None:
+        used = self._ledger.released(asked.terms.task_id, asked.verified.platform)
+        self._metrics.releases.inc()
+        self._metrics.cap_used.observe(used / asked.terms.agreement.keys.max_releases)
 
     async def _given(self, access: ChainAccess, question: bytes) -> ReleaseAnswer | None:
         """The answer that this question got before, so that a crash behind the log takes none of the cap (R13).
