@@ -58,16 +58,16 @@ def catch_up(path: Path, copy: Path) -> None:
             if not _is_beginning(copy, file):
                 raise _differs(copy)
             copy.unlink(missing_ok=True)
-            _copy(file, target)
+            copy_file(file, target)
         index = index_name(path, first)
         if index.exists():
-            _copy(index, index_name(copy, first))
+            copy_file(index, index_name(copy, first))
     if max(copied, default=-1) > max(closed, default=-1):
         raise _longer(path, copy)
     if not path.exists():
         path.touch(0o600)
     if _is_beginning(copy, path):
-        _copy(path, copy)
+        copy_file(path, copy)
     elif _is_beginning(path, copy):
         raise _longer(path, copy)
     else:
@@ -95,8 +95,8 @@ def _is_beginning(part: Path, whole: Path) -> bool:
     return True
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Beside, then in its place, so that a crash leaves the one or the other."""
+def copy_file(source: Path, target: Path) -> None:
+    """A durable copy: beside, then in its place, so that a crash leaves the one or the other."""
     beside = target.with_name(target.name + ".part")
     shutil.copyfile(source, beside)
     with beside.open("rb+") as file:

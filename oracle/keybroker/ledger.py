@@ -149,6 +149,8 @@ class Ledger:
         line = self._line(event, sealed)
         if isinstance(event, Released) and event.question is not None and sealed is not None:
             self._remember(event.question, self._first, self._size, len(line))
+        elif isinstance(event, Restored):
+            self.refused_until = max(self.refused_until, event.refused_until or 0)
         self._grow(line)
         written = self._write_soon(line)
         if self._size >= self._segment_bytes:
@@ -193,7 +195,7 @@ class Ledger:
             index=sha256(index),
         )
         self._closed = (*self._closed, segment)
-        line = self._line(Continued(log=LOG_VERSION, closed=self._closed))
+        line = self._line(Continued(log=LOG_VERSION, closed=self._closed, refused_until=self.refused_until or None))
         self._hash, self._size = hasher(), 0
         self._grow(line)
         self._write_soon(Rotation(segment, index, line))
@@ -304,7 +306,7 @@ class Ledger:
             self._counts.growing[place_of(event.statement.task_id, event.platform)] += 1
             if event.question is not None and line.sealed is not None:
                 self._remember(event.question, self._first, start, length)
-        elif isinstance(event, Restored):
+        elif isinstance(event, Restored | Continued):
             self.refused_until = max(self.refused_until, event.refused_until or 0)
 
     def _read_closed(self) -> None:

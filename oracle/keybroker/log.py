@@ -64,12 +64,14 @@ class Segment(Document):
     index: Bytes32
 
 
-class Continued(Document):
-    """The first entry of every file but the first. `closed` are all files before it, in their order."""
+class Continued(Grown):
+    """The first entry of every file but the first. `closed` are all files before it, in their order, and `refused_until` is
+    what their `Restored` entries said."""
 
     kind: Literal["continued"] = "continued"
     log: int
     closed: tuple[Segment, ...] = Field(min_length=1)
+    refused_until: Uint64 | None = None
 
 
 class Restored(Grown):
@@ -254,6 +256,7 @@ class _Check:
         self._signer, self._head, self._every = signer, head, every_signature
         self._previous, self._seq, self._first = ZERO32, 0, 0
         self._releases = self._outputs = self._good = self._torn = 0
+        self._path = Path()
         self._bad: BadEntry | None = None
         self._seen_head = head is None
         self._last: tuple[Line, Path, int] | None = None
@@ -261,7 +264,7 @@ class _Check:
 
     def file(self, path: Path) -> bool:
         """Whether the log is good to the end of this file."""
-        self._good, self.lines = 0, []
+        self._path, self._good, self.lines = path, 0, []
         for number, raw in enumerate(_lines(path), start=1):
             if not raw.endswith(b"\n"):
                 self._torn = len(raw)
@@ -309,13 +312,13 @@ class _Check:
         )
 
     def _bad_end(self, length: int | None) -> BadEntry | None:
-        if self._last is None:
-            return None
-        line, path, number = self._last
-        try:
-            signing.check(line.entry.digest, line.signature, self._signer, f"log entry {line.entry.seq}")
-        except Refused as error:
-            return BadEntry(number, error.code, error.message, path)
+        number, path = 0, self._path
+        if self._last is not None:
+            line, path, number = self._last
+            try:
+                signing.check(line.entry.digest, line.signature, self._signer, f"log entry {line.entry.seq}")
+            except Refused as error:
+                return BadEntry(number, error.code, error.message, path)
         if not self._seen_head or (length is not None and self._seq < length):
             message = "entries that were there before are gone from the log's end"
             return BadEntry(number + 1, "log.shortened", message, path)
@@ -328,7 +331,7 @@ def _check_entry(entry: Entry, seq: int, previous: bytes) -> None:
         raise Refused("log.sequence", "a log entry has the wrong number", found=entry.seq, expected=seq)
     if entry.prev != previous:
         raise Refused("log.chain", "a log entry does not follow the one before it", found=entry.prev.hex()[:16])
-    if seq == 0 and not isinstance(entry.event, Started | Restored):
+    if seq == 0 and not isinstance(entry.event, Started):
         raise Refused("log.start", "a log does not begin with its broker's start")
 
 
