@@ -54,11 +54,77 @@ def serve(
     forbid_dumps()
     settings, screen = read_config(config), Screen(as_json)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    configure("keybroker", part="collateral")
+    for part in ("collateral", "keybroker.watch"):
+        configure("keybroker", settings.log_level, part=part)
     if settings.anchors.development:
         screen.warn("This broker takes SIMULATED enclaves: a development root is configured.")
-    run(serve_broker(settings, ready=lambda address: screen.say(f"serving at {address}")))
+    run(
+        serve_broker(
+            settings,
+            ready=lambda address: screen.say(f"serving at {address}"),
+            reload=lambda: read_config(config),
+        )
+    )
     screen.answer({"stopped": True})
+
+
+@app.command("backup")
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The broker's directory; it may be serving.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The new file.")],
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a broker's keys, under its password, and how far its log is, to one file. The log itself is not in it."""
+    from oracle.keybroker.backup import back_up
+
+    content = back_up(directory, out, password_from(password_file, str(directory))())
+    value = {"file": str(out), "digest": content.card.digest, "entries": content.length, "head": content.head}
+    Screen(as_json).answer(value)
+
+
+@app.command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` wrote.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="The broker's new directory.")],
+    log: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE", help="Its log: from the old directory, or a copy (logCopies).")
+    ] = None,
+    accept_lost_log: Annotated[
+        bool, typer.Option("--accept-lost-log", help="Go on though entries are lost: no task of before gets anything.")
+    ] = False,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a broker again from its backup and its log. Never while the old one may still run."""
+    from oracle.keybroker.backup import restore as restore_broker
+
+    screen = Screen(as_json)
+    password = password_from(password_file, str(file))()
+    made = restore_broker(file, into, password, log=log, accept_lost_log=accept_lost_log)
+    if made.refused_until:
+        screen.warn(
+            f"THE LOG IS LOST: nobody can count what this broker released. It refuses every task that was asked as of "
+            f"{when(made.refused_until)} or before. Tell the owners."
+        )
+    value = {"directory": str(into), "digest": made.card.digest, "entries": made.entries}
+    if made.refused_until:
+        value["refused_until"] = made.refused_until
+    screen.answer(value)
+
+
+@log.command("archive")
+def archive(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A broker's directory; it may be serving.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the closed files go.")],
+    as_json: Json = False,
+) -> None:
+    """Move closed files of a long log elsewhere, once they are checked. What caps count by stays."""
+    from oracle.card import read_card
+    from oracle.keybroker.backup import archive as archive_log
+
+    moved = archive_log(_file(directory), read_card(directory).signer, to)
+    Screen(as_json).answer({"moved": [str(each) for each in moved]})
 
 
 @log.command("show")
@@ -103,11 +169,12 @@ def verify(
     if found.first_bad is not None:
         bad = found.first_bad
         raise Refused(
-            bad.code, f"line {bad.line} of {file}: {bad.message}", found=f"{found.length} good entries before"
+            bad.code, f"line {bad.line} of {bad.file}: {bad.message}", found=f"{found.length} good entries before"
         )
     value: dict[str, Any] = {
         "signer": address,
         "entries": found.length,
+        **({"from_entry": found.first} if found.first else {}),
         "releases": found.releases,
         "outputs": found.outputs,
         "head": found.head,

@@ -10,7 +10,7 @@ from oracle.collateral.config import INTEL_PCS, PcsConfig
 from oracle.collateral.pcs import Evaluations, Feed, Pcs
 from oracle.collateral.pieces import Piece, pieces
 from oracle.collateral.platform import Platform, platform_of
-from oracle.collateral.source import CollateralFiles, CollateralSource, FetchedCollateral, open_source
+from oracle.collateral.source import CollateralFiles, CollateralSource, FetchedCollateral, collateral_ends, open_source
 
 __all__ = [
     "INTEL_PCS",
@@ -27,6 +27,7 @@ __all__ = [
     "Platform",
     "check_collateral",
     "check_evaluations",
+    "collateral_ends",
     "open_source",
     "pieces",
     "platform_of",

@@ -80,6 +80,14 @@ class CollateralFiles:
         except (OSError, Refused):
             raise Retryable(MISSING, "there is no collateral for this platform", expected=path.name) from None
 
+    def held(self) -> dict[str, Collateral | None]:
+        """What can be read of it, by the file's name."""
+        found: dict[str, Collateral | None] = {}
+        for path in sorted(self._path.glob("*.json"))[:MAX_PLATFORMS] if self._path.is_dir() else [self._path]:
+            with suppress(AttestationError, OSError, Refused):
+                found[path.stem] = self._files.read(path)
+        return found
+
     def evaluations(self, parsed: ParsedQuote) -> tuple[Collateral, ...]:
         return _up_to(self.for_quote(parsed), Cache(self._path), platform_of(parsed))
 
@@ -252,6 +260,21 @@ class FetchedCollateral:
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._wake.wait()
+
+
+def collateral_ends(source: CollateralSource) -> dict[str, int]:
+    """When what is held of each kind of platform ends, in unix seconds, by the kind's name; what cannot be read is left out."""
+    held: dict[str, Collateral | None] = {}
+    if isinstance(source, FetchedCollateral):
+        held = {each.name: source.cache.get(each, source.config.update) for each in source.cache.platforms()}
+    elif isinstance(source, CollateralFiles):
+        held = source.held()
+    ends = {}
+    for name, collateral in held.items():
+        with suppress(AttestationError):
+            if collateral is not None:
+                ends[name] = collateral.window().end
+    return ends
 
 
 def _up_to(current: Collateral, cache: Cache, platform: Platform) -> tuple[Collateral, ...]:

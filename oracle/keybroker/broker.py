@@ -16,10 +16,13 @@ from oracle.keybroker.chains import Chains
 from oracle.keybroker.config import KeyBrokerConfig, read_password
 from oracle.keybroker.keys import LOG_FILE, BrokerKeys, load
 from oracle.keybroker.ledger import Ledger
+from oracle.keybroker.limits import Limiter
+from oracle.keybroker.metrics import BrokerMetrics
 from oracle.keybroker.output import OutputReleaser
 from oracle.keybroker.release import Releaser
 from oracle.keybroker.terms import agreement_memory
 from oracle.keybroker.trust import Trust, load_roots
+from oracle.keybroker.watch import Watch
 
 
 class InfoChain(Document):
@@ -45,6 +48,9 @@ class KeyBroker:
     ledger: Ledger
     chains: Chains
     collateral: CollateralSource
+    limiter: Limiter
+    metrics: BrokerMetrics
+    watch: Watch
 
     async def close(self) -> None:
         await self.ledger.close()
@@ -56,7 +62,9 @@ async def open_broker(config: KeyBrokerConfig, *, clock: Callable[[], float] = t
     roots = load_roots(config.anchors, tuple(chain.chain_id for chain in config.chains))
     keys = await asyncio.to_thread(_keys, config)
     version = _version()
-    ledger = await Ledger.open(config.directory / LOG_FILE, keys.signing, keys.card.digest, version, clock)
+    ledger = await Ledger.open(
+        config.directory / LOG_FILE, keys.signing, keys.card.digest, version, clock, copies=config.log_copies
+    )
     chains = Chains(config.chains, clock)
     collateral = open_source(config.collateral, roots, clock)
     trust = Trust(roots, collateral, clock)
@@ -70,9 +78,11 @@ async def open_broker(config: KeyBrokerConfig, *, clock: Callable[[], float] = t
         anchors=trust.roots,
         development=bool(config.anchors.development),
     )
-    releases = Releaser(keys, chains, trust, ledger, memory, clock)
-    outputs = OutputReleaser(keys, chains, ledger, memory[0])
-    return KeyBroker(info, releases, outputs, ledger, chains, collateral)
+    limiter, metrics = Limiter(config.limits, time.monotonic), BrokerMetrics()
+    watch = Watch(chains, ledger, metrics, clock, config.watch)
+    releases = Releaser(keys, chains, trust, ledger, memory, clock, limiter, metrics, watch.released)
+    outputs = OutputReleaser(keys, chains, ledger, memory[0], limiter)
+    return KeyBroker(info, releases, outputs, ledger, chains, collateral, limiter, metrics, watch)
 
 
 def _keys(config: KeyBrokerConfig) -> BrokerKeys:

@@ -18,8 +18,8 @@ class ChainAccess:
     def __init__(self, config: ServedChain, clock: Callable[[], float]) -> None:
         self.config, self._clock = config, clock
         self._rpcs = [Rpc(url, timeout=config.timeout) for url in config.rpc]
-        singles = [SingleSource(rpc) for rpc in self._rpcs]
-        self.source: Source = singles[0] if len(singles) == 1 else QuorumSource(singles, config.votes)
+        self.singles = tuple(SingleSource(rpc) for rpc in self._rpcs)
+        self.source: Source = self.singles[0] if len(self.singles) == 1 else QuorumSource(self.singles, config.votes)
         self._known_chain = False
 
     async def confirmed(self, keys: KeyRelease) -> Block:
@@ -40,6 +40,15 @@ class ChainAccess:
             )
         return block
 
+    async def least_confirmed(self) -> Block:
+        """The newest block on which the providers agree, as far as this broker's own minimum lets it count."""
+        if not self._known_chain:
+            await self._check_chain()
+        minimum = self.config.minimum
+        if minimum is None:
+            return await self.source.confirmed(Confirmation.LATEST)
+        return await self.source.confirmed(minimum.confirmation, minimum.blocks)
+
     async def _check_chain(self) -> None:
         found = await self.source.chain_id()
         if found != self.config.chain_id:
@@ -57,7 +66,22 @@ class ChainAccess:
 
 class Chains:
     def __init__(self, configs: Sequence[ServedChain], clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._by_id = {config.chain_id: ChainAccess(config, clock) for config in configs}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def all(self) -> tuple[ChainAccess, ...]:
+        return tuple(self._by_id.values())
+
+    def set(self, configs: Sequence[ServedChain]) -> None:
+        """Other providers for the same chains; what is being read of the old ones may end."""
+        for config in configs:
+            old = self._by_id[config.chain_id]
+            if old.config != config:
+                self._by_id[config.chain_id] = ChainAccess(config, self._clock)
+                closing = asyncio.create_task(_close_later(old))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     def served(self, chain: Chain) -> ChainAccess:
         """Refuses a chain or an agreement registry that the configuration does not list (R21)."""
@@ -71,4 +95,15 @@ class Chains:
         return access
 
     async def close(self) -> None:
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await asyncio.gather(*(access.close() for access in self._by_id.values()))
+
+
+async def _close_later(access: ChainAccess) -> None:
+    try:
+        # As long as one release may read: a few reads one after the other.
+        await asyncio.sleep(4 * access.config.timeout)
+    finally:
+        await access.close()

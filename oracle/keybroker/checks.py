@@ -86,6 +86,20 @@ def check_task(task: TaskOnChain, keys: KeyRelease, block: Block) -> None:
         )
 
 
+def check_remembered(as_of: int, refused_until: int) -> None:
+    """R13: what a broker released before its log was lost nobody can count, so tasks of that time get nothing more.
+
+    The contract takes no request before the time that it is asked as of.
+    """
+    if as_of <= refused_until:
+        raise Refused(
+            "task.log_lost",
+            "this broker lost its log, and releases no task that was asked before",
+            found=as_of,
+            expected=f"above {refused_until}",
+        )
+
+
 def check_anchor(evidence: Evidence, verified: Verified, anchor: bytes, tee: Enclaves) -> None:
     """R4: the enclave asks under the anchor that its evidence leads to, directly or through the verifier enclave that vouched
     for it, and the agreement takes it. The evidence's own root is held against the agreement as well, by its appraisal."""

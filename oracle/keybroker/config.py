@@ -26,6 +26,9 @@ class Listen(YamlModel):
     port: int = Field(default=7460, ge=0, le=65535)
     unix: Path | None = None
 
+    def under(self, base: Path) -> Listen:
+        return self if self.unix is None else self.model_copy(update={"unix": base / self.unix})
+
 
 class Minimum(YamlModel):
     """The least confirmed block that this broker takes, whatever an agreement says."""
@@ -95,7 +98,8 @@ class Anchors(YamlModel):
 
 
 class RateLimits(YamlModel):
-    """Requests per second with their burst, for each client address and for all together. Unix sockets know only `all`.
+    """Requests per second with their burst: for each client address (an IPv6 /64), for all together, for the enclaves of one
+    platform and for the data of one owner. Unix sockets have no addresses.
 
     `body_bytes` bounds all request bodies that are being read or worked on; one client address gets a fourth of them.
     """
@@ -104,13 +108,19 @@ class RateLimits(YamlModel):
     per_client_burst: Rate = 200
     overall: Rate = 500
     overall_burst: Rate = 1000
+    per_platform: Rate = 50
+    per_platform_burst: Rate = 200
+    per_owner: Rate = 200
+    per_owner_burst: Rate = 800
     concurrent: int = Field(default=32, ge=1, le=1024)
     body_bytes: int = Field(default=128 << 20, ge=1024, le=1 << 40)
 
 
 class KeyBrokerConfig(YamlModel):
     """`collateral` is where it is fetched from; or one QuoteCollateralV3 JSON file, or a folder of `sgx-<fmspc>.json` and
-    `tdx-<fmspc>.json`, which somebody else keeps fresh."""
+    `tdx-<fmspc>.json`, which somebody else keeps fresh. `log_copies` are folders, best on other disks, that have each log
+    entry before its answer leaves. `admin` serves metrics and readiness, apart from the public `listen`; `watch` in seconds is
+    how often the chains are looked at for it; `min_free_bytes` is how much room the log's disk must have."""
 
     directory: Path
     password_file: Path
@@ -118,7 +128,12 @@ class KeyBrokerConfig(YamlModel):
     anchors: Anchors = Anchors()
     collateral: PcsConfig | Path
     listen: Listen = Listen()
+    admin: Listen | None = None
     limits: RateLimits = RateLimits()
+    log_copies: tuple[Path, ...] = Field(default=(), max_length=4)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    min_free_bytes: int = Field(default=256 << 20, ge=0)
+    watch: float = Field(default=5.0, gt=0, le=3600)
     max_body: int = Field(default=MAX_BODY, ge=1024, le=MAX_BODY)
 
     @field_validator("chains")
@@ -131,16 +146,37 @@ class KeyBrokerConfig(YamlModel):
     def under(self, base: Path) -> KeyBrokerConfig:
         """The same with relative paths taken from `base`."""
         anchors = self.anchors.model_copy(update={"development": tuple(base / p for p in self.anchors.development)})
-        unix = None if self.listen.unix is None else base / self.listen.unix
         return self.model_copy(
             update={
                 "directory": base / self.directory,
                 "password_file": base / self.password_file,
                 "collateral": under(base, self.collateral),
                 "anchors": anchors,
-                "listen": self.listen.model_copy(update={"unix": unix}),
+                "listen": self.listen.under(base),
+                "admin": None if self.admin is None else self.admin.under(base),
+                "log_copies": tuple(base / each for each in self.log_copies),
             }
         )
+
+
+RELOADED = frozenset({"limits", "chains", "log_level", "min_free_bytes"})
+
+
+def check_reload(running: KeyBrokerConfig, new: KeyBrokerConfig) -> None:
+    """What a running broker can take over: limits, log level, disk room, and whom it asks about the same chains.
+
+    Raises Refused `config.restart`, naming the rest.
+    """
+    names = type(running).model_fields
+    changed = [name for name in names if name not in RELOADED and getattr(running, name) != getattr(new, name)]
+    if running.limits.concurrent != new.limits.concurrent or running.limits.body_bytes != new.limits.body_bytes:
+        changed.append("limits (concurrent, bodyBytes)")
+    if [(c.chain_id, c.agreement_registries) for c in running.chains] != [
+        (c.chain_id, c.agreement_registries) for c in new.chains
+    ]:
+        changed.append("chains (chainId, agreementRegistries)")
+    if changed:
+        raise Refused("config.restart", f"these change by a restart only: {', '.join(changed)}")
 
 
 def read_config(path: Path) -> KeyBrokerConfig:

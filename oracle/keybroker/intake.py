@@ -14,11 +14,12 @@ import aiohttp
 from aiohttp import web
 
 from oracle.errors import Refused, Retryable
+from oracle.keybroker.limits import network_of
 
 READ_SECONDS = 30.0
 CHUNK = 1 << 16
 CLIENT_SHARE = 4
-"""One client address may hold a fourth of all bytes."""
+"""One network may hold a fourth of all bytes."""
 
 
 class Intake:
@@ -35,7 +36,8 @@ class Intake:
 
         Raises Refused `http.body`, `http.broken`; Retryable `http.slow`, and `broker.busy` beyond the budget.
         """
-        client, data, taken = request.remote, bytearray(), 0
+        client = None if request.remote is None else network_of(request.remote)
+        data, taken = bytearray(), 0
         try:
             try:
                 async with asyncio.timeout(READ_SECONDS):
@@ -62,3 +64,29 @@ class Intake:
             raise Retryable("broker.busy", "the broker works on as many bytes of requests as it takes")
         self._left -= size
         self._held[client] += size
+
+
+class Slots:
+    """`count` requests are worked on at one time; those of one network have half of them at most, so that others find one."""
+
+    def __init__(self, count: int) -> None:
+        self._all = asyncio.Semaphore(count)
+        self._most = max(1, (count + 1) // 2)
+        self._networks: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}
+
+    @asynccontextmanager
+    async def one(self, client: str | None) -> AsyncIterator[None]:
+        if client is None:
+            async with self._all:
+                yield
+            return
+        network = network_of(client)
+        own, users = self._networks.setdefault(network, (asyncio.Semaphore(self._most), []))
+        users.append(None)
+        try:
+            async with own, self._all:
+                yield
+        finally:
+            users.pop()
+            if not users:
+                self._networks.pop(network, None)

@@ -1,7 +1,10 @@
 """The broker's log as anyone can read and check it: hash-chained, signed, one JSON line per entry (R13).
 
-A line is the canonical JSON of {entry, signature}. An entry's digest is SHA-256(tag("broker-log") ‖ its canonical bytes), it
-holds the digest of the one before (zeros at first), and the broker's signing key signs it. Nothing in it is secret.
+A line is the canonical JSON of {entry, signature}, and of a release the sealed answer, which the entry's statement names by its
+digest: so the same answer can be given again after a crash. An entry's digest is SHA-256(tag("broker-log") ‖ its canonical
+bytes), it holds the digest of the one before (zeros at first), and the broker's signing key signs it. Nothing in it is secret.
+
+A long log is several files (`segments.py`), which follow each other as the entries do.
 """
 
 from __future__ import annotations
@@ -9,26 +12,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from enclave_app.protocol import signing
-from enclave_app.protocol.canonical import Document, parse
+from enclave_app.protocol.canonical import Document, load, validate
 from enclave_app.protocol.digests import sha256, tag
 from enclave_app.protocol.fields import ZERO32, Address, Bytes, Bytes32, Uint8, Uint64
 from enclave_app.protocol.structs import ReleaseStatement
 from oracle.errors import Refused
+from oracle.keybroker.segments import files_of
 
 MAX_LINE = 1 << 20
+LOG_VERSION = 2
+"""Version 1 had no sealed answers; its entries are read as they are."""
 
 
-class Started(Document):
-    """The broker started serving. The first entry of every log is one."""
+class Grown(Document):
+    """A part that later versions gave more fields: what an older one left out is left out of its canonical form."""
+
+    @model_serializer(mode="wrap")
+    def _present(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class Started(Grown):
+    """The broker started serving. The first entry of every log is one. `log` is the version of what follows."""
 
     kind: Literal["started"] = "started"
     broker: Bytes32
     version: str
+    log: int | None = None
 
 
 class Recovered(Document):
@@ -39,8 +54,52 @@ class Recovered(Document):
     cut_digest: Bytes32
 
 
-class Released(Document):
-    """Shares went to an enclave. `keys` are the released key indexes, dataset by dataset."""
+class Segment(Document):
+    """A file of the log that is closed: its first entry's number, and the digests of the file and of its index."""
+
+    first: int = Field(ge=0)
+    entries: int = Field(ge=1)
+    size: int = Field(ge=1)
+    file: Bytes32
+    index: Bytes32
+
+
+class Continued(Grown):
+    """The first entry of every file but the first. `closed` are all files before it, in their order, and `refused_until` is
+    what their `Restored` entries said."""
+
+    kind: Literal["continued"] = "continued"
+    log: int
+    closed: tuple[Segment, ...] = Field(min_length=1)
+    refused_until: Uint64 | None = None
+
+
+class Restored(Grown):
+    """The broker came back from a backup that knew `length` entries, the last of which was `head`.
+
+    `refused_until`, in unix seconds, where the log was lost: tasks asked as of then or before get nothing any more.
+    """
+
+    kind: Literal["restored"] = "restored"
+    broker: Bytes32
+    length: int = Field(ge=0)
+    head: Bytes32
+    log: int
+    refused_until: Uint64 | None = None
+
+
+class Vanished(Document):
+    """The chain dropped the block on which shares were released: what was released stays released."""
+
+    kind: Literal["vanished"] = "vanished"
+    task_id: Bytes32
+    block_number: Uint64
+    block_hash: Bytes32
+
+
+class Released(Grown):
+    """Shares went to an enclave. `keys` are the released key indexes, dataset by dataset; `question` is the digest of all
+    that was asked with, so that the answer is given again to the same question and to no other."""
 
     kind: Literal["released"] = "released"
     statement: ReleaseStatement
@@ -54,6 +113,7 @@ class Released(Document):
     evidence_block: Bytes32
     datasets: tuple[Bytes32, ...]
     keys: tuple[tuple[int, ...], ...]
+    question: Bytes32 | None = None
 
 
 class OutputReleased(Document):
@@ -71,7 +131,9 @@ class OutputReleased(Document):
     block_hash: Bytes32
 
 
-Event = Annotated[Started | Recovered | Released | OutputReleased, Field(discriminator="kind")]
+Event = Annotated[
+    Started | Recovered | Continued | Restored | Released | OutputReleased | Vanished, Field(discriminator="kind")
+]
 
 
 class Entry(Document):
@@ -87,23 +149,31 @@ class Entry(Document):
         return sha256(tag("broker-log") + self.canonical())
 
 
-class Line(Document):
+class Line(Grown):
+    """`sealed` is the answer of a release; the entry's statement holds its digest."""
+
     entry: Entry
     signature: Bytes
+    sealed: Bytes | None = None
 
 
 @dataclass(frozen=True)
 class BadEntry:
-    """The first line (from 1) at which a log stops being what its broker wrote."""
+    """The first line (from 1, in its file) at which a log stops being what its broker wrote."""
 
     line: int
     code: str
     message: str
+    file: Path
 
 
 @dataclass(frozen=True)
 class LogReport:
-    """What checking a log found. `length` and `head` (its last digest) cover the good part; `torn` counts bytes behind it."""
+    """What checking a log found. `length` and `head` (its last digest) cover the good part; `torn` counts bytes behind it.
+
+    `first` is the number of the first entry that was there to check: above 0 where the files before it are archived.
+    `good_bytes` are those of the last file.
+    """
 
     length: int
     head: bytes
@@ -112,6 +182,7 @@ class LogReport:
     good_bytes: int
     torn: int
     first_bad: BadEntry | None
+    first: int = 0
 
     @property
     def ok(self) -> bool:
@@ -119,60 +190,139 @@ class LogReport:
 
 
 def verify_log(path: Path, signer: str, *, head: bytes | None = None, length: int | None = None) -> LogReport:
-    """Check chain, sequence and every signature; the report names the first bad entry.
+    """Check chain, sequence and every signature, file by file; the report names the first bad entry.
 
     Whole entries cut from the end leave no trace inside a log: `head` (the digest of an entry seen before, which must still
     be there) or `length` (how many there were at least) make that visible.
     """
-    return _check(path, signer, head, length, every_signature=True)
+    check = _Check(signer, head, every_signature=True)
+    for file in files_of(path):
+        if not check.file(file):
+            break
+    return check.end(length)
 
 
-def check_at_start(path: Path, signer: str) -> LogReport:
-    """The same for the broker itself: the last signature alone, because it covers all digests before it."""
-    return _check(path, signer, None, None, every_signature=False)
+def check_file(path: Path, signer: str) -> tuple[LogReport, list[tuple[Line, int, int]]]:
+    """The last file alone, as its broker does at its start: the last signature counts, because it covers all digests before
+    it. With it every line, where it begins and how long it is."""
+    check = _Check(signer, None, every_signature=False)
+    check.file(path)
+    return check.end(None), check.lines
 
 
 def read_log(path: Path, *, task_id: bytes | None = None) -> Iterator[Entry]:
     """The entries, unverified, optionally of one task; a torn last line is left out."""
-    for raw in _lines(path):
-        if raw.endswith(b"\n"):
-            entry = parse(Line, raw[:-1], limit=MAX_LINE).entry
-            if task_id is None or _task(entry) == task_id:
-                yield entry
+    for file in files_of(path):
+        for raw in _lines(file):
+            if raw.endswith(b"\n"):
+                entry = read_line(raw).entry
+                if task_id is None or task_of(entry) == task_id:
+                    yield entry
 
 
-def _task(entry: Entry) -> bytes | None:
+def read_line(raw: bytes) -> Line:
+    """One line with its end. Raises Refused `log.version` where a newer broker wrote it, and what `parse` raises."""
+    value = load(raw[:-1], limit=MAX_LINE)
+    _check_version(value)
+    line = validate(Line, value)
+    if line.canonical() != raw[:-1]:
+        raise Refused("document.canonical", "a log line is not written in its one form")
+    return line
+
+
+def task_of(entry: Entry) -> bytes | None:
     if isinstance(entry.event, Released):
         return entry.event.statement.task_id
-    return entry.event.task_id if isinstance(entry.event, OutputReleased) else None
+    return entry.event.task_id if isinstance(entry.event, OutputReleased | Vanished) else None
 
 
-def _check(path: Path, signer: str, head: bytes | None, length: int | None, *, every_signature: bool) -> LogReport:
-    previous, seq, releases, outputs, good, torn = ZERO32, 0, 0, 0, 0, 0
-    bad: BadEntry | None = None
-    seen_head = head is None
-    last: Line | None = None
-    for raw in _lines(path):
-        if not raw.endswith(b"\n"):
-            torn = len(raw)
-            bad = BadEntry(seq + 1, "log.torn", "the last line is cut short; the broker cuts it off when it starts")
-            break
-        try:
-            line = parse(Line, raw[:-1], limit=MAX_LINE)
-            _check_entry(line.entry, seq, previous)
-            if every_signature:
-                signing.check(line.entry.digest, line.signature, signer, f"log entry {seq}")
-        except Refused as error:
-            bad = BadEntry(seq + 1, error.code, error.message)
-            break
-        last = line
-        previous, seq, good = line.entry.digest, seq + 1, good + len(raw)
-        seen_head = seen_head or previous == head
-        releases += isinstance(line.entry.event, Released)
-        outputs += isinstance(line.entry.event, OutputReleased)
-    if bad is None or bad.code == "log.torn":
-        bad = _check_end(last, seq, signer, seen_head, length) or bad
-    return LogReport(seq, previous, releases, outputs, good, torn, bad)
+def _check_version(value: Any) -> None:
+    """A newer broker says so in the entry with which it starts, before all that this one may not know."""
+    event = value.get("entry", {}) if isinstance(value, dict) else {}
+    event = event.get("event", {}) if isinstance(event, dict) else {}
+    version = event.get("log") if isinstance(event, dict) else None
+    if isinstance(version, int) and version > LOG_VERSION:
+        raise Refused(
+            "log.version",
+            "a newer broker wrote this log",
+            found=f"version {version}",
+            expected=f"at most version {LOG_VERSION}",
+            hint="Start the newer program; an older one would forget what it does not know",
+        )
+
+
+class _Check:
+    def __init__(self, signer: str, head: bytes | None, *, every_signature: bool) -> None:
+        self._signer, self._head, self._every = signer, head, every_signature
+        self._previous, self._seq, self._first = ZERO32, 0, 0
+        self._releases = self._outputs = self._good = self._torn = 0
+        self._path = Path()
+        self._bad: BadEntry | None = None
+        self._seen_head = head is None
+        self._last: tuple[Line, Path, int] | None = None
+        self.lines: list[tuple[Line, int, int]] = []
+
+    def file(self, path: Path) -> bool:
+        """Whether the log is good to the end of this file."""
+        self._path, self._good, self.lines = path, 0, []
+        for number, raw in enumerate(_lines(path), start=1):
+            if not raw.endswith(b"\n"):
+                self._torn = len(raw)
+                message = "the last line is cut short; the broker cuts it off when it starts"
+                self._bad = BadEntry(number, "log.torn", message, path)
+                return False
+            try:
+                line = read_line(raw)
+                self._take(line, first_line=number == 1)
+            except Refused as error:
+                self._bad = BadEntry(number, error.code, error.message, path)
+                return False
+            if not self._every:
+                self.lines.append((line, self._good, len(raw)))
+            self._good += len(raw)
+            self._last = line, path, number
+        return True
+
+    def _take(self, line: Line, *, first_line: bool) -> None:
+        entry, event = line.entry, line.entry.event
+        if self._last is None and isinstance(event, Continued):
+            # The files before are archived, or checked by the digests that this entry holds.
+            self._first = self._seq = entry.seq
+            self._previous = entry.prev
+            self._seen_head = self._seen_head or entry.prev == self._head
+        _check_entry(entry, self._seq, self._previous)
+        if isinstance(event, Continued) and not first_line:
+            raise Refused("log.segment", "a file of the log begins in the middle of another")
+        if line.sealed is not None and (
+            not isinstance(event, Released) or sha256(line.sealed) != event.statement.answer
+        ):
+            raise Refused("log.answer", "a log line holds another answer than its entry says")
+        if self._every:
+            signing.check(entry.digest, line.signature, self._signer, f"log entry {self._seq}")
+        self._previous, self._seq = entry.digest, self._seq + 1
+        self._seen_head = self._seen_head or self._previous == self._head
+        self._releases += isinstance(event, Released)
+        self._outputs += isinstance(event, OutputReleased)
+
+    def end(self, length: int | None) -> LogReport:
+        if self._bad is None or self._bad.code == "log.torn":
+            self._bad = self._bad_end(length) or self._bad
+        return LogReport(
+            self._seq, self._previous, self._releases, self._outputs, self._good, self._torn, self._bad, self._first
+        )
+
+    def _bad_end(self, length: int | None) -> BadEntry | None:
+        number, path = 0, self._path
+        if self._last is not None:
+            line, path, number = self._last
+            try:
+                signing.check(line.entry.digest, line.signature, self._signer, f"log entry {line.entry.seq}")
+            except Refused as error:
+                return BadEntry(number, error.code, error.message, path)
+        if not self._seen_head or (length is not None and self._seq < length):
+            message = "entries that were there before are gone from the log's end"
+            return BadEntry(number + 1, "log.shortened", message, path)
+        return None
 
 
 def _check_entry(entry: Entry, seq: int, previous: bytes) -> None:
@@ -183,17 +333,6 @@ def _check_entry(entry: Entry, seq: int, previous: bytes) -> None:
         raise Refused("log.chain", "a log entry does not follow the one before it", found=entry.prev.hex()[:16])
     if seq == 0 and not isinstance(entry.event, Started):
         raise Refused("log.start", "a log does not begin with its broker's start")
-
-
-def _check_end(last: Line | None, seq: int, signer: str, seen_head: bool, length: int | None) -> BadEntry | None:
-    try:
-        if last is not None:
-            signing.check(last.entry.digest, last.signature, signer, f"log entry {seq - 1}")
-    except Refused as error:
-        return BadEntry(seq, error.code, error.message)
-    if not seen_head or (length is not None and seq < length):
-        return BadEntry(seq + 1, "log.shortened", "entries that were there before are gone from the log's end")
-    return None
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ from oracle.errors import Refused, Retryable
 from oracle.keybroker.chains import Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
+from oracle.keybroker.limits import Limiter
 from oracle.keybroker.log import OutputReleased
 from oracle.keybroker.terms import check_share_list, read_terms
 from oracle.keybroker.view import OutputView, read_output
@@ -37,7 +38,8 @@ MAX_ANSWERED = 4096
 
 
 class OutputReleaser:
-    def __init__(self, keys: BrokerKeys, chains: Chains, ledger: Ledger, identify: Identify) -> None:
+    def __init__(self, keys: BrokerKeys, chains: Chains, ledger: Ledger, identify: Identify, limiter: Limiter) -> None:
+        self._limiter = limiter
         self._keys, self._chains, self._ledger, self._identify = keys, chains, ledger, identify
         self._answered: OrderedDict[bytes, OutputAnswer] = OrderedDict()
 
@@ -54,6 +56,7 @@ class OutputReleaser:
         check_activated(terms, view.agreement)
         check_settled(terms, body, view.task)
         check_registered(view.enclaves, body.enclave, terms.agreement.tee)
+        self._limiter.owners(agreed.owners, "output")
         # The same question gets the same answer without another entry: callers are anyone, and the log is a disk.
         question = sha256(terms.task_id + manifest.id + recipient.digest + body.shares.shares)
         answer = self._answered.get(question)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from weakref import WeakValueDictionary
 
-from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.digests import sha256, tag
 from enclave_app.protocol.evidence import report_data
 from enclave_app.protocol.hpke import PublicKey
 from enclave_app.protocol.manifest import read_manifest
@@ -21,10 +22,12 @@ from oracle.agreement.terms import Identify, Terms
 from oracle.attestation import Verified
 from oracle.errors import Refused
 from oracle.keybroker import checks
-from oracle.keybroker.chains import Chains
+from oracle.keybroker.chains import ChainAccess, Chains
 from oracle.keybroker.keys import BrokerKeys
 from oracle.keybroker.ledger import Ledger
+from oracle.keybroker.limits import Limiter
 from oracle.keybroker.log import Released
+from oracle.keybroker.metrics import BrokerMetrics
 from oracle.keybroker.terms import Signed, check_share_list, read_terms
 from oracle.keybroker.trust import Trust
 from oracle.keybroker.view import ReleaseView, read_release
@@ -67,16 +70,22 @@ class Releaser:
         ledger: Ledger,
         memory: tuple[Identify, Signed],
         clock: Callable[[], float],
+        limiter: Limiter,
+        metrics: BrokerMetrics,
+        released: Callable[[int, ReleaseStatement], None],
     ) -> None:
+        """`released` is told of each release's chain and statement, so that somebody watches its block."""
         self._keys, self._chains, self._trust, self._ledger = keys, chains, trust, ledger
         self._identify, self._signed = memory
-        self._clock = clock
+        self._clock, self._limiter, self._metrics, self._released = clock, limiter, metrics, released
+        self._questions: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
         """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
         started = time.perf_counter()
         access = self._chains.served(body.chain)
         asked = await asyncio.to_thread(self._check_own_words, body)
+        self._limiter.platform(asked.verified.platform)
         checked = time.perf_counter()
         parties = asked.terms.agreement.parties()
         unsigned = [party for party in parties if party not in asked.signed]
@@ -84,13 +93,45 @@ class Releaser:
             access, asked.terms, body.release.request.anchor, body.evidence, asked.verified, unsigned
         )
         check_view(asked, body, view)
+        checks.check_remembered(body.request.as_of, self._ledger.refused_until)
+        self._limiter.owners([data.owner for data in asked.terms.agreement.data], "release")
         read = time.perf_counter()
-        sealed = await asyncio.to_thread(self._seal, asked, body, view)
-        ready = time.perf_counter()
-        await self._ledger.append_release(sealed.entry, asked.terms.agreement.keys.max_releases)
+        question = question_of(asked.terms, body)
+        # One at a time: the same question twice at once is one release.
+        async with self._questions.setdefault(question, asyncio.Lock()):
+            answer = await self._given(access, question)
+            ready = time.perf_counter()
+            if answer is None:
+                sealed = await asyncio.to_thread(self._seal, asked, body, view, question)
+                answer, ready = sealed.answer, time.perf_counter()
+                cap = asked.terms.agreement.keys.max_releases
+                await self._ledger.append_release(sealed.entry, cap, answer.sealed)
+                self._count(asked)
+                self._released(body.chain.chain_id, answer.statement)
+            else:
+                self._metrics.repeats.inc()
         steps = [started, checked, read, ready, time.perf_counter()]
         own, chain, seal, log = (round(1000 * (b - a), 2) for a, b in pairwise(steps))
-        return sealed.answer, Timing(own, chain, seal, log)
+        return answer, Timing(own, chain, seal, log)
+
+    def _count(self, asked: Asked) -> None:
+        used = self._ledger.released(asked.terms.task_id, asked.verified.platform)
+        self._metrics.releases.inc()
+        self._metrics.cap_used.observe(used / asked.terms.agreement.keys.max_releases)
+
+    async def _given(self, access: ChainAccess, question: bytes) -> ReleaseAnswer | None:
+        """The answer that this question got before, so that a crash behind the log takes none of the cap (R13).
+
+        Not where its block is gone: nobody could check that statement against the chain any more.
+        """
+        line = await self._ledger.answered(question)
+        if line is None or not isinstance(line.entry.event, Released) or line.sealed is None:
+            return None
+        said = line.entry.event.statement
+        block = await access.source.block(said.block_number)
+        if block is None or block.hash != said.block_hash:
+            return None
+        return ReleaseAnswer(statement=said, signature=line.entry.event.signature, sealed=line.sealed)
 
     def _check_own_words(self, body: ReleaseBody) -> Asked:
         """What needs no chain: ids (R13), consent by ECDSA (R7), who asks, and the broker's own appraisal (R2 to R5)."""
@@ -112,7 +153,7 @@ class Releaser:
         check_host(terms, body.evidence, verified)
         return Asked(terms, sealing, verified, signed)
 
-    def _seal(self, asked: Asked, body: ReleaseBody, view: ReleaseView) -> Sealed:
+    def _seal(self, asked: Asked, body: ReleaseBody, view: ReleaseView, question: bytes) -> Sealed:
         """Open this broker's shares of the agreed columns (R10, R11) and seal them to the enclave, with a statement (R13)."""
         terms, request = asked.terms, body.release.request
         x, shares = self._open(terms, body)
@@ -145,6 +186,7 @@ class Releaser:
             evidence_block=body.evidence.block_hash,
             datasets=terms.request.versions,
             keys=tuple(tuple(k for d, k in sorted(shares) if d == i) for i in range(len(terms.agreement.data))),
+            question=question,
         )
         return Sealed(ReleaseAnswer(statement=statement, signature=signature, sealed=sealed), entry)
 
@@ -176,6 +218,23 @@ class Releaser:
             x, mine = open_shares(shares, self._keys.sealing, binding)
             opened.update({(index, key): mine[key] for key in wanted})
         return x, opened
+
+
+def question_of(terms: Terms, body: ReleaseBody) -> bytes:
+    """The digest of everything that an answer rests on: who asks with which nonce, over which documents and evidence.
+
+    An answer is given again to its own question only: never for other documents, another enclave or another nonce (R12).
+    """
+    release = body.release
+    parts = [
+        terms.agreement_id,
+        terms.task_id,
+        release.request.typed_digest(terms.chain.oracle_domain(terms.agreement)),
+        sha256(body.evidence.canonical()),
+        sha256(b"".join(sha256(each) for each in body.manifests)),
+        sha256(b"".join(sha256(each) for each in body.share_lists)),
+    ]
+    return sha256(tag("broker-question") + b"".join(parts))
 
 
 def check_view(asked: Asked, body: ReleaseBody, view: ReleaseView) -> None:

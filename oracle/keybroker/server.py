@@ -2,7 +2,8 @@
 
 POST /v1/release  ReleaseBody → ReleaseAnswer      GET /v1/info  Info
 POST /v1/output   OutputBody → OutputAnswer        GET /healthz
-Errors are an ErrorBody: 403 refused, 503 the same call may succeed later, 500 a bug of ours, whose details stay here.
+Errors are an ErrorBody: 403 refused, 503 the same call may succeed later, 429 with `Retry-After` the same in so many seconds,
+500 a bug of ours, whose details stay here. SIGTERM lets running calls finish; SIGHUP reads the configuration again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -22,10 +24,11 @@ from aiohttp import web
 from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.release import ErrorBody, OutputBody, ReleaseBody
 from oracle.errors import Bug, OracleError, Retryable
+from oracle.keybroker.admin import Admin
 from oracle.keybroker.broker import KeyBroker, open_broker
-from oracle.keybroker.config import KeyBrokerConfig, Listen
-from oracle.keybroker.intake import Intake
-from oracle.keybroker.limits import Limiter
+from oracle.keybroker.config import KeyBrokerConfig, Listen, check_reload
+from oracle.keybroker.intake import Intake, Slots
+from oracle.keybroker.limits import TooMany
 
 LOGGER = logging.getLogger("oracle.keybroker")
 SHUTDOWN_SECONDS = 10.0
@@ -36,9 +39,8 @@ B = TypeVar("B", ReleaseBody, OutputBody)
 class Service:
     def __init__(self, broker: KeyBroker, config: KeyBrokerConfig) -> None:
         self._broker, self._config = broker, config
-        self._limiter = Limiter(config.limits, time.monotonic)
         self._intake = Intake(max(config.limits.body_bytes, config.max_body), config.max_body)
-        self._slots = asyncio.Semaphore(config.limits.concurrent)
+        self._slots = Slots(config.limits.concurrent)
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -53,6 +55,8 @@ class Service:
             note["task"] = body.release.request.task_id.hex()
             note["signer"] = body.evidence.signer
             answer, timing = await self._broker.releases.release(body)
+            for step, milliseconds in asdict(timing).items():
+                self._broker.metrics.step_seconds.labels(step.removesuffix("_ms")).observe(milliseconds / 1000)
             note.update(asdict(timing))
             return answer
 
@@ -61,7 +65,9 @@ class Service:
     async def _output(self, request: web.Request) -> web.Response:
         async def act(body: OutputBody, note: dict[str, object]) -> Document:
             note["task"], note["output"] = body.shares.task_id.hex(), body.output
-            return await self._broker.outputs.output(body)
+            answer = await self._broker.outputs.output(body)
+            self._broker.metrics.outputs.inc()
+            return answer
 
         return await self._answer(request, "output", OutputBody, act)
 
@@ -81,56 +87,104 @@ class Service:
         started = time.perf_counter()
         note: dict[str, object] = {"event": what}
         try:
-            self._limiter.check(request.remote)
-            async with self._intake.body(request) as data, self._slots:
+            self._broker.limiter.check(request.remote)
+            async with self._intake.body(request) as data, self._slots.one(request.remote):
                 body = await asyncio.to_thread(parse, model, data, limit=self._config.max_body, canonical=False)
                 response = _json(await act(body, note))
         except Exception as error:
             response = _error(error)
             note["code"] = error.code if isinstance(error, OracleError) else "bug"
+            self._broker.metrics.refused(what, str(note["code"]))
+            if isinstance(error, TooMany):
+                self._broker.metrics.limited.labels(error.by).inc()
             if isinstance(error, OracleError):
                 note["message"] = error.message
             else:
                 LOGGER.exception("unexpected error")
-        note["status"], note["ms"] = response.status, round(1000 * (time.perf_counter() - started), 2)
+        seconds = time.perf_counter() - started
+        self._broker.metrics.seconds.labels(what).observe(seconds)
+        note["status"], note["ms"] = response.status, round(1000 * seconds, 2)
         _say(note, logging.INFO if response.status < 500 else logging.WARNING)
         return response
 
 
-async def serve(config: KeyBrokerConfig, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then let running calls finish. `ready` is told the address once it is served."""
+async def serve(
+    config: KeyBrokerConfig,
+    *,
+    ready: Callable[[str], None] | None = None,
+    reload: Callable[[], KeyBrokerConfig] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let running calls finish. `ready` is told the address once it is served; `reload`
+    gives the configuration anew on SIGHUP."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    LOGGER.setLevel(config.log_level)
     broker = await open_broker(config)
     try:
-        runner, address = await start(broker, config)
-        fetching = asyncio.create_task(broker.collateral.run(), name="collateral")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        try:
+        async with AsyncExitStack() as stack:
+            admin = Admin(broker, config)
+            if config.admin is not None:
+                runner, place = await listen(admin.application(), config.admin)
+                stack.push_async_callback(runner.cleanup)
+                _say({"event": "admin", "address": place}, logging.INFO)
+            runner, address = await start(broker, config)
+            stack.push_async_callback(runner.cleanup)
+            running = [
+                asyncio.create_task(broker.collateral.run(), name="collateral"),
+                asyncio.create_task(broker.watch.run(), name="watch"),
+                asyncio.create_task(stop.wait(), name="stop"),
+            ]
+            stack.push_async_callback(_ended, running)
+            if reload is not None:
+                loop.add_signal_handler(signal.SIGHUP, _reload, broker, admin, reload)
             _say({"event": "serving", "address": address, "broker": broker.info.card.digest.hex()}, logging.INFO)
             if ready is not None:
                 ready(address)
-            await asyncio.wait((fetching, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if fetching.done():
-                fetching.result()  # it ends by a bug only, and then the broker must not idle on
-        finally:
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            admin.draining = True
+            for task in running:
+                if task.done():
+                    task.result()  # all but `stop` end by a bug only, and then the broker must not idle on
             await runner.cleanup()
-            for task in (fetching, stopping):
-                task.cancel()
-            await asyncio.gather(fetching, stopping, return_exceptions=True)
     finally:
         await broker.close()
         _say({"event": "stopped"}, logging.INFO)
 
 
+async def _ended(running: Sequence[asyncio.Task[object]]) -> None:
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+def _reload(broker: KeyBroker, admin: Admin, read: Callable[[], KeyBrokerConfig]) -> None:
+    """Limits, log level, providers and what /readyz goes by. A file that is wrong, or changes more, changes nothing."""
+    try:
+        config = read()
+        check_reload(admin.config, config)
+    except OracleError as error:
+        _say({"event": "reload", "code": error.code, "message": error.message}, logging.ERROR)
+        return
+    if config.limits != admin.config.limits:
+        broker.limiter.set(config.limits)
+    broker.chains.set(config.chains)
+    LOGGER.setLevel(config.log_level)
+    admin.config = config
+    _say({"event": "reloaded"}, logging.WARNING)
+
+
 async def start(broker: KeyBroker, config: KeyBrokerConfig) -> tuple[web.AppRunner, str]:
     """Listen as configured; the runner's `cleanup` stops it. The address is a URL, or `unix:` and a path."""
-    runner = web.AppRunner(Service(broker, config).application(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    return await listen(Service(broker, config).application(), config.listen)
+
+
+async def listen(app: web.Application, where: Listen) -> tuple[web.AppRunner, str]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
-        return runner, await _listen(runner, config.listen)
+        return runner, await _listen(runner, where)
     except OSError as error:
         await runner.cleanup()
         raise Retryable("broker.listen", f"the broker cannot listen there ({error.strerror})") from None
@@ -150,10 +204,12 @@ async def _listen(runner: web.AppRunner, listen: Listen) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _json(document: Document, status: int = 200) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
+def _json(document: Document, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
-        text=document.model_dump_json(by_alias=True), status=status, content_type="application/json", headers=headers
+        text=document.model_dump_json(by_alias=True),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
     )
 
 
@@ -161,6 +217,8 @@ def _error(error: Exception) -> web.Response:
     if isinstance(error, OracleError) and not isinstance(error, Bug):
         retry = isinstance(error, Retryable)
         body = ErrorBody(code=error.code, message=error.message[:2000], retry=retry)
+        if isinstance(error, TooMany):
+            return _json(body, 429, {"Retry-After": str(error.seconds)})
         return _json(body, 503 if retry else 403)
     return _json(ErrorBody(code="bug", message="the broker failed; its operator's log says how", retry=False), 500)
 

@@ -27,6 +27,8 @@ from oracle.worker.admission import cores, memory_mib
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
+MAX_LAG = 20
+"""Blocks behind the head at which a worker is no longer ready, unless its configuration says another number."""
 Url = Annotated[str, Field(pattern=r"^https?://")]
 Listen = Annotated[str, Field(pattern=r"^(?:[0-9A-Za-z.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")] | Path
 
@@ -119,7 +121,7 @@ class HealthConfig(YamlModel):
     far behind the chain's head the journal may be for the worker to call itself ready."""
 
     listen: Listen
-    max_lag_blocks: int = Field(default=20, ge=0)
+    max_lag_blocks: int = Field(default=MAX_LAG, ge=0)
 
 
 class TracingConfig(YamlModel):
@@ -141,16 +143,17 @@ class HostConfig(YamlModel):
 
 
 class WorkerConfig(HostConfig):
-    """`enclaves` in the place of `enclave`: several beside each other, an old measurement and a new one; a task goes to one that
-    its agreement names. `concurrency` bounds the tasks that are in the enclaves at once (by default one a core), `memoryMib` the
-    sum of what their agreements let them use (by default three quarters of the machine's or the cgroup's), and `inFlight` those
-    that are worked on at all, most of which wait for a broker, a disk or a block. `maxRuns` is how often a task may run out
-    of time or memory before it is parked, `maxCrashes` how often the worker may die over it. `turnSeconds` is what each worker
-    waits for those before it (by default the agreed time limit and 15), `operators` which of the registered ones count
-    (by default all). `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop
+    """`enclaves` in the place of `enclave`: several beside each other, an old measurement and a new one; a task goes to one
+    that its agreement names. `concurrency` bounds the tasks that are in the enclaves at once (by default one a core),
+    `memoryMib` the sum of what their agreements let them use (by default three quarters of the machine's or the cgroup's),
+    and `inFlight` those that are worked on at all, most of which wait for a broker, a disk or a block. `maxRuns` is how
+    often a task may run out of time or memory before it is parked, `maxCrashes` how often the worker may die over it.
+    `turnSeconds` is what each worker waits for those before it (by default the agreed time limit and 15), `operators` which
+    of the registered ones count (by default all). `releaseHedge` is how long the first `t` brokers have before the others
+    are asked as well, `releaseGrace` how long to wait for more of them once enough have answered, `drain` how long a stop
     waits for what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas`
-    the most that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
-    written each minute, for Prometheus' node exporter."""
+    the most that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file
+    that is written each minute, for Prometheus' node exporter."""
 
     journal: Path
     storage: StorageConfig
@@ -171,6 +174,7 @@ class WorkerConfig(HostConfig):
     poll: float = Field(default=0.25, gt=0)
     release_timeout: float = Field(default=20.0, gt=0)
     release_grace: float = Field(default=0.05, ge=0)
+    release_hedge: float = Field(default=0.5, ge=0)
     retry_first: float = Field(default=0.5, gt=0)
     retry_most: float = Field(default=30.0, gt=0)
     drain: float = Field(default=30.0, ge=0)

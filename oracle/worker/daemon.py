@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
 from typing import TypeVar
 
 from oracle.chain.deploy import Deployment
@@ -21,15 +23,17 @@ from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient
 from oracle.worker.clock import ChainClock
 from oracle.worker.collateral import open_appraisal
-from oracle.worker.config import EnclaveConfig, WorkerConfig
+from oracle.worker.config import MAX_LAG, EnclaveConfig, WorkerConfig
 from oracle.worker.enclave import Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.follower import Follower
+from oracle.worker.health import Check, HealthServer, Pulse
 from oracle.worker.hosts import Host, Hosts
 from oracle.worker.journal import JournalThread
 from oracle.worker.keys import account, signing_key
 from oracle.worker.loops import Loops
 from oracle.worker.metrics import Metrics
+from oracle.worker.observer import Observer
 from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.process import EnclaveProcess
@@ -38,6 +42,8 @@ from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 from oracle.worker.settle import Settler
+from oracle.worker.steps import Steps
+from oracle.worker.tracing import open_tracer
 from oracle.worker.vouching import open_vouching
 
 T = TypeVar("T")
@@ -55,13 +61,13 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.ready = asyncio.Event()
-        self.metrics = Metrics()
+        self.metrics, self.pulse = Metrics(), Pulse()
         self.loops = Loops()
         self.attempts = Attempts(
             first=config.retry_first, most=config.retry_most, poll=config.poll, max_runs=config.max_runs
         )
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
-        self._news = asyncio.Event()
+        self._checks: Callable[[], Mapping[str, Check]] = _starting
         self._scheduler: Scheduler | None = None
         self._log = Log("worker")
 
@@ -111,6 +117,7 @@ class Worker:
 
     def _start_loops(self) -> None:
         """All but the scheduler. None of them ends by itself, and a bug of one stops no other."""
+        self.loops.start("observer", self._observer.watch)
         self.loops.start("follower", self._follower.run)
         for number, host in enumerate(self.hosts.all):
             name = f"enrolment-{number}" if number else "enrolment"
@@ -123,6 +130,11 @@ class Worker:
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self.config
         deployment = Deployment.read(config.deployment)
+        self._tell_start()
+        tracer = open_tracer(config.tracing)
+        stack.push_async_callback(tracer.close)
+        steps = Steps(self.metrics, tracer)
+        await self._serve_health(stack)
         self._db = JournalThread(config.journal)
         stack.callback(self._db.close)
         rpc = FailoverRpc(config.rpc)
@@ -132,7 +144,7 @@ class Worker:
         self._sender = sender = Sender(rpc, account(config.wallet))
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
-        brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
+        brokers = BrokerClient(config.brokers, timeout=config.release_timeout, hedge=config.release_hedge)
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
         writable = await stack.enter_async_context(open_storage(config.storage.write))
@@ -194,6 +206,7 @@ class Worker:
                 settler=Settler(sender, deployment.oracle),
                 clock=self.clock,
                 appraisal=self._appraisal,
+                steps=steps,
             )
         )
         stack.push_async_callback(self.pipeline.close)
@@ -204,7 +217,35 @@ class Worker:
             self.clock,
             in_flight=config.in_flight,
             max_crashes=config.max_crashes,
+            steps=steps,
         )
+        self._observer = Observer(
+            self.metrics,
+            self.pulse,
+            db=self._db,
+            rpc=rpc,
+            wallet=sender.address,
+            follower=self._follower,
+            hosts=self.hosts,
+            brokers=brokers,
+            scheduler=self._scheduler,
+            loops=self.loops,
+            max_lag=MAX_LAG if config.health is None else config.health.max_lag_blocks,
+        )
+        self._checks = self._observer.ready
+
+    def _tell_start(self) -> None:
+        self.metrics.set("info", 1, version=version("enclave-oracle"))
+        self.metrics.set("started_at", time.time())
+
+    async def _serve_health(self, stack: AsyncExitStack) -> None:
+        """From the start on, so that a worker that waits for its chain can be asked why."""
+        if self.config.health is None:
+            return
+        server = HealthServer(self.config.health.listen, self.metrics, self.pulse, lambda: self._checks())
+        await server.start()
+        stack.push_async_callback(server.close)
+        self._log.info("health pages are served", address=server.address)
 
     async def _is_ready(self) -> None:
         """Wait for the past, or requests would run whose settlement is still to be read; and for a registered enclave."""
@@ -241,6 +282,7 @@ class Worker:
     async def _drain(self) -> None:
         if self._scheduler is None:
             return
+        self._observer.draining = True
         self._scheduler.stop()
         draining = asyncio.create_task(self._scheduler.drain(self.config.drain))
         at_once = asyncio.create_task(self._at_once.wait())
@@ -255,6 +297,7 @@ class Worker:
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:
             self._sender.forget_nonce()
+            await self._observer.reorganised()
             # The registration may have been in the blocks that are gone.
             self.hosts.mistrust()
         else:
@@ -263,8 +306,13 @@ class Worker:
 
     def _on_enclave_change(self) -> None:
         if self._scheduler is not None:
+            self._observer.enclave_changed()
             self.pipeline.forget_rounds()
             self._scheduler.replan()
+
+
+def _starting() -> Mapping[str, Check]:
+    return {"started": Check(False, "the worker has not opened its journal and its chain yet")}
 
 
 def _process(config: EnclaveConfig) -> EnclaveProcess | None:

@@ -33,6 +33,7 @@ from oracle.chain.events import (
 )
 from oracle.chain.source import Block
 from oracle.errors import Permanent
+from oracle.worker.figures import Figures, read_figures
 from oracle.worker.rows import StoredAgreement, Task, read_agreement, read_task, resumes_at
 from oracle.worker.schema import migrate
 from oracle.worker.states import OPEN, Mover, State, check_move
@@ -54,6 +55,7 @@ class Journal:
     """Raises Permanent `journal.locked` when another process has it open."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.with_name(path.name + ".lock").open("a")
         try:
@@ -208,6 +210,14 @@ class Journal:
         posted = {each["account"]: bytes(each["signature"]) for each in self._db.execute(query, (agreement_id,))}
         signatures = tuple(s or posted.get(p, b"") for p, s in zip(parties, stored.signatures, strict=True))
         return replace(stored, signatures=signatures)
+
+    def newest_agreements(self, limit: int) -> list[bytes]:
+        rows = self._db.execute("SELECT id FROM agreements ORDER BY block_number DESC LIMIT ?", (limit,)).fetchall()
+        return [bytes(row["id"]) for row in rows]
+
+    def figures(self) -> Figures:
+        """What metrics and the dashboard show of it."""
+        return read_figures(self._db, self._path)
 
     def agreements(self) -> list[StoredAgreement]:
         return [read_agreement(row) for row in self._db.execute("SELECT * FROM agreements").fetchall()]

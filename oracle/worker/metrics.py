@@ -191,6 +191,15 @@ class Metrics(Collector):
         place = _place(name, "counter", labels)
         self._put(name, place, max(float(value), self._values[name].get(place, 0.0)))
 
+    def totals(self, name: str, values: Mapping[str, float], label: str) -> None:
+        """The same for each label value; what is not known is summed up as `other`."""
+        summed: dict[str, float] = {}
+        for each, value in values.items():
+            (place,) = _place(name, "counter", {label: each})
+            summed[place] = summed.get(place, 0.0) + value
+        for each, value in summed.items():
+            self.total(name, value, **{label: each})
+
     # Histograms.
 
     def observe(self, name: str, value: float, **labels: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enclave_app.protocol.digests import sha256
@@ -37,6 +37,7 @@ from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rows import Task
 from oracle.worker.settle import Settler, Verdict, judge
 from oracle.worker.states import State
+from oracle.worker.steps import Steps
 from oracle.worker.store import store_outputs, store_receipt
 
 LOADING_SECONDS = 120
@@ -64,6 +65,7 @@ class Parts:
     settler: Settler
     clock: ChainClock
     appraisal: Appraisal | None
+    steps: Steps = field(default_factory=Steps)
 
 
 class Pipeline:
@@ -88,16 +90,22 @@ class Pipeline:
             check_deadline(task.request, head.timestamp)
         if task.state is State.SEEN:
             task = await self.compute(task, log)
+        step = self._p.steps.step
         if task.state is State.RAN:
-            task = await self.store(task, log)
+            with step("store"):
+                task = await self.store(task, log)
         if task.state in (State.STORED, State.SETTLING):
-            task = await self.settle(task, log)
+            with step("settle"):
+                task = await self.settle(task, log)
         if task.state is State.SETTLED:
-            await self.write_receipt(task, log)
+            with step("receipt"):
+                await self.write_receipt(task, log)
 
     async def compute(self, task: Task, log: Log) -> Task:
         """From a request to a signed result, where there is time and room for it, and it is our turn."""
-        host, plan = await self.plan(task)
+        step = self._p.steps.step
+        with step("plan"):
+            host, plan = await self.plan(task)
         papers = await self._papers.gather(plan)
         async with self._p.admission.room(plan.agreement.fn.limits.memory_mib):
             # There may have been a long wait for room.
@@ -106,8 +114,10 @@ class Pipeline:
             self.computing[task.id] = host
             try:
                 began = time.monotonic()
-                round_ = await self.release(host, plan, log)
-                task = await self.run(host, plan, round_, papers, log)
+                with step("release"):
+                    round_ = await self.release(host, plan, log)
+                with step("run"):
+                    task = await self.run(host, plan, round_, papers, log)
                 self._note_time(plan, time.monotonic() - began)
             except asyncio.CancelledError:
                 # It ended on chain, or this worker stops: the enclave need not go on.

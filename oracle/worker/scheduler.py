@@ -19,6 +19,7 @@ from oracle.worker.clock import ChainClock, Jumps
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.pipeline import Pipeline
 from oracle.worker.states import ENDED, OPEN, State
+from oracle.worker.steps import Steps
 
 LONGEST_SLEEP = 5.0
 SUSPECT = 2
@@ -28,7 +29,8 @@ AHEAD = 8
 
 
 class Scheduler:
-    """`await run()` until `stop()`; then `drain()`. `bugs` counts the tasks that were parked for one."""
+    """`await run()` until `stop()`; then `drain()`. `bugs` counts the tasks that were parked for one, `retries` the failed
+    attempts, both by code."""
 
     def __init__(
         self,
@@ -39,16 +41,20 @@ class Scheduler:
         *,
         in_flight: int,
         max_crashes: int,
+        steps: Steps | None = None,
         jumps: Callable[[], float] | None = None,
     ) -> None:
         self._db, self._pipeline, self._attempts, self._clock = db, pipeline, attempts, clock
         self._in_flight, self._max_crashes = in_flight, max_crashes
+        self._steps = steps or Steps()
         self._jumped = jumps or Jumps().look
         self._wake, self._stopping = asyncio.Event(), False
         self._replan = True
         self._suspects: dict[bytes, int] = {}
         self.running: dict[bytes, asyncio.Task[None]] = {}
         self.bugs: Counter[str] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.clock_jumps = 0
         self._log = Log("worker")
 
     def wake(self) -> None:
@@ -72,6 +78,7 @@ class Scheduler:
         while not self._stopping:
             self._wake.clear()
             if jump := self._jumped():
+                self.clock_jumps += 1
                 self._log.warning("the host's clock jumped", seconds=round(jump, 1))
                 await self._hasten()
             if self._replan:
@@ -159,7 +166,8 @@ class Scheduler:
         try:
             if times > self._max_crashes:
                 raise Permanent("task.crashes", f"the worker died {times - 1} times while it worked on this task")
-            await self._pipeline.work(task_id)
+            with self._steps.task(task_id):
+                await self._pipeline.work(task_id)
             self._forget(task_id)
         except Overtaken:
             await self._overtaken(task_id, log)
@@ -187,6 +195,8 @@ class Scheduler:
             return
         verdict = self._attempts.judge(task_id, error, task.attempts)
         if isinstance(verdict, Wait):
+            if verdict.counts:
+                self.retries[verdict.code] += 1
             await self._db(
                 self._db.journal.retry,
                 task_id,

@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def devnet(home: Path) -> AsyncIterator[Devnet]:
-    options = Options(patience=240, worker={"retryFirst": 0.2, "retryMost": 1.0, "poll": 0.05})
+    options = Options(patience=240, worker={"retryFirst": 0.2, "retryMost": 1.0, "poll": 0.05, "releaseHedge": 0})
     async with Devnet.open(home / "net", options) as running:
         yield running
 

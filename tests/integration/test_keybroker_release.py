@@ -326,6 +326,11 @@ async def test_the_brokers_own_minimum_binds_too(scene: Scene, tmp_path: Path) -
 # The cap (R13)
 
 
+def asked_again(scene: Scene, body: ReleaseBody) -> ReleaseBody:
+    """The same enclave with another nonce: another question."""
+    return body.model_copy(update={"release": scene.ask(body.agreement, body.request)})
+
+
 async def test_the_cap_holds_across_a_restart_and_for_calls_at_once(scene: Scene, tmp_path: Path) -> None:
     agreement = scene.agreement()
     body = await scene.body(agreement.model_copy(update={"keys": keys(agreement, max_releases=2)}))
@@ -335,7 +340,8 @@ async def test_the_cap_holds_across_a_restart_and_for_calls_at_once(scene: Scene
     await broker.close()
 
     broker = await open_broker(config)
-    outcomes = await asyncio.gather(*(broker.releases.release(body) for _ in range(3)), return_exceptions=True)
+    several = [asked_again(scene, body) for _ in range(3)]
+    outcomes = await asyncio.gather(*(broker.releases.release(each) for each in several), return_exceptions=True)
     codes = sorted(o.code for o in outcomes if isinstance(o, OracleError))
     assert codes == ["release.cap", "release.cap"]
     assert len(logged(tmp_path)) == 2
@@ -343,10 +349,92 @@ async def test_the_cap_holds_across_a_restart_and_for_calls_at_once(scene: Scene
 
     broker = await open_broker(config)
     with pytest.raises(Refused) as caught:
-        await broker.releases.release(body)
+        await broker.releases.release(asked_again(scene, body))
     assert caught.value.code == "release.cap"
     await broker.close()
     assert verify_log(tmp_path / "broker0" / LOG_FILE, scene.world.brokers[0].signer).ok
+
+
+# The same question again (R13): equal, uncounted, and for nothing else
+
+
+async def test_a_question_asked_again_gets_the_same_answer_and_counts_once(scene: Scene, tmp_path: Path) -> None:
+    agreement = scene.agreement()
+    body = await scene.body(agreement.model_copy(update={"keys": keys(agreement, max_releases=1)}))
+    config = scene.config(scene.broker_directory(tmp_path))
+    broker = await open_broker(config)
+    first = await asyncio.gather(*(broker.releases.release(body) for _ in range(3)))
+    await broker.close()
+    broker = await open_broker(config)
+    again, _ = await broker.releases.release(body)
+    await broker.close()
+    assert {answer for answer, _ in first} == {again}
+    assert len(logged(tmp_path)) == 1
+    opened(scene, body, again)
+
+
+async def other_nonce(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
+    return {"release": scene.ask(body.agreement, body.request)}
+
+
+async def other_evidence(scene: Scene, body: ReleaseBody) -> dict[str, Any]:
+    await scene.mine()
+    return {"evidence": await scene.evidence()}
+
+
+@pytest.mark.parametrize("change", [other_nonce, other_evidence])
+async def test_an_answer_is_given_again_to_its_own_question_only(
+    scene: Scene, tmp_path: Path, broker: KeyBroker, change: Any
+) -> None:
+    body = await scene.body()
+    answer, _ = await broker.releases.release(body)
+    other, _ = await broker.releases.release(body.model_copy(update=await change(scene, body)))
+    assert other != answer
+    assert len(logged(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("part", ["manifests", "share_lists"])
+async def test_an_answer_is_not_given_again_over_other_documents(
+    scene: Scene, tmp_path: Path, broker: KeyBroker, part: str
+) -> None:
+    body = await scene.body()
+    await broker.releases.release(body)
+    swapped = body.model_copy(update={part: tuple(reversed(getattr(body, part)))})
+    with pytest.raises(Refused):
+        await broker.releases.release(swapped)
+    assert len(logged(tmp_path)) == 1
+
+
+async def test_an_answer_is_not_given_again_after_a_narrowing(scene: Scene, tmp_path: Path, broker: KeyBroker) -> None:
+    """R8: the rules are asked each time, whatever was answered before."""
+    body = await scene.body()
+    await broker.releases.release(body)
+    await scene.party(scene.world.owners[0], "revoke", scene.world.chain.agreement_id(body.agreement))
+    with pytest.raises(Refused) as caught:
+        await broker.releases.release(body)
+    assert caught.value.code == "agreement.revoked"
+
+
+async def test_an_answer_over_a_block_that_is_gone_is_made_anew(
+    scene: Scene, tmp_path: Path, broker: KeyBroker
+) -> None:
+    body = await scene.body()
+    await scene.mine()
+    first, _ = await broker.releases.release(body)
+    await scene.rpc.call("anvil_reorg", 1, [])
+    second, _ = await broker.releases.release(body)
+    assert first.statement.block_hash != second.statement.block_hash
+    assert len(logged(tmp_path)) == 2
+
+
+async def test_a_task_of_a_time_whose_log_was_lost_gets_nothing(
+    scene: Scene, tmp_path: Path, broker: KeyBroker
+) -> None:
+    body = await scene.body()
+    broker.ledger.refused_until = body.request.as_of
+    await refused(broker, body, "task.log_lost", Refused, tmp_path)
+    broker.ledger.refused_until = body.request.as_of - 1
+    await broker.releases.release(body)
 
 
 async def test_an_agreement_whose_parties_activated_another_in_its_place_releases_nothing(

@@ -6,10 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
-import signal
 import stat
-import subprocess
-import sys
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,11 +15,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.release import ErrorBody, ReleaseAnswer, open_answer
-from oracle.keybroker import KeyBrokerConfig, open_broker, verify_log
+from oracle.keybroker import KeyBrokerConfig, open_broker
 from oracle.keybroker.broker import Info
 from oracle.keybroker.keys import LOG_FILE
 from oracle.keybroker.server import start
@@ -149,45 +145,6 @@ async def test_a_unix_socket_is_the_owners_alone(scene: Scene, tmp_path: Path) -
             session.get("http://broker/healthz") as response,
         ):
             assert response.status == 200
-
-
-async def test_a_killed_broker_keeps_what_it_released(scene: Scene, tmp_path: Path) -> None:
-    """As a process of its own: SIGKILL, start again, the cap still counts; SIGTERM ends it cleanly."""
-    agreement = scene.agreement()
-    capped = agreement.model_copy(update={"keys": agreement.keys.model_copy(update={"max_releases": 1})})
-    body = (await scene.body(capped)).canonical()
-    directory = scene.broker_directory(tmp_path)
-    config = scene.config(directory)
-    file = tmp_path / "broker.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    program = (
-        "import asyncio, pathlib, sys\n"
-        "from oracle.keybroker import read_config, serve\n"
-        "asyncio.run(serve(read_config(pathlib.Path(sys.argv[1])), ready=lambda a: print(a, flush=True)))\n"
-    )
-
-    def launch() -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        return process, process.stdout.readline().strip()
-
-    first, url = await asyncio.to_thread(launch)
-    assert (await post(f"{url}/v1/release", body))[0] == 200
-    first.kill()
-    await asyncio.to_thread(first.wait)
-    with (directory / LOG_FILE).open("ab") as log:
-        log.write(b'{"entry":{"ev')  # what a crash in the middle of a write leaves
-
-    second, url = await asyncio.to_thread(launch)
-    status, data = await post(f"{url}/v1/release", body)
-    assert (status, error(data).code) == (403, "release.cap")
-    second.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(second.wait, 15) == 0
-    for process in (first, second):
-        assert process.stdout is not None
-        process.stdout.close()
-    report = verify_log(directory / LOG_FILE, scene.world.brokers[0].signer)
-    assert (report.ok, report.releases, report.length) == (True, 1, 4)
 
 
 async def raw(url: str, head: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

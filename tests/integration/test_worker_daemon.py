@@ -158,7 +158,7 @@ async def test_one_bad_broker_costs_a_log_line_only(
         agreement = await place.agreement()
         await place.activate(agreement)
         bad = place.brokers[0]
-        async with running(place, releaseTimeout="3"):
+        async with running(place, releaseTimeout="3", releaseHedge="0"):
             if fault == "down":
                 await bad.stop()
             elif fault == "slow":
@@ -291,7 +291,7 @@ async def test_a_task_that_the_enclave_dropped_before_its_run_is_started_again(t
         agreement = await place.agreement()
         await place.activate(agreement)
         place.enclave.forgets = 1
-        async with running(place):
+        async with running(place, releaseHedge="0"):
             task_id, _, _ = await place.request(agreement)
             await settled(place, task_id)
         assert [broker.asked for broker in place.brokers] == [2, 2, 2]
@@ -368,7 +368,7 @@ async def test_a_task_cancelled_within_the_release_delay_is_never_released(tmp_p
         agreement = await place.agreement()
         agreement = agreement.model_copy(update={"keys": agreement.keys.model_copy(update={"release_delay": 3})})
         await place.activate(agreement)
-        async with running(place):
+        async with running(place, releaseHedge="0"):
             task_id, request, _ = await place.request(agreement)
             await asyncio.sleep(0.2)
             await place.requester.transact(

@@ -94,6 +94,7 @@ from oracle.collateral.platform import platform_named
 from oracle.dataset import keyfile, seal, sources, types
 from oracle.errors import RpcFault
 from oracle.function.spec import pack_directory, read_spec
+from oracle.keybroker.backup import Backup, Content, read_backup
 from oracle.keybroker.config import read_config as read_broker_config
 from oracle.keybroker.config import read_password
 from oracle.keybroker.log import Entry, Line, Started, read_log, verify_log
@@ -473,6 +474,12 @@ def _log_file() -> bytes:
     return Line(entry=entry, signature=SIGNER.sign(entry.digest)).canonical() + b"\n"
 
 
+def _backup_file() -> bytes:
+    shown = card.BrokerCard(hpke_key=SEALING.public.wire, digest=SEALING.public.digest, signer=SIGNER.address)
+    content = Content(card=shown, hpke=_HPKE_FILE, signer=_KEYSTORE, length=0, head=bytes(32), time=1)
+    return Backup(content=content, signature=SIGNER.sign(content.digest)).canonical() + b"\n"
+
+
 def _all_entries(path: Path) -> object:
     report = verify_log(path, SIGNER.address)
     assert report.first_bad is None or len(report.first_bad.message) <= 1000
@@ -718,7 +725,9 @@ PARSERS: list[Parser] = [
     Parser("a manifest's file", in_file("manifest.json", seal.load_manifest), _MANIFEST,
            covers=("oracle.dataset.seal:load_manifest",)),
     Parser("a broker's log", in_file("log.jsonl", _all_entries), _log_file(), "bytes",
-           ("oracle.keybroker.log:read_log", "oracle.keybroker.log:_check")),
+           ("oracle.keybroker.log:read_line",)),
+    Parser("a broker's backup", in_file("backup", read_backup), _backup_file(),
+           covers=("oracle.keybroker.backup:read_backup",)),
     Parser("an address's file", in_file("address", lambda p: addresses.read_address(p.name, p.parent)),
            b'{"address": "0x' + b"11" * 20 + b'"}', covers=("oracle.addresses:read_address",)),
     Parser("a task's file", in_file("task.json", lambda p: cli_task.find_task_id(str(p))),

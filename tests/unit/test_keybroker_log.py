@@ -10,18 +10,21 @@ from typing import Any
 
 import pytest
 
+from enclave_app.protocol.canonical import dump
+from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import ReleaseStatement
 from oracle.errors import OracleError, Refused, Retryable
 from oracle.keybroker.ledger import Ledger
-from oracle.keybroker.log import Entry, Line, Recovered, Released, Started, read_log, verify_log
+from oracle.keybroker.log import LOG_VERSION, Entry, Line, Recovered, Released, Started, read_log, verify_log
 
 KEY = SigningKey(bytes([7]) * 32)
+SEALED = b"an answer"
 TASK, PLATFORM = bytes([1]) * 32, bytes([2]) * 32
 
 
-def released(task: bytes = TASK, platform: bytes = PLATFORM) -> Released:
+def released(task: bytes = TASK, platform: bytes = PLATFORM, question: bytes | None = None) -> Released:
     zero = bytes(32)
     statement = ReleaseStatement(
         agreement_id=zero,
@@ -30,7 +33,7 @@ def released(task: bytes = TASK, platform: bytes = PLATFORM) -> Released:
         nonce=os.urandom(32),
         broker=zero,
         keys=zero,
-        answer=zero,
+        answer=sha256(SEALED),
         collateral=zero,
         time=1,
         block_number=1,
@@ -48,11 +51,12 @@ def released(task: bytes = TASK, platform: bytes = PLATFORM) -> Released:
         evidence_block=zero,
         datasets=(zero,),
         keys=((0, 1),),
+        question=question,
     )
 
 
-async def opened(path: Path) -> Ledger:
-    return await Ledger.open(path, KEY, bytes(32), "test", lambda: 1000.0)
+async def opened(path: Path, **options: Any) -> Ledger:
+    return await Ledger.open(path, KEY, bytes(32), "test", lambda: 1000.0, **options)
 
 
 async def written(path: Path, releases: int = 3) -> list[bytes]:
@@ -209,4 +213,59 @@ async def test_a_disk_that_fails_stops_all_releases(tmp_path: Path, monkeypatch:
     with pytest.raises(OracleError) as caught:
         await ledger.append_release(released(), 100)
     assert caught.value.code == "log.disk"
+    await ledger.close()
+
+
+# Versions
+
+
+async def test_a_log_of_a_newer_broker_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = await written(path, 1)
+    event = {**json.loads(lines[0])["entry"]["event"], "log": LOG_VERSION + 1, "anything": "new"}
+    entry = {**json.loads(lines[0])["entry"], "event": event}
+    path.write_bytes(dump({"entry": entry, "signature": "0x00"}) + b"\n" + lines[1])
+    with pytest.raises(Refused) as caught:
+        await opened(path)
+    assert caught.value.code == "log.version"
+    assert f"version {LOG_VERSION + 1}" in caught.value.message
+
+
+async def test_a_log_of_the_first_version_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    start = Entry(seq=0, prev=bytes(32), time=1, event=Started(broker=bytes(32), version="0"))
+    old = Entry(seq=1, prev=start.digest, time=1, event=released())
+    assert b"null" not in start.canonical() + old.canonical()
+    lines = [Line(entry=each, signature=KEY.sign(each.digest)).canonical() + b"\n" for each in (start, old)]
+    path.write_bytes(b"".join(lines))
+    ledger = await opened(path)
+    assert ledger.released(TASK, PLATFORM) == 1
+    await ledger.close()
+    assert verify_log(path, KEY.address).ok
+
+
+# Answers
+
+
+async def test_an_answer_that_is_not_the_entrys_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    ledger = await opened(path)
+    await ledger.append_release(released(question=bytes(32)), 1, SEALED)
+    await ledger.close()
+    path.write_bytes(path.read_bytes().replace(SEALED.hex().encode(), b"00" * len(SEALED)))
+    bad = verify_log(path, KEY.address).first_bad
+    assert bad is not None
+    assert bad.code == "log.answer"
+    with pytest.raises(Refused) as caught:
+        await opened(path)
+    assert caught.value.code == "log.changed"
+
+
+async def test_the_oldest_answers_are_forgotten_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oracle.keybroker.ledger.KEPT_ANSWERS", 2)
+    ledger = await opened(tmp_path / "log")
+    questions = [bytes([n]) * 32 for n in range(3)]
+    for question in questions:
+        await ledger.append_release(released(question=question), 9, SEALED)
+    assert [await ledger.answered(question) is not None for question in questions] == [False, True, True]
     await ledger.close()

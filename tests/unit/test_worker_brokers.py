@@ -110,7 +110,7 @@ async def test_a_false_answer_does_not_count_towards_the_threshold() -> None:
     given = answered()
 
     class Liar(BrokerClient):
-        async def release(self, broker: bytes, body: bytes) -> ReleaseAnswer:
+        async def release(self, broker: bytes, body: bytes, most: int = 0) -> ReleaseAnswer:
             said = given.answer.statement.model_copy(update={"nonce": b"\x0f" * 32})
             return given.answer.model_copy(update={"statement": said})
 
