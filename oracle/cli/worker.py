@@ -9,8 +9,10 @@ import typer
 
 from oracle.cli.common import Json, run
 from oracle.cli.screen import Screen
+from oracle.cli.top import top
 
 app = typer.Typer(name="worker", help="The worker: runs agreed tasks in its enclave.", no_args_is_help=True)
+app.command("top")(top)
 
 
 @app.callback()

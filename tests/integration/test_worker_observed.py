@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -145,3 +149,40 @@ async def test_a_reload_reaches_every_part_of_a_running_worker(tmp_path: Path) -
                 return (await place.on_chain(task_id)).state is TaskState.FULFILLED
 
             await until(is_settled)
+
+
+async def test_top_shows_a_running_worker_once_as_json_and_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
+    async with world(tmp_path) as place, running(place) as worker:
+        await asyncio.wait_for(worker.ready.wait(), 20)
+
+        async def is_followed() -> bool:
+            return worker.metrics.get("following") == 1 and worker.metrics.get("registered") == 1
+
+        await until(is_followed)
+        command = (sys.executable, "-m", "oracle", "worker", "top", f"unix:{tmp_path / 'health.sock'}")
+        once = await asyncio.create_subprocess_exec(*command, "--once", "--json", stdout=asyncio.subprocess.PIPE)
+        said, _ = await asyncio.wait_for(once.communicate(), 30)
+        answer = json.loads(said)
+        assert (once.returncode, answer["following"], answer["registered"], answer["alerts"]) == (0, True, True, [])
+        terminal, side = pty.openpty()
+        live = await asyncio.create_subprocess_exec(
+            *command, stdin=side, stdout=side, stderr=side, env={**os.environ, "COLUMNS": "40", "TERM": "xterm"}
+        )
+        os.close(side)
+        shown = b""
+        while b"following" not in shown:
+            shown += await asyncio.wait_for(asyncio.to_thread(os.read, terminal, 1000), 30)
+        live.send_signal(signal.SIGINT)
+        while rest := await asyncio.wait_for(asyncio.to_thread(_read, terminal), 30):
+            shown += rest
+        os.close(terminal)
+        assert await asyncio.wait_for(live.wait(), 30) == 0
+        assert b"Traceback" not in shown
+        assert b"\x1b[?1049l" in shown, "the terminal's own screen comes back"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1000)
+    except OSError:  # what Linux says when the other side is closed
+        return b""
