@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256 as hasher
 from pathlib import Path
 
-from enclave_app.protocol.digests import sha256
+from enclave_app.protocol.digests import parse_digest, sha256
 from enclave_app.protocol.fields import ZERO32
 from enclave_app.protocol.signing import SigningKey
 from oracle.errors import Refused, Retryable
@@ -22,6 +22,7 @@ from oracle.keybroker.log import (
     Continued,
     Entry,
     Event,
+    Glimpse,
     Line,
     Recovered,
     Released,
@@ -276,19 +277,12 @@ class Ledger:
     def _read_growing(self) -> bytes:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            report, lines = check_file(self.path, self._key.address)
+            report = check_file(self.path, self._key.address, self._note)
             if report.first_bad is not None and report.first_bad.code == "log.version":
                 raise Refused("log.version", report.first_bad.message)
             if report.first_bad is not None and report.first_bad.code != "log.torn":
                 raise _changed(self.path, f"{report.first_bad.code} at line {report.first_bad.line}")
             torn = os.pread(descriptor, report.torn, report.good_bytes)
-            first = lines[0][0].entry.event if lines else None
-            self._closed = first.closed if isinstance(first, Continued) else ()
-            # Read before anything is counted: what is remembered of the file before comes first.
-            if self._closed:
-                self._read_last_closed()
-            for line, start, length in lines:
-                self._note(line, start, length)
             self._seq, self._head, self._size = report.length, report.head, report.good_bytes
             with self.path.open("rb") as file:
                 while chunk := file.read(min(1 << 20, max(0, report.good_bytes - file.tell()))):
@@ -300,14 +294,18 @@ class Ledger:
         finally:
             os.close(descriptor)
 
-    def _note(self, line: Line, start: int, length: int) -> None:
-        event = line.entry.event
-        if isinstance(event, Released):
-            self._counts.growing[place_of(event.statement.task_id, event.platform)] += 1
-            if event.question is not None and line.sealed is not None:
-                self._remember(event.question, self._first, start, length)
-        elif isinstance(event, Restored | Continued):
-            self.refused_until = max(self.refused_until, event.refused_until or 0)
+    def _note(self, seen: Glimpse) -> None:
+        event = seen.event
+        if event["kind"] == "continued":
+            self._closed = tuple(Segment.model_validate(each) for each in event["closed"])
+            # Read before anything else is counted: what is remembered of the file before comes first.
+            self._read_last_closed()
+        if event["kind"] == "released":
+            task_id = parse_digest(event["statement"]["taskId"])
+            self._counts.growing[place_of(task_id, parse_digest(event["platform"]))] += 1
+            if seen.has_answer:
+                self._remember(parse_digest(event["question"]), self._first, seen.start, seen.length)
+        self.refused_until = max(self.refused_until, int(event.get("refusedUntil", 0)))
 
     def _read_closed(self) -> None:
         """R13: the closed files are those that the log's own entry names. Entries may be archived, indexes not."""
@@ -337,12 +335,14 @@ class Ledger:
         path = closed_name(self.path, last.first)
         if not path.exists():
             return
-        report, lines = check_file(path, self._key.address)
+
+        def note(seen: Glimpse) -> None:
+            if seen.event["kind"] == "released" and seen.has_answer:
+                self._remember(parse_digest(seen.event["question"]), last.first, seen.start, seen.length)
+
+        report = check_file(path, self._key.address, note)
         if report.first_bad is not None:
             raise _changed(path, f"{report.first_bad.code} at line {report.first_bad.line}")
-        for line, start, length in lines:
-            if isinstance(line.entry.event, Released) and line.entry.event.question and line.sealed is not None:
-                self._remember(line.entry.event.question, last.first, start, length)
 
     def _read(self, first: int, start: int, length: int) -> Line:
         closed = closed_name(self.path, first)

@@ -9,7 +9,8 @@ A long log is several files (`segments.py`), which follow each other as the entr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,14 +18,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from enclave_app.protocol import signing
-from enclave_app.protocol.canonical import Document, load, validate
-from enclave_app.protocol.digests import sha256, tag
+from enclave_app.protocol.canonical import Document, check_depth, load, validate
+from enclave_app.protocol.digests import parse_digest, sha256, tag
 from enclave_app.protocol.fields import ZERO32, Address, Bytes, Bytes32, Uint8, Uint64
 from enclave_app.protocol.structs import ReleaseStatement
 from oracle.errors import Refused
 from oracle.keybroker.segments import files_of
 
 MAX_LINE = 1 << 20
+_ENTRY = b'{"entry":'
 LOG_VERSION = 2
 """Version 1 had no sealed answers; its entries are read as they are."""
 
@@ -195,19 +197,82 @@ def verify_log(path: Path, signer: str, *, head: bytes | None = None, length: in
     Whole entries cut from the end leave no trace inside a log: `head` (the digest of an entry seen before, which must still
     be there) or `length` (how many there were at least) make that visible.
     """
-    check = _Check(signer, head, every_signature=True)
+    check = _Check(signer, head)
     for file in files_of(path):
         if not check.file(file):
             break
     return check.end(length)
 
 
-def check_file(path: Path, signer: str) -> tuple[LogReport, list[tuple[Line, int, int]]]:
-    """The last file alone, as its broker does at its start: the last signature counts, because it covers all digests before
-    it. With it every line, where it begins and how long it is."""
-    check = _Check(signer, None, every_signature=False)
-    check.file(path)
-    return check.end(None), check.lines
+@dataclass(frozen=True)
+class Glimpse:
+    """A line as its own broker reads it at its start: `value` is its JSON, `digest` the entry's, `start` and `length` where it
+    lies in the file. The chain of digests covers every byte of the entries, so nothing of them is validated again."""
+
+    value: Mapping[str, Any]
+    digest: bytes
+    start: int
+    length: int
+
+    @property
+    def event(self) -> Mapping[str, Any]:
+        event: Mapping[str, Any] = self.value["entry"]["event"]
+        return event
+
+    @property
+    def has_answer(self) -> bool:
+        return "sealed" in self.value and "question" in self.event
+
+
+def check_file(path: Path, signer: str, note: Callable[[Glimpse], None]) -> LogReport:
+    """The last file alone, as its broker does at its start, who is told each line: the last signature counts, because it covers
+    all digests before it. Some twenty times as fast as `verify_log`."""
+    previous, seq, first, good, torn = ZERO32, 0, 0, 0, 0
+    bad: BadEntry | None = None
+    signature, number = b"", 0
+    for number, raw in enumerate(_lines(path), start=1):
+        if not raw.endswith(b"\n"):
+            torn, bad = len(raw), _torn(number, path)
+            break
+        try:
+            seen = glimpse(raw, good)
+            entry = seen.value["entry"]
+            if not isinstance(entry["seq"], int):
+                raise TypeError
+            if number == 1 and seen.event["kind"] == "continued":
+                first = seq = entry["seq"]
+                previous = parse_digest(entry["prev"])
+            _check_place(entry["seq"], parse_digest(entry["prev"]), seen.event["kind"], seq, previous)
+            if "sealed" in seen.value:
+                _check_answer(seen.event, seen.value["sealed"])
+            signature = bytes.fromhex(seen.value["signature"][2:])
+            note(seen)
+        except Refused as error:
+            bad = BadEntry(number, error.code, error.message, path)
+            break
+        except (KeyError, TypeError, ValueError):
+            bad = BadEntry(number, "document.invalid", "not a line of a broker's log", path)
+            break
+        previous, seq, good = seen.digest, seq + 1, good + len(raw)
+    if good and (bad is None or torn):
+        try:
+            signing.check(previous, signature, signer, f"log entry {seq - 1}")
+        except Refused as error:
+            bad = BadEntry(number, error.code, error.message, path)
+    return LogReport(seq, previous, 0, 0, good, torn, bad, first)
+
+
+def glimpse(raw: bytes, start: int) -> Glimpse:
+    """A line with its end. Raises Refused `json.*`, `log.version`."""
+    check_depth(raw)
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise Refused("json.syntax", "a log line is no JSON") from None
+    _check_version(value)
+    # In canonical form `entry` comes first, and what follows it holds no brace.
+    end = raw.rindex(b"}", 0, len(raw) - 2) + 1 if raw.count(b"}") > 1 else 0
+    return Glimpse(value, sha256(tag("broker-log") + raw[len(_ENTRY) : end]), start, len(raw))
 
 
 def read_log(path: Path, *, task_id: bytes | None = None) -> Iterator[Entry]:
@@ -252,87 +317,81 @@ def _check_version(value: Any) -> None:
 
 
 class _Check:
-    def __init__(self, signer: str, head: bytes | None, *, every_signature: bool) -> None:
-        self._signer, self._head, self._every = signer, head, every_signature
+    def __init__(self, signer: str, head: bytes | None) -> None:
+        self._signer, self._head = signer, head
         self._previous, self._seq, self._first = ZERO32, 0, 0
-        self._releases = self._outputs = self._good = self._torn = 0
+        self._releases = self._outputs = self._good = self._torn = self._number = 0
         self._path = Path()
         self._bad: BadEntry | None = None
         self._seen_head = head is None
-        self._last: tuple[Line, Path, int] | None = None
-        self.lines: list[tuple[Line, int, int]] = []
 
     def file(self, path: Path) -> bool:
         """Whether the log is good to the end of this file."""
-        self._path, self._good, self.lines = path, 0, []
+        self._path, self._good, self._number = path, 0, 0
         for number, raw in enumerate(_lines(path), start=1):
             if not raw.endswith(b"\n"):
-                self._torn = len(raw)
-                message = "the last line is cut short; the broker cuts it off when it starts"
-                self._bad = BadEntry(number, "log.torn", message, path)
+                self._torn, self._bad = len(raw), _torn(number, path)
                 return False
             try:
-                line = read_line(raw)
-                self._take(line, first_line=number == 1)
+                self._take(read_line(raw), first_line=number == 1)
             except Refused as error:
                 self._bad = BadEntry(number, error.code, error.message, path)
                 return False
-            if not self._every:
-                self.lines.append((line, self._good, len(raw)))
-            self._good += len(raw)
-            self._last = line, path, number
+            self._good, self._number = self._good + len(raw), number
         return True
 
     def _take(self, line: Line, *, first_line: bool) -> None:
         entry, event = line.entry, line.entry.event
-        if self._last is None and isinstance(event, Continued):
-            # The files before are archived, or checked by the digests that this entry holds.
+        if self._seq == 0 and isinstance(event, Continued):
+            # The files before are archived; their digests are in this entry.
             self._first = self._seq = entry.seq
             self._previous = entry.prev
             self._seen_head = self._seen_head or entry.prev == self._head
-        _check_entry(entry, self._seq, self._previous)
+        _check_place(entry.seq, entry.prev, event.kind, self._seq, self._previous)
         if isinstance(event, Continued) and not first_line:
             raise Refused("log.segment", "a file of the log begins in the middle of another")
-        if line.sealed is not None and (
-            not isinstance(event, Released) or sha256(line.sealed) != event.statement.answer
-        ):
-            raise Refused("log.answer", "a log line holds another answer than its entry says")
-        if self._every:
-            signing.check(entry.digest, line.signature, self._signer, f"log entry {self._seq}")
+        if line.sealed is not None:
+            answer = event.statement.answer if isinstance(event, Released) else None
+            if sha256(line.sealed) != answer:
+                raise _other_answer()
+        signing.check(entry.digest, line.signature, self._signer, f"log entry {self._seq}")
         self._previous, self._seq = entry.digest, self._seq + 1
         self._seen_head = self._seen_head or self._previous == self._head
         self._releases += isinstance(event, Released)
         self._outputs += isinstance(event, OutputReleased)
 
     def end(self, length: int | None) -> LogReport:
-        if self._bad is None or self._bad.code == "log.torn":
-            self._bad = self._bad_end(length) or self._bad
+        cut = not self._seen_head or (length is not None and self._seq < length)
+        if cut and (self._bad is None or self._torn):
+            message = "entries that were there before are gone from the log's end"
+            self._bad = BadEntry(self._number + 1, "log.shortened", message, self._path)
         return LogReport(
             self._seq, self._previous, self._releases, self._outputs, self._good, self._torn, self._bad, self._first
         )
 
-    def _bad_end(self, length: int | None) -> BadEntry | None:
-        number, path = 0, self._path
-        if self._last is not None:
-            line, path, number = self._last
-            try:
-                signing.check(line.entry.digest, line.signature, self._signer, f"log entry {line.entry.seq}")
-            except Refused as error:
-                return BadEntry(number, error.code, error.message, path)
-        if not self._seen_head or (length is not None and self._seq < length):
-            message = "entries that were there before are gone from the log's end"
-            return BadEntry(number + 1, "log.shortened", message, path)
-        return None
+
+def _torn(number: int, path: Path) -> BadEntry:
+    return BadEntry(number, "log.torn", "the last line is cut short; the broker cuts it off when it starts", path)
 
 
-def _check_entry(entry: Entry, seq: int, previous: bytes) -> None:
+def _check_place(seq: int, prev: bytes, kind: str, expected: int, previous: bytes) -> None:
     """R13: the log is one chain, from its start."""
-    if entry.seq != seq:
-        raise Refused("log.sequence", "a log entry has the wrong number", found=entry.seq, expected=seq)
-    if entry.prev != previous:
-        raise Refused("log.chain", "a log entry does not follow the one before it", found=entry.prev.hex()[:16])
-    if seq == 0 and not isinstance(entry.event, Started):
+    if seq != expected:
+        raise Refused("log.sequence", "a log entry has the wrong number", found=seq, expected=expected)
+    if prev != previous:
+        raise Refused("log.chain", "a log entry does not follow the one before it", found=prev.hex()[:16])
+    if seq == 0 and kind != "started":
         raise Refused("log.start", "a log does not begin with its broker's start")
+
+
+def _check_answer(event: Mapping[str, Any], sealed: str) -> None:
+    """An answer lies outside its entry, which names it by its digest: one that was changed is never given (R13)."""
+    if event["kind"] != "released" or sha256(bytes.fromhex(sealed[2:])) != parse_digest(event["statement"]["answer"]):
+        raise _other_answer()
+
+
+def _other_answer() -> Refused:
+    return Refused("log.answer", "a log line holds another answer than its entry says")
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ ADDRESS, DIGEST = "0x" + "11" * 20, "0x" + "22" * 32
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["worker-operator", "broker-operator", "auditor"])
 async def test_a_reader_gets_through_the_guide(name: str, tmp_path: Path) -> None:
-    named = [port for port in ("8545", "7460") if port in page(name)]
+    named = [port for port in ("8545", "7460", "7461") if port in page(name)]
     await follow(name, tmp_path, seconds=900, replace={port: str(free_port()) for port in named})
 
 
@@ -51,7 +51,7 @@ def test_the_brokers_file_has_every_field_and_its_default(tmp_path: Path) -> Non
     assert missing(text, KeyBrokerConfig) == []
     (tmp_path / "broker.yaml").write_text(text.replace("REGISTRY", ADDRESS))
     config = read_config(tmp_path / "broker.yaml")
-    assert differing(config, {"anchors"}) == []
+    assert differing(config, {"anchors", "admin", "log_copies"}) == []
     assert differing(config.limits, set()) == []
     assert differing(config.chains[0], {"dangerous_single_rpc", "max_block_age"}) == []
     assert config.listen == Listen()

@@ -97,7 +97,7 @@ from oracle.function.spec import pack_directory, read_spec
 from oracle.keybroker.backup import Backup, Content, read_backup
 from oracle.keybroker.config import read_config as read_broker_config
 from oracle.keybroker.config import read_password
-from oracle.keybroker.log import Entry, Line, Started, read_log, verify_log
+from oracle.keybroker.log import Entry, Line, Started, check_file, read_log, verify_log
 from oracle.receipt import Expected, read_receipt, verify_receipt
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import error_of
@@ -482,7 +482,9 @@ def _backup_file() -> bytes:
 
 def _all_entries(path: Path) -> object:
     report = verify_log(path, SIGNER.address)
+    own = check_file(path, SIGNER.address, lambda _line: None)
     assert report.first_bad is None or len(report.first_bad.message) <= 1000
+    assert report.first_bad is not None or own.first_bad is None
     return list(read_log(path))
 
 
@@ -725,7 +727,8 @@ PARSERS: list[Parser] = [
     Parser("a manifest's file", in_file("manifest.json", seal.load_manifest), _MANIFEST,
            covers=("oracle.dataset.seal:load_manifest",)),
     Parser("a broker's log", in_file("log.jsonl", _all_entries), _log_file(), "bytes",
-           ("oracle.keybroker.log:read_line",)),
+           ("oracle.keybroker.log:read_line", "oracle.keybroker.log:check_file", "oracle.keybroker.log:glimpse",
+            "oracle.keybroker.log:_check_answer")),
     Parser("a broker's backup", in_file("backup", read_backup), _backup_file(),
            covers=("oracle.keybroker.backup:read_backup",)),
     Parser("an address's file", in_file("address", lambda p: addresses.read_address(p.name, p.parent)),

@@ -147,6 +147,7 @@ EXCUSED = {
     "oracle.function.diagnose:explain_sql_error": "an author's own SQL, bound to empty tables without leave to touch files",
     "oracle.function.trial:_read_answer": OURS,
     "oracle.doctor:_attesters": OURS,
+    "oracle.keybroker.ledger:Ledger._note": "a covered log's line",
     "oracle.keybroker.backup:back_up": "key files as they are, which the password opened just before",
     "oracle.keybroker.copies:_has_a_line": "looks for a line's end only",
     "oracle.keybroker.segments:Index.count": "rows of a file whose digest the signed log holds",

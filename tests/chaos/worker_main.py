@@ -1,0 +1,67 @@
+"""python -m tests.chaos.worker_main CONTROL ROLE worker run … : the worker, its boundaries wrapped, its clock movable."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.points import Points
+
+JOURNAL = ("take_in", "rewind", "ran", "stored", "settling", "ended", "start_over", "receipt_done")
+ENCLAVE = {"/v1/evidence": "evidence", "/v1/tasks": "start", "run": "run", "files": "file"}
+SENT = {
+    "eth_sendRawTransaction": "send",
+    "eth_estimateGas": "estimate",
+    "eth_getTransactionReceipt": "receipt",
+    "eth_getLogs": "logs",
+}
+
+
+def main() -> None:
+    points = Points(Path(sys.argv[1]), sys.argv[2])
+    sys.argv[1:] = sys.argv[3:]
+    real = time.time
+    time.time = lambda: real() + points.offset
+    # The kernel's word for a write beyond RLIMIT_FSIZE, which stands for a full disk here.
+    signal.signal(signal.SIGXFSZ, lambda *_: points.fire())
+
+    import oracle.worker.enclave as enclave
+    import oracle.worker.journal as journal
+    import oracle.worker.pipeline as pipeline
+    from oracle.chain.rpc import Rpc
+    from oracle.storage import FileStorage
+
+    for method in JOURNAL:
+        points.wrap(journal.Journal, method, f"journal.{method}")
+    points.wrap_by(
+        enclave.Enclave, "_send", _enclave_call, [f"enclave.{each}" for each in (*ENCLAVE.values(), "forget")]
+    )
+    points.wrap_by(Rpc, "call", _rpc_call, [f"rpc.{each}" for each in SENT.values()])
+    points.wrap(FileStorage, "_write", "storage.write")
+    points.wrap(pipeline.Pipeline, "plan")
+    points.wrap(pipeline.Pipeline, "release")
+    points.wrap(pipeline.Pipeline, "write_receipt", "receipt.write")
+    points.tell()
+    from oracle.cli import main as run
+
+    run()
+
+
+def _enclave_call(_: Any, method: str, path: str, *args: Any, **kwargs: Any) -> str | None:
+    if method == "DELETE":
+        return "enclave.forget"
+    if path == "/v1/identity":
+        return None  # asked all the time
+    name = ENCLAVE.get(path) or next((ENCLAVE[each] for each in ("run", "files") if f"/{each}" in path), None)
+    return None if name is None else f"enclave.{name}"
+
+
+def _rpc_call(_: Any, method: str, *args: Any, **kwargs: Any) -> str | None:
+    return f"rpc.{SENT[method]}" if method in SENT else None
+
+
+if __name__ == "__main__":
+    main()
