@@ -139,6 +139,11 @@ def configure(
     return handler
 
 
+def set_level(level: str) -> None:
+    """Of all that `configure` set up for the whole package."""
+    logging.getLogger(ROOT).setLevel(level.upper())
+
+
 def describe(error: BaseException) -> dict[str, object]:
     """What may be logged about an error: ours with their message, others by type and place only."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]

@@ -23,7 +23,10 @@ def run_worker(
     config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The worker's configuration (YAML).")],
     as_json: Json = False,
 ) -> None:
-    """Run until SIGTERM or Ctrl-C, which let running tasks finish. What it did goes to stderr, one JSON line each."""
+    """Run until SIGTERM or Ctrl-C, which let running tasks finish. SIGHUP reads the configuration again.
+
+    What it did goes to stderr, one JSON line each.
+    """
     from oracle.hardening import forbid_dumps
     from oracle.logs import configure
     from oracle.worker.config import WorkerConfig
@@ -34,7 +37,7 @@ def run_worker(
     configure("worker", settings.log_level)
 
     async def serve() -> None:
-        worker = Worker(settings)
+        worker = Worker(settings, config)
         worker.stop_on_signals()
         await worker.run()
 

@@ -64,6 +64,11 @@ class Admission:
         """Whether such a task can ever run here."""
         return memory <= self.memory
 
+    def set_runs(self, runs: int) -> None:
+        """What runs already goes on."""
+        self.runs = runs
+        self._admit()
+
     @asynccontextmanager
     async def room(self, memory: int) -> AsyncIterator[None]:
         """Wait for room, and hold it. Ask `fits` before: one that never fits would wait for ever, and is a Bug."""

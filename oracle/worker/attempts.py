@@ -48,6 +48,10 @@ class Attempts:
         self._first, self._most, self._poll, self._max_runs = first, most, poll, max_runs
         self._runs: Counter[bytes] = Counter()
 
+    def set_pace(self, *, first: float, most: float, poll: float, max_runs: int) -> None:
+        """For the attempts that follow; as at the beginning."""
+        self._first, self._most, self._poll, self._max_runs = first, most, poll, max_runs
+
     @property
     def longest(self) -> float:
         """No task is ever told to wait longer for its next attempt."""

@@ -61,6 +61,12 @@ class BrokerClient:
         """Brokers that the enclave blamed since this start: asked last, and no round is content with their word."""
         self.health: dict[bytes, BrokerHealth] = {broker: BrokerHealth() for broker in self.endpoints}
 
+    def replace(self, endpoints: Mapping[bytes, str], *, timeout: float, hedge: float) -> None:
+        """Ask these from now on. What is known of a broker stays with it, but for one that moved."""
+        moved = {broker: BrokerHealth() for broker, url in endpoints.items() if self.endpoints.get(broker) != url}
+        self.health = {**self.health, **moved}  # a round may still wait for one that is gone
+        self.endpoints, self._timeout, self.hedge = dict(endpoints), aiohttp.ClientTimeout(total=timeout), hedge
+
     def order(self, brokers: Sequence[bytes], task_id: bytes) -> list[bytes]:
         """Those that may be asked now: suspects last, before them who failed last, then by latency.
 
@@ -92,7 +98,9 @@ class BrokerClient:
         `broker.unreachable`, `broker.timeout`."""
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        url = self.endpoints[broker].rstrip("/")
+        url = self.endpoints.get(broker, "").rstrip("/")
+        if not url:
+            raise Retryable("broker.unreachable", "a broker is no longer in the configuration")
         try:
             async with self._session.post(
                 f"{url}/v1/release",

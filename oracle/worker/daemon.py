@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import TypeVar
 
 from oracle.chain.deploy import Deployment
@@ -38,6 +39,7 @@ from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.process import EnclaveProcess
 from oracle.worker.registrars import make_registrar
+from oracle.worker.reload import Reloader
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
@@ -58,15 +60,17 @@ class Worker:
     """`await Worker(config).run()` serves until `stop()`. `ready` is set once an enclave is registered and the chain's past is
     in the journal. Raises what is wrong with configuration, journal or chain before that; what is only down is waited for."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, path: Path | None = None) -> None:
         self.config = config
         self.ready = asyncio.Event()
         self.metrics, self.pulse = Metrics(), Pulse()
+        self.reloader = None if path is None else Reloader(path, config, self._reconfigure, self.metrics)
         self.loops = Loops()
         self.attempts = Attempts(
             first=config.retry_first, most=config.retry_most, poll=config.poll, max_runs=config.max_runs
         )
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+        self._rpc: FailoverRpc | None = None
         self._checks: Callable[[], Mapping[str, Check]] = _starting
         self._scheduler: Scheduler | None = None
         self._log = Log("worker")
@@ -88,7 +92,7 @@ class Worker:
         self.stop()
 
     def stop_on_signals(self) -> None:
-        """SIGTERM and SIGINT drain; the second one ends at once."""
+        """SIGTERM and SIGINT drain; the second one ends at once. SIGHUP reads the configuration's file again."""
 
         def told() -> None:
             if self._stopping.is_set():
@@ -98,6 +102,8 @@ class Worker:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told)
+        if self.reloader is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reloader.reload)
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
@@ -137,14 +143,16 @@ class Worker:
         await self._serve_health(stack)
         self._db = JournalThread(config.journal)
         stack.callback(self._db.close)
-        rpc = FailoverRpc(config.rpc)
+        self._rpc = rpc = FailoverRpc(config.rpc)
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
         await self._patiently(lambda: _check_chain(source, deployment), "the chain cannot be asked yet")
         self._sender = sender = Sender(rpc, account(config.wallet))
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
-        brokers = BrokerClient(config.brokers, timeout=config.release_timeout, hedge=config.release_hedge)
+        self._brokers = brokers = BrokerClient(
+            config.brokers, timeout=config.release_timeout, hedge=config.release_hedge
+        )
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
         writable = await stack.enter_async_context(open_storage(config.storage.write))
@@ -233,6 +241,25 @@ class Worker:
             max_lag=MAX_LAG if config.health is None else config.health.max_lag_blocks,
         )
         self._checks = self._observer.ready
+        if self.config is not config:
+            self._reconfigure(self.config)
+
+    def _reconfigure(self, config: WorkerConfig) -> None:
+        """All at once, between two steps of the event loop."""
+        self.config = config
+        self.attempts.set_pace(
+            first=config.retry_first, most=config.retry_most, poll=config.poll, max_runs=config.max_runs
+        )
+        if self._rpc is not None:
+            self._rpc.replace(config.rpc)
+        if self._scheduler is None:
+            return  # `_open` comes back here at its end
+        self._brokers.replace(config.brokers, timeout=config.release_timeout, hedge=config.release_hedge)
+        self._follower.set_poll(config.poll)
+        self.admission.set_runs(config.concurrency)
+        self.pipeline.reconfigure(config)
+        self._scheduler.set_limits(in_flight=config.in_flight, max_crashes=config.max_crashes)
+        self._scheduler.replan()
 
     def _tell_start(self) -> None:
         self.metrics.set("info", 1, version=version("enclave-oracle"))

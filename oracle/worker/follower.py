@@ -58,6 +58,9 @@ class Follower:
         self.head: Block | None = None
         self.caught_up = asyncio.Event()
 
+    def set_poll(self, seconds: float) -> None:
+        self._poll = seconds
+
     async def run(self) -> None:
         """Until cancelled. Faults of an endpoint are waited out."""
         pause = self._poll

@@ -79,6 +79,10 @@ class Pipeline:
         self.computing: dict[bytes, Host] = {}
         """Tasks that are between their release and their result, and the enclaves that have them."""
 
+    def reconfigure(self, config: WorkerConfig) -> None:
+        """For the steps that begin from now on."""
+        self._p = replace(self._p, config=config)
+
     async def work(self, task_id: bytes) -> None:
         """One task, from where it stands to its end. Raises what stopped it, of the three kinds of errors, or Overtaken."""
         task = await self._db(self._journal.task, task_id)

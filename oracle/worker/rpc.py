@@ -18,6 +18,8 @@ class FailoverRpc(Rpc):
     def __init__(self, urls: Sequence[str], *, timeout: float = 20.0) -> None:
         super().__init__(urls[0], timeout=timeout)
         self._endpoints = [Rpc(url, timeout=timeout) for url in urls]
+        self._retired: list[Rpc] = []
+        self._per_call = timeout
         self._current = 0
         self._log = Log("worker.rpc")
 
@@ -27,24 +29,32 @@ class FailoverRpc(Rpc):
     async def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         return await self._ask(lambda rpc: rpc.batch(calls))
 
+    def replace(self, urls: Sequence[str]) -> None:
+        """Ask these from now on. Calls that are under way end where they began."""
+        known = {rpc.url: rpc for rpc in self._endpoints}
+        endpoints = [known[url] if url in known else Rpc(url, timeout=self._per_call) for url in urls]
+        self._retired += [rpc for url, rpc in known.items() if url not in urls]
+        self._endpoints, self._current = endpoints, 0
+
     async def close(self) -> None:
         await super().close()
-        for rpc in self._endpoints:
+        for rpc in (*self._endpoints, *self._retired):
             await rpc.close()
 
     async def _ask(self, question: Callable[[Rpc], Awaitable[T]]) -> T:
-        first = self._current
-        for turn in range(len(self._endpoints)):
-            index = (first + turn) % len(self._endpoints)
+        first, endpoints = self._current, self._endpoints
+        for turn in range(len(endpoints)):
+            index = (first + turn) % len(endpoints)
             try:
-                answer = await question(self._endpoints[index])
+                answer = await question(endpoints[index])
             except RpcFault:
                 raise
             except Retryable as error:
-                if turn == len(self._endpoints) - 1:
+                if turn == len(endpoints) - 1:
                     raise
                 self._log.warning("an RPC endpoint does not answer; asking the next", code=error.code, endpoint=index)
                 continue
-            self._current = index
+            if endpoints is self._endpoints:
+                self._current = index
             return answer
         raise Retryable("rpc.unreachable", "no RPC endpoint is configured")

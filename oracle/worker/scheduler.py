@@ -66,6 +66,11 @@ class Scheduler:
         self._replan = True
         self.wake()
 
+    def set_limits(self, *, in_flight: int, max_crashes: int) -> None:
+        """What runs already goes on."""
+        self._in_flight, self._max_crashes = in_flight, max_crashes
+        self.wake()
+
     def stop(self) -> None:
         """Begin nothing new."""
         self._stopping = True

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from enclave_app.protocol.structs import TaskState
 from oracle.worker.daemon import Worker
 from oracle.worker.metrics import PREFIX, STEPS
+from oracle.worker.reload import Reloader
 from tests.worker_kit import World, free_port, until, world
 
 
@@ -113,3 +114,34 @@ async def test_a_worker_that_waits_for_its_chain_is_alive_and_says_that_it_is_no
         assert (await page(place, "/healthz"))[0] == 200
         assert (await page(place, "/readyz"))[0] == 503
         assert ("info", "0.1.0") in await samples(place)
+
+
+async def test_a_reload_reaches_every_part_of_a_running_worker(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        for broker in place.brokers[:2]:
+            await broker.stop()
+        path = tmp_path / "worker.yaml"
+        async with running(place, rpc=[f"http://127.0.0.1:{free_port()}"]) as worker:
+            # The chain's address is wrong at first: a worker that waits for it takes the right one.
+            worker.reloader = Reloader(path, worker.config, worker._reconfigure, worker.metrics)
+            place.config(health={"listen": "health.sock"})
+            assert worker.reloader.reload()
+            await asyncio.wait_for(worker.ready.wait(), 20)
+            task_id, _, _ = await place.request(agreement)
+
+            async def waits() -> bool:
+                return worker.metrics.get("agreements_below_threshold") == 1
+
+            await until(waits)
+            for broker in place.brokers[:2]:
+                await broker.start()
+            place.config(health={"listen": "health.sock"}, concurrency=1, inFlight=3, poll="0.03")
+            assert worker.reloader.reload()
+            assert (worker.admission.runs, worker.config.in_flight) == (1, 3)
+
+            async def is_settled() -> bool:
+                return (await place.on_chain(task_id)).state is TaskState.FULFILLED
+
+            await until(is_settled)
