@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
-from oracle.chain.rpc import Rpc, as_int
+from oracle.chain.rpc import as_int
 from oracle.errors import OracleError, Refused, Retryable
 from oracle.logs import Log
 from oracle.worker.brokers import BrokerClient
@@ -20,6 +20,7 @@ from oracle.worker.hosts import Hosts
 from oracle.worker.journal import JournalThread
 from oracle.worker.loops import Loops
 from oracle.worker.metrics import Metrics
+from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Observer:
         pulse: Pulse,
         *,
         db: JournalThread,
-        rpc: Rpc,
+        rpc: FailoverRpc,
         wallet: str,
         follower: Follower,
         hosts: Hosts,
@@ -154,6 +155,8 @@ class Observer:
             metrics.set("head_block", head.number)
             metrics.set("lag_blocks", self.lag)
         metrics.set("cursor_block", self._cursor)
+        for (endpoint, code), count in self._rpc.errors.items():
+            metrics.total("rpc_errors_total", count, endpoint=endpoint, code=code)
         metrics.set("following", int(self._following().ok))
 
     @property

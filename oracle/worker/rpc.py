@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from oracle.chain.rpc import Rpc
 from oracle.errors import Retryable, RpcFault
@@ -21,6 +23,8 @@ class FailoverRpc(Rpc):
         self._retired: list[Rpc] = []
         self._per_call = timeout
         self._current = 0
+        self.errors: Counter[tuple[str, str]] = Counter()
+        """Failed calls by endpoint (host and port only: paths and queries hold keys) and code, since the start."""
         self._log = Log("worker.rpc")
 
     async def call(self, method: str, *params: Any) -> Any:
@@ -50,6 +54,7 @@ class FailoverRpc(Rpc):
             except RpcFault:
                 raise
             except Retryable as error:
+                self.errors[place_of(endpoints[index].url), error.code] += 1
                 if turn == len(endpoints) - 1:
                     raise
                 self._log.warning("an RPC endpoint does not answer; asking the next", code=error.code, endpoint=index)
@@ -58,3 +63,9 @@ class FailoverRpc(Rpc):
                 self._current = index
             return answer
         raise Retryable("rpc.unreachable", "no RPC endpoint is configured")
+
+
+def place_of(url: str) -> str:
+    """What of an endpoint's URL may be shown."""
+    parts = urlsplit(url)
+    return parts.hostname or "" if parts.port is None else f"{parts.hostname}:{parts.port}"

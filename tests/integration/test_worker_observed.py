@@ -13,13 +13,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession, UnixConnector
 from prometheus_client.parser import text_string_to_metric_families
 
 from enclave_app.protocol.structs import TaskState
+from oracle.errors import Retryable
 from oracle.worker.daemon import Worker
 from oracle.worker.metrics import PREFIX, STEPS
 from oracle.worker.reload import Reloader
+from oracle.worker.rpc import FailoverRpc
 from tests.worker_kit import World, free_port, until, world
 
 
@@ -118,6 +121,15 @@ async def test_a_worker_that_waits_for_its_chain_is_alive_and_says_that_it_is_no
         assert (await page(place, "/healthz"))[0] == 200
         assert (await page(place, "/readyz"))[0] == 503
         assert ("info", "0.1.0") in await samples(place)
+
+
+async def test_failing_rpc_endpoints_are_counted_by_host_and_port_and_never_by_their_secret_path() -> None:
+    dead = f"127.0.0.1:{free_port()}"
+    rpc = FailoverRpc([f"http://user:hush@{dead}/v3/hush?key=hush"])
+    with pytest.raises(Retryable):
+        await rpc.call("eth_chainId")
+    await rpc.close()
+    assert rpc.errors == {(dead, "rpc.unreachable"): 1}
 
 
 async def test_a_reload_reaches_every_part_of_a_running_worker(tmp_path: Path) -> None:
