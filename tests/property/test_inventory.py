@@ -158,6 +158,8 @@ EXCUSED = {
     "oracle.worker.enclave:Enclave._send": STREAM,
     "oracle.worker.enclave:_listener": "three numbers from the kernel",
     "oracle.worker.collateral:open_appraisal": OWN_FILE,
+    "oracle.worker.dashboard:Page.read": STREAM,
+    "oracle.worker.rpc:place_of": OWN_FILE,
     "oracle.worker.register:check_evidence": "covered as `an HPKE public key`",
     "oracle.worker.registrars:DcapRegistrar.identify": "covered as `an HPKE public key`",
     "oracle.worker.config:read_host": "covered as `a worker's configuration`",
