@@ -131,10 +131,12 @@ class WorkerConfig(HostConfig):
     that are worked on at all, most of which wait for a broker, a disk or a block. `maxRuns` is how often a task may run out
     of time or memory before it is parked, `maxCrashes` how often the worker may die over it. `turnSeconds` is what each worker
     waits for those before it (by default the agreed time limit and 15), `operators` which of the registered ones count
-    (by default all). `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop
-    waits for what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas`
-    the most that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
-    written each minute, for Prometheus' node exporter."""
+    (by default all). `retireOnStop` has the registry told of each enclave that ends with the worker: others need not wait for
+    its turns then, but each stop costs a transaction, and what it signed and did not settle is done again. `releaseGrace` is how
+    long to wait for more brokers once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is
+    the least that a task must pay the payee, failure included, and `maxCallbackGas` the most that its callback may use: both
+    are what protects the wallet from agreements of strangers. `gauges` is a file that is written each minute, for Prometheus'
+    node exporter."""
 
     journal: Path
     storage: StorageConfig
@@ -144,6 +146,7 @@ class WorkerConfig(HostConfig):
     enclaves: tuple[EnclaveConfig, ...] = Field(default=(), max_length=8)
     concurrency: int = Field(default_factory=cores, ge=1, le=256)
     memory_mib: int = Field(default_factory=memory_mib, ge=1)
+    retire_on_stop: bool = False
     in_flight: int = Field(default=32, ge=1, le=4096)
     max_runs: int = Field(default=4, ge=1)
     max_crashes: int = Field(default=10, ge=1)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from oracle.chain.deploy import Deployment
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
-from oracle.errors import Permanent, Retryable
+from oracle.errors import OracleError, Permanent, Retryable
 from oracle.logs import Log
 from oracle.storage import open_storage
 from oracle.worker.admission import Admission
@@ -38,10 +38,12 @@ from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 from oracle.worker.settle import Settler
+from oracle.worker.states import State
 from oracle.worker.vouching import open_vouching
 
 T = TypeVar("T")
 WATCH_SECONDS = 2.0
+RETIRE_SECONDS = 30.0
 
 
 class Stopped(Exception):
@@ -98,10 +100,14 @@ class Worker:
             with suppress(Stopped):
                 await self._open(stack)
                 stack.push_async_callback(self.loops.stop)
+                # The chain is followed while enclaves take their time to start.
+                self.loops.start("follower", self._follower.run)
+                await self._first(self.hosts.start(self._log))
                 self._start_loops()
                 await self._is_ready()
                 await self.loops.start("scheduler", self.scheduler.run)
             await self._drain()
+            await self._retire()
 
     @property
     def scheduler(self) -> Scheduler:
@@ -110,8 +116,7 @@ class Worker:
         return self._scheduler
 
     def _start_loops(self) -> None:
-        """All but the scheduler. None of them ends by itself, and a bug of one stops no other."""
-        self.loops.start("follower", self._follower.run)
+        """None of them ends by itself, and a bug of one stops no other."""
         for number, host in enumerate(self.hosts.all):
             name = f"enrolment-{number}" if number else "enrolment"
             self.loops.start(name, _with_interval(host.enrolment.watch))
@@ -165,8 +170,6 @@ class Worker:
 
         self.hosts = Hosts([host(each) for each in config.every_enclave()])
         stack.push_async_callback(self.hosts.stop)
-        # One at a time, and not once more for each try: what does not start is started by its watch.
-        await self.hosts.start(self._log)
         # The gauges have no label for the enclave yet: they show the first.
         self._outlooks = [
             Outlook(
@@ -251,6 +254,27 @@ class Worker:
             draining.cancel()
             await asyncio.gather(draining, return_exceptions=True)
             await self._scheduler.drain(0.0)
+
+    async def _retire(self) -> None:
+        """Only identities that end here, with nothing of theirs left to settle."""
+        if not self.config.retire_on_stop or self._scheduler is None:
+            return
+        owed = {
+            task.record.signer
+            for task in await self._db(self._db.journal.tasks, (State.RAN, State.STORED, State.SETTLING))
+            if task.record is not None
+        }
+        for host in self.hosts.all:
+            if host.process is None or host.signer is None or host.signer in owed:
+                continue
+            signer = host.signer
+            try:
+                async with asyncio.timeout(RETIRE_SECONDS):
+                    if await host.enrolment.retire():
+                        self._log.info("the identity is retired", signer=signer)
+            except (OracleError, TimeoutError) as error:
+                # It ends by itself when its registration does.
+                self._log.warning("the identity could not be retired", signer=signer, type=type(error).__name__)
 
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:
