@@ -2,7 +2,7 @@
 
 rpc: ["http://127.0.0.1:8545"]                            # the first that answers is used
 deployment: deployment.json
-journal: worker.sqlite
+journal: worker.sqlite                                    # or postgresql://…, or {url, name, passwordFile} of a server
 enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
 storage: {read: ["file:///srv/blobs"], write: "file:///srv/blobs"}
 brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens; or cards
@@ -24,6 +24,7 @@ from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
 from oracle.collateral.config import PcsConfig
 from oracle.worker.admission import cores, memory_mib
+from oracle.worker.database import Place
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -138,7 +139,7 @@ class WorkerConfig(HostConfig):
     are what protects the wallet from agreements of strangers. `gauges` is a file that is written each minute, for Prometheus'
     node exporter."""
 
-    journal: Path
+    journal: Place
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address

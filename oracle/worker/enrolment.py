@@ -171,6 +171,8 @@ class Enrolment:
             if found is None or found.digest != enrolled.record.identity.digest:
                 self._log.warning("the registration is gone from the chain", signer=enrolled.signer)
                 self._enrolled = None
+                # With it went a transaction of ours: the next one must not wait behind a gap for ever.
+                self._sender.forget_nonce()
             else:
                 self._enrolled = replace(enrolled, record=IdentityRecord(enrolled.record.identity, found.standing))
                 # By the head's own time: what is over there is over, however the chain's time was guessed here.
