@@ -43,6 +43,8 @@ LOADING_SECONDS = 120
 """What a run may take beyond the agreed time limit: fetching ciphertext and sealing outputs."""
 FORGET_SECONDS = 5.0
 """How long an enclave is asked to stop a task; one that hangs is ended by others."""
+KEPT_ROUNDS = 1024
+"""Rounds of tasks that wait."""
 REMEMBERED = 1024
 """Agreements whose quickest run is remembered."""
 
@@ -213,6 +215,7 @@ class Pipeline:
                 raise Retryable("enclave.restarted", "the enclave restarted; the new identity has to be registered")
             round_ = make_round(await self._body(plan, started.releases[0]), started.releases, plan.enrolled.signer)
             self._rounds[plan.task.id] = round_
+            self._forget_orphans()
         else:
             round_.body = shared_body(await self._body(plan, next(iter(round_.releases.values()))))
         await round_.gather(p.brokers, log, grace=p.config.release_grace)
@@ -396,6 +399,12 @@ class Pipeline:
         for task_id, round_ in list(self._rounds.items()):
             if self._p.hosts.of(round_.signer) is None:
                 self._forget_round(task_id)
+
+    def _forget_orphans(self) -> None:
+        """Rounds of requests that a reorganisation took are kept for their return, but not without end."""
+        idle = [task_id for task_id in self._rounds if task_id not in self.computing]
+        for task_id in idle[: max(0, len(idle) - KEPT_ROUNDS)]:
+            self._forget_round(task_id)
 
     def _forget_round(self, task_id: bytes) -> None:
         round_ = self._rounds.pop(task_id, None)
