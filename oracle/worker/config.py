@@ -24,6 +24,7 @@ from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
 from oracle.collateral.config import PcsConfig
 from oracle.worker.database import Place
+from oracle.worker.retention import RETAIN_DAYS
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -115,13 +116,14 @@ class WorkerConfig(HostConfig):
     """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
     parked. `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop waits for
     what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most
-    that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
-    written each minute, for Prometheus' node exporter."""
+    that its callback may use: both are what protects the wallet from agreements of strangers. `retainDays` is
+    how long the journal keeps what is over. `gauges` is a file that is written each minute, for Prometheus' node exporter."""
 
     journal: Place
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
+    retain_days: float = Field(default=RETAIN_DAYS, ge=0)
     gauges: Path | None = None
     concurrency: int = Field(default=4, ge=1, le=256)
     max_runs: int = Field(default=4, ge=1)
