@@ -25,6 +25,7 @@ from oracle.card import endpoints
 from oracle.collateral.config import PcsConfig
 from oracle.worker.admission import cores, memory_mib
 from oracle.worker.database import Place
+from oracle.worker.retention import RETAIN_DAYS
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -136,13 +137,14 @@ class WorkerConfig(HostConfig):
     its turns then, but each stop costs a transaction, and what it signed and did not settle is done again. `releaseGrace` is how
     long to wait for more brokers once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is
     the least that a task must pay the payee, failure included, and `maxCallbackGas` the most that its callback may use: both
-    are what protects the wallet from agreements of strangers. `gauges` is a file that is written each minute, for Prometheus'
-    node exporter."""
+    are what protects the wallet from agreements of strangers. `retainDays` is how long the journal keeps what is over. `gauges`
+    is a file that is written each minute, for Prometheus' node exporter."""
 
     journal: Place
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
+    retain_days: float = Field(default=RETAIN_DAYS, ge=0)
     gauges: Path | None = None
     enclaves: tuple[EnclaveConfig, ...] = Field(default=(), max_length=8)
     concurrency: int = Field(default_factory=cores, ge=1, le=256)

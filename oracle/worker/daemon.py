@@ -128,7 +128,7 @@ class Worker:
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self.config
         deployment = Deployment.read(config.deployment)
-        self._db = JournalThread(config.journal)
+        self._db = JournalThread(config.journal, retain_days=config.retain_days)
         stack.callback(self._db.close)
         rpc = FailoverRpc(config.rpc)
         stack.push_async_callback(rpc.close)

@@ -26,6 +26,7 @@ Row = Mapping[str, Any]
 PATIENCE_SECONDS: Final = 10.0
 """How long a statement waits for another process, such as an operator's command."""
 _SHRUNK_PAGES: Final = 2000
+_LOG_BYTES: Final = 16 << 20
 _SCHEME = re.compile(r"postgres(ql)?://")
 _PASSING = (
     sqlite3.SQLITE_FULL,
@@ -100,6 +101,10 @@ class Database(ABC):
         """All or nothing. After `durable` not even a power cut takes it back; order is kept in any case."""
 
     @abstractmethod
+    def snapshot(self) -> AbstractContextManager[None]:
+        """What is read within is as it was at one moment."""
+
+    @abstractmethod
     def version(self) -> int:
         """Of the schema; 0 for an empty database."""
 
@@ -155,6 +160,7 @@ class SqliteDatabase(Database):
             with suppress(Retryable):
                 self.execute("VACUUM")
         self.execute("PRAGMA journal_mode = WAL")
+        self.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
 
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> Result:
         with _sqlite_errors(self._path):
@@ -182,6 +188,14 @@ class SqliteDatabase(Database):
         finally:
             if durable:
                 self.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self.execute("BEGIN DEFERRED")
+        try:
+            yield
+        finally:
+            self.execute("ROLLBACK")
 
     def version(self) -> int:
         return int(self.execute("PRAGMA user_version").fetchall()[0]["user_version"])

@@ -29,7 +29,9 @@ from oracle.chain.events import (
     TaskSettled,
 )
 from oracle.chain.source import Block
+from oracle.errors import Retryable
 from oracle.worker.database import Database, Row, Server, open_database
+from oracle.worker.retention import BATCH, RETAIN_DAYS, prune
 from oracle.worker.rows import StoredAgreement, Task, read_agreement, read_task, resumes_at
 from oracle.worker.schema import migrate
 from oracle.worker.states import OPEN, Mover, State, check_move
@@ -37,6 +39,8 @@ from oracle.worker.states import OPEN, Mover, State, check_move
 P = ParamSpec("P")
 T = TypeVar("T")
 KEPT_BLOCKS = 4096
+"""As deep as a reorganisation is followed block by block; what lies deeper can be forgotten."""
+_PRUNE_SECONDS = 60.0
 _OWED = f"FROM tasks WHERE state = '{State.SETTLED}' AND id IN (SELECT task FROM receipts)"  # noqa: S608 (ours)
 """Tasks whose receipt is still to be written. The chain's log may end a task before this worker has seen its own receipt."""
 
@@ -49,10 +53,11 @@ class Overtaken(Exception):
 
 class Journal:
     """Raises Permanent `journal.locked` when another process has it open, and what database.py raises. Not its `owner`, one may
-    look beside the worker, and do what is an operator's."""
+    look beside the worker, and do what is an operator's (desk.py). What is over for `retain_days` is forgotten (retention.py)."""
 
-    def __init__(self, place: Server | Path, *, owner: bool = True) -> None:
+    def __init__(self, place: Server | Path, *, owner: bool = True, retain_days: float = RETAIN_DAYS) -> None:
         self.db: Database = open_database(place, owner=owner)
+        self._retain_seconds, self._next_prune = retain_days * 86400, 0.0
         try:
             migrate(self.db, owner=owner)
         except BaseException:
@@ -90,7 +95,17 @@ class Journal:
             # Below every block that is known, an event is not taken in again; and one that is changes nothing.
             self.db.execute("DELETE FROM events WHERE block_number <= ?", (upto.number - KEPT_BLOCKS,))
             self._set_cursor(upto.number, upto.hash)
+        self._prune(upto.number - KEPT_BLOCKS)
         return new
+
+    def _prune(self, below: int) -> None:
+        now = time.time()
+        # A clock that was set back must not stop it for long.
+        if self._next_prune - _PRUNE_SECONDS <= now < self._next_prune:
+            return
+        self._next_prune = now + _PRUNE_SECONDS
+        if prune(self.db, now=now, before=now - self._retain_seconds, below=below) >= BATCH:
+            self._next_prune = now + 1
 
     def rewind(self, number: int, block_hash: bytes) -> None:
         """Forget everything above block `number`, in one transaction. What was computed is kept: the same request makes
@@ -101,7 +116,9 @@ class Journal:
             self.db.execute("DELETE FROM agreements WHERE block_number > ?", (number,))
             self.db.execute("DELETE FROM approvals WHERE block_number > ?", (number,))
             for row in self.db.execute("SELECT * FROM tasks WHERE block_number > ?", (number,)).fetchall():
-                self._chain_move(row, State.ORPHANED, None)
+                # What an operator abandoned is not to come back with its request.
+                if row["state"] != State.ABANDONED:
+                    self._chain_move(row, State.ORPHANED, None)
             ended = self.db.execute(
                 "SELECT * FROM tasks WHERE ended_block > ? AND block_number <= ?", (number, number)
             ).fetchall()
@@ -127,7 +144,8 @@ class Journal:
                 )
         elif isinstance(event, AgreementActivated):
             self.db.execute(
-                "INSERT INTO agreements VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET agreement = excluded.agreement,"
+                "INSERT INTO agreements (id, agreement, signatures, block_number, block_hash, ends_at)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET agreement = excluded.agreement,"
                 " signatures = excluded.signatures, block_number = excluded.block_number, block_hash = excluded.block_hash",
                 (
                     event.agreement_id,
@@ -135,6 +153,7 @@ class Journal:
                     json.dumps([s.hex() for s in event.signatures]),
                     log.block_number,
                     log.block_hash,
+                    float(event.agreement.not_after),
                 ),
             )
         elif isinstance(event, TaskRequested):
@@ -276,7 +295,9 @@ class Journal:
 
     def give_up(self, task: Task, state: State, code: str, reason: str) -> Task:
         """SKIPPED, FAILED or PARKED, with why."""
-        return self._move(task, state, ended_at=time.time(), code=code, reason=reason[:2000])
+        # As long as it could still be done here, it is not forgotten.
+        over = max(time.time(), float(task.request.deadline))
+        return self._move(task, state, ended_at=over, code=code, reason=reason[:2000])
 
     def retry(self, task_id: bytes, next_try: float, code: str, reason: str, *, counts: bool = True) -> None:
         """The task stays where it is until `next_try`; `counts` says whether this was a failed attempt."""
@@ -331,11 +352,13 @@ class Journal:
         """Within a transaction: take up again what was given up. Raises Bug where that is no legal move."""
         target = resumes_at(row)
         check_move(State(row["state"]), target, Mover.OPERATOR)
-        self.db.execute(
+        changed = self.db.execute(
             "UPDATE tasks SET state = ?, attempts = 0, next_try = 0, ended_at = NULL, code = NULL, reason = NULL"
-            " WHERE id = ?",
-            (target, row["id"]),
-        )
+            " WHERE id = ? AND state = ?",
+            (target, row["id"], row["state"]),
+        ).rowcount
+        if not changed:
+            raise Retryable("task.moved", "somebody else moved the task at the same time")
         return target
 
     def _move(self, task: Task, target: State, *, durable: bool = False, **changes: object) -> Task:
@@ -362,9 +385,9 @@ class Journal:
 class JournalThread:
     """Runs a journal's methods one after the other on a thread of their own: a sync to disk takes milliseconds."""
 
-    def __init__(self, place: Server | Path) -> None:
+    def __init__(self, place: Server | Path, *, retain_days: float = RETAIN_DAYS) -> None:
         self._executor = ThreadPoolExecutor(1, "journal")
-        self.journal = Journal(place)
+        self.journal = Journal(place, retain_days=retain_days)
 
     async def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: method(*args, **kwargs))

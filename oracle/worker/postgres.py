@@ -95,6 +95,17 @@ class PostgresDatabase(Database):
                     raise
                 time.sleep(_PAUSE_SECONDS)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self._run(b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+            with suppress(Retryable):
+                self._run(b"ROLLBACK")
+
     def version(self) -> int:
         row = self.execute("SELECT max(number) AS number FROM version").fetchone()
         return 0 if row is None or row["number"] is None else int(row["number"])

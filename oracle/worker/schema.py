@@ -80,6 +80,7 @@ MIGRATIONS = (
     """
     ALTER TABLE tasks ADD COLUMN ended_at REAL;      -- unix seconds, while there is nothing left to do for it here
     ALTER TABLE approvals ADD COLUMN seen_at REAL;   -- unix seconds
+    ALTER TABLE agreements ADD COLUMN ends_at REAL;  -- unix seconds, from its validity
     CREATE INDEX tasks_over ON tasks (ended_at);
     CREATE INDEX tasks_by_agreement ON tasks (agreement_id);
     CREATE TABLE totals (             -- what has to outlive the rows that it was counted from

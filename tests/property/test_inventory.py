@@ -154,6 +154,8 @@ EXCUSED = {
     "oracle.worker.enclave:Enclave._send": STREAM,
     "oracle.worker.admission:memory_mib": "a number from the kernel",
     "oracle.worker.process:EnclaveProcess._measured": OURS,
+    "oracle.cli.worker:_facts": OURS,
+    "oracle.worker.desk:find": "hex digits that an operator typed, looked at one by one",
     "oracle.worker.postgres:PostgresDatabase._connect": "the address of a server, from one's own configuration",
     "oracle.worker.procfs:_stat": "numbers from the kernel, after the last bracket: a program's name may hold anything",
     "oracle.worker.procfs:listener": "three numbers from the kernel",
