@@ -14,7 +14,6 @@ import time
 from contextlib import AsyncExitStack, suppress
 
 from oracle.chain.deploy import Deployment
-from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Retryable
 from oracle.logs import Log, describe
@@ -29,12 +28,13 @@ from oracle.worker.follower import Follower
 from oracle.worker.gauges import Gauges
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.keys import account, signing_key
+from oracle.worker.outbox import Outbox
 from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.plan import DeadlinePassed, NotOurs
 from oracle.worker.registrars import make_registrar
 from oracle.worker.rpc import FailoverRpc
-from oracle.worker.settle import Settler
+from oracle.worker.settlement import Settlements
 from oracle.worker.states import OPEN, State
 from oracle.worker.vouching import open_vouching
 
@@ -77,6 +77,7 @@ class Worker:
             loops = [
                 asyncio.create_task(self._follower.run(), name="follower"),
                 asyncio.create_task(self._enrolment.watch(WATCH_SECONDS), name="enrolment"),
+                asyncio.create_task(self._sender.run(), name="outbox"),
                 asyncio.create_task(self._schedule(), name="scheduler"),
                 asyncio.create_task(self._outlook.watch(), name="outlook"),
             ]
@@ -100,7 +101,7 @@ class Worker:
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
         await _check_chain(source, deployment)
-        self._sender = sender = Sender(rpc, account(config.wallet))
+        self._sender = sender = Outbox(rpc, account(config.wallet), self._db, config.fees)
         enclave = Enclave(config.enclave.socket)
         stack.push_async_callback(enclave.close)
         process = await self._launch(stack)
@@ -140,7 +141,7 @@ class Worker:
             brokers=brokers,
             blobs=BlobCache(readable),
             storage=writable,
-            settler=Settler(sender, deployment.oracle),
+            settler=Settlements(sender, self._db, deployment.oracle, window=config.settle_window),
             now=self._now,
             appraisal=self._appraisal,
         )
@@ -216,7 +217,8 @@ class Worker:
 
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:
-            self._sender.forget_nonce()
+            self._sender.reorganised()
+        self._sender.wake()
         self._wake.set()
 
     def _on_enclave_change(self) -> None:

@@ -16,10 +16,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from enclave_app.protocol.release import TaskRecord
 from oracle.chain.events import (
@@ -50,6 +50,20 @@ class Overtaken(Exception):
     """The follower moved the task meanwhile: it ended, or a reorganisation took its request. No error; work on it stops."""
 
 
+@dataclass(frozen=True)
+class JournalDatabase:
+    """The journal's database for the tables of others, on the journal's thread."""
+
+    connection: sqlite3.Connection
+    begin: Callable[..., AbstractContextManager[None]]
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self.connection.execute(sql, parameters)
+
+    def transaction(self, *, durable: bool = False) -> AbstractContextManager[None]:
+        return self.begin(durable=durable)
+
+
 class Journal:
     """Raises Permanent `journal.locked` when another process has it open."""
 
@@ -63,6 +77,7 @@ class Journal:
             raise Permanent("journal.locked", f"another worker has {path} open") from None
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
+        self.db = JournalDatabase(self._db, self._transaction)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -269,6 +284,19 @@ class Journal:
     def settling(self, task: Task, transaction_hash: bytes) -> Task:
         moved = self._move(task, State.SETTLING, durable=True, settlement=transaction_hash)
         return replace(moved, settlement=transaction_hash)
+
+    def settling_together(self, tasks: Sequence[Task], transaction_hash: bytes) -> list[bytes]:
+        """STORED → SETTLING within the transaction that stores what settles them. Ids of those that the chain did not move
+        meanwhile; raises `Overtaken` where that is none."""
+        moved = []
+        for task in tasks:
+            check_move(task.state, State.SETTLING, Mover.WORKER)
+            with suppress(Overtaken):
+                self._update(task, State.SETTLING, settlement=transaction_hash)
+                moved.append(task.id)
+        if not moved:
+            raise Overtaken
+        return moved
 
     def start_over(self, task: Task) -> Task:
         """Back to SEEN; the result is of no use any more."""
