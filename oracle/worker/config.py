@@ -25,6 +25,7 @@ from oracle.card import endpoints
 from oracle.collateral.config import PcsConfig
 from oracle.worker.admission import cores, memory_mib
 from oracle.worker.database import Place
+from oracle.worker.fees import FeesConfig
 from oracle.worker.retention import RETAIN_DAYS
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
@@ -137,8 +138,9 @@ class WorkerConfig(HostConfig):
     its turns then, but each stop costs a transaction, and what it signed and did not settle is done again. `releaseGrace` is how
     long to wait for more brokers once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is
     the least that a task must pay the payee, failure included, and `maxCallbackGas` the most that its callback may use: both
-    are what protects the wallet from agreements of strangers. `retainDays` is how long the journal keeps what is over. `gauges`
-    is a file that is written each minute, for Prometheus' node exporter."""
+    are what protects the wallet from agreements of strangers. `retainDays` is how long the journal keeps what is over.
+    `fees` is in oracle/worker/fees.py; `settleWindow` is how long a result waits for others to be settled with, where there were
+    some lately. `gauges` is a file that is written each minute, for Prometheus' node exporter."""
 
     journal: Place
     storage: StorageConfig
@@ -163,6 +165,8 @@ class WorkerConfig(HostConfig):
     retry_most: float = Field(default=30.0, gt=0)
     drain: float = Field(default=30.0, ge=0)
     receipt_patience: float = Field(default=120.0, gt=0)
+    settle_window: float = Field(default=0.05, ge=0, le=60)
+    fees: FeesConfig = Field(default_factory=FeesConfig)
     min_fee: int = Field(default=0, ge=0, lt=1 << 128)
     min_token_fees: dict[Address, Annotated[int, Field(ge=0, lt=1 << 128)]] = Field(default_factory=dict)
     max_callback_gas: int = Field(default=MAX_CALLBACK_GAS, ge=0, le=MAX_CALLBACK_GAS)

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 from oracle.chain.deploy import Deployment
-from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import OracleError, Permanent, Retryable
 from oracle.logs import Log
@@ -30,6 +29,7 @@ from oracle.worker.hosts import Host, Hosts
 from oracle.worker.journal import JournalThread
 from oracle.worker.keys import account, signing_key
 from oracle.worker.loops import Loops
+from oracle.worker.outbox import Outbox
 from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.process import EnclaveProcess
@@ -37,7 +37,7 @@ from oracle.worker.registrars import make_registrar
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
-from oracle.worker.settle import Settler
+from oracle.worker.settlement import Settlements
 from oracle.worker.states import State
 from oracle.worker.vouching import open_vouching
 
@@ -102,6 +102,7 @@ class Worker:
                 stack.push_async_callback(self.loops.stop)
                 # The chain is followed while enclaves take their time to start.
                 self.loops.start("follower", self._follower.run)
+                self.loops.start("outbox", self._sender.run)
                 await self._first(self.hosts.start(self._log))
                 self._start_loops()
                 await self._is_ready()
@@ -134,7 +135,7 @@ class Worker:
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
         await self._patiently(lambda: _check_chain(source, deployment), "the chain cannot be asked yet")
-        self._sender = sender = Sender(rpc, account(config.wallet))
+        self._sender = sender = Outbox(rpc, account(config.wallet), self._db, config.fees)
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
@@ -194,7 +195,7 @@ class Worker:
                 brokers=brokers,
                 blobs=BlobCache(readable),
                 storage=writable,
-                settler=Settler(sender, deployment.oracle),
+                settler=Settlements(sender, self._db, deployment.oracle, window=config.settle_window),
                 clock=self.clock,
                 appraisal=self._appraisal,
             )
@@ -278,11 +279,12 @@ class Worker:
 
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:
-            self._sender.forget_nonce()
+            self._sender.reorganised()
             # The registration may have been in the blocks that are gone.
             self.hosts.mistrust()
         else:
             await self.scheduler.stop_ended()
+        self._sender.wake()
         self.scheduler.wake()
 
     def _on_enclave_change(self) -> None:

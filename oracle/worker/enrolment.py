@@ -94,7 +94,8 @@ class Enrolment:
         body = RetireBody(chain_id=deployment.chain_id, registry=deployment.enclave_registry)
         answer = await self.enclave.retire(body)
         call = load("EnclaveRegistry").call("retire", enrolled.anchor, enrolled.signer, answer.signature)
-        receipt = await self._sender.transact(deployment.enclave_registry, call)
+        key = bytes.fromhex(enrolled.signer[2:])
+        receipt = await self._sender.transact(deployment.enclave_registry, call, purpose="retire", key=key)
         self._enrolled = None
         return receipt.ok
 

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -285,6 +286,19 @@ class Journal:
     def settling(self, task: Task, transaction_hash: bytes) -> Task:
         moved = self._move(task, State.SETTLING, durable=True, settlement=transaction_hash)
         return replace(moved, settlement=transaction_hash)
+
+    def settling_together(self, tasks: Sequence[Task], transaction_hash: bytes) -> list[bytes]:
+        """STORED → SETTLING within the transaction that stores what settles them. Ids of those that the chain did not move
+        meanwhile; raises `Overtaken` where that is none."""
+        moved = []
+        for task in tasks:
+            check_move(task.state, State.SETTLING, Mover.WORKER)
+            with suppress(Overtaken):
+                self._update(task, State.SETTLING, settlement=transaction_hash)
+                moved.append(task.id)
+        if not moved:
+            raise Overtaken
+        return moved
 
     def start_over(self, task: Task) -> Task:
         """Back to SEEN; the result is of no use any more."""

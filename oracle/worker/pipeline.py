@@ -35,7 +35,8 @@ from oracle.worker.plan import NotYet, Plan, check_deadline, check_release_time,
 from oracle.worker.receipts import PaperFile, receipt_of
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rows import Task
-from oracle.worker.settle import Settler, Verdict, judge
+from oracle.worker.settle import Verdict, judge
+from oracle.worker.settlement import Settlements
 from oracle.worker.states import State
 from oracle.worker.store import store_outputs, store_receipt
 
@@ -63,7 +64,7 @@ class Parts:
     brokers: BrokerClient
     blobs: BlobCache
     storage: Storage
-    settler: Settler
+    settler: Settlements
     clock: ChainClock
     appraisal: Appraisal | None
 
@@ -268,12 +269,9 @@ class Pipeline:
         p, record = self._p, _record(task)
         try:
             if task.state is State.STORED:
-                sent = await p.settler.send(record)
-                task = await self._db(self._journal.settling, task, sent)
-            if task.settlement is None:
-                raise Bug("journal.settlement", "a task is being settled by no transaction")
-            receipt = await p.settler.wait(task.settlement, p.config.receipt_patience)
-            if receipt is not None and receipt.ok:
+                task = await p.settler.send(task)
+            receipt = await p.settler.outcome(task, p.config.receipt_patience)
+            if receipt is not None:
                 task = await self._db(self._journal.ended, task, State.SETTLED, receipt.block_number)
                 log.info(
                     "task settled",

@@ -90,6 +90,38 @@ MIGRATIONS = (
         PRIMARY KEY (name, label)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE transactions (       -- what the wallet signed; the rows of one nonce stand in for each other
+        hash BLOB PRIMARY KEY,
+        wallet TEXT NOT NULL,
+        nonce INTEGER NOT NULL,
+        purpose TEXT NOT NULL,        -- settle, register, collateral, …; `gap` only uses its nonce up
+        raw BLOB NOT NULL,            -- empty once final
+        max_fee TEXT NOT NULL,        -- wei per gas, decimal: it does not fit 64 bits
+        tip TEXT NOT NULL,
+        state TEXT NOT NULL,          -- transactions.Fate
+        made_at REAL NOT NULL,        -- unix seconds
+        block_number INTEGER,         -- of its receipt, with hash, cost in wei and status
+        block_hash BLOB,
+        spent TEXT,
+        ok INTEGER
+    ) STRICT;
+    CREATE INDEX transactions_by_nonce ON transactions (wallet, nonce);
+    CREATE INDEX transactions_by_state ON transactions (state, made_at);
+    CREATE TABLE transaction_keys (   -- what each nonce is used for: a task, evidence, a piece of collateral
+        wallet TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        key BLOB NOT NULL,
+        nonce INTEGER NOT NULL,
+        PRIMARY KEY (wallet, purpose, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE gas_spent (          -- by transactions that are final
+        wallet TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        wei TEXT NOT NULL,
+        PRIMARY KEY (wallet, purpose)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

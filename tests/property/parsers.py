@@ -258,7 +258,7 @@ def enveloped(read: Callable[[Any], object]) -> Callable[[bytes], object]:
 
 
 def _mined(raw: Any) -> object:
-    return events.logs_of_receipt(sender._receipt(raw).raw)
+    return events.logs_of_receipt(sender.read_receipt(raw).raw)
 
 
 def _revert(data: bytes) -> object:

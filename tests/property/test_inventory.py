@@ -156,6 +156,8 @@ EXCUSED = {
     "oracle.worker.process:EnclaveProcess._measured": OURS,
     "oracle.cli.worker:_facts": OURS,
     "oracle.worker.desk:find": "hex digits that an operator typed, looked at one by one",
+    "oracle.worker.enrolment:Enrolment.retire": "an address that a typed value holds",
+    "oracle.worker.outbox:_read_raw": OURS,
     "oracle.worker.postgres:PostgresDatabase._connect": "the address of a server, from one's own configuration",
     "oracle.worker.procfs:_stat": "numbers from the kernel, after the last bracket: a program's name may hold anything",
     "oracle.worker.procfs:listener": "three numbers from the kernel",
