@@ -10,9 +10,9 @@ from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.structs import Agreement
 from oracle.agreement.document import AgreementDocument
 from oracle.chain.abi import explain_revert
+from oracle.chain.fees import read_market
 from oracle.chain.reader import AgreementStatus
 from oracle.chain.rpc import as_hex, as_int
-from oracle.chain.sender import market
 from oracle.errors import Permanent, Refused, Reverted, RpcFault
 from oracle.payment import Token, TokenFacts
 
@@ -89,7 +89,7 @@ async def quote(
         because = f"the fee is paid by {how}"
     elif requester is not None:
         gas, because = await _estimate(client, under, params, requester, requesters)
-    base_fee, tip = await market(client.rpc)
+    market = await read_market(client.rpc)
     measured = MEASURED["allowance"] + MEASURED["approval"] if how == "approval" else MEASURED[how]
     return Quote(
         agreement=agreement,
@@ -99,8 +99,8 @@ async def quote(
         estimated=gas is not None,
         because=because,
         transactions=2 if how == "approval" else 1,
-        base_fee=base_fee,
-        tip=tip,
+        base_fee=market.base,
+        tip=market.tip,
     )
 
 

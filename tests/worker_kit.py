@@ -79,6 +79,7 @@ from enclave_app.protocol.structs import (
     ReleaseRequest,
     ReleaseStatement,
     Result,
+    Retire,
     TaskRequest,
     TcbStatus,
 )
@@ -87,6 +88,8 @@ from enclave_app.protocol.wire import (
     EvidenceAnswer,
     EvidenceBody,
     Identity,
+    RetireAnswer,
+    RetireBody,
     RunBody,
     TaskBody,
     TaskDone,
@@ -255,6 +258,7 @@ class TinyEnclave:
         app = web.Application(client_max_size=64 << 20, middlewares=[_typed_errors])
         app.router.add_get("/v1/identity", self._identity)
         app.router.add_post("/v1/evidence", self._evidence)
+        app.router.add_post("/v1/retire", self._retire)
         app.router.add_post("/v1/tasks", self._start)
         app.router.add_post("/v1/tasks/{id}/run", self._run)
         app.router.add_get("/v1/tasks/{id}/files/{digest}", self._file)
@@ -327,6 +331,12 @@ class TinyEnclave:
                 proof_of_possession=self.sign_enrolment(body.block_hash, body.operator, domain),
             )
         )
+
+    async def _retire(self, request: web.Request) -> web.Response:
+        body = parse(RetireBody, await request.read())
+        domain = Chain(chain_id=body.chain_id, agreement_registry=body.registry).agreement_domain()
+        digest = Retire(signer=self.signing.address).typed_digest(domain)
+        return _document(RetireAnswer(signature=self.signing.sign(digest)))
 
     async def _start(self, request: web.Request) -> web.Response:
         body = parse(TaskBody, await request.read())

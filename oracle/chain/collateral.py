@@ -129,7 +129,8 @@ def _issued(crl_hex: str) -> int:
 async def _post(sender: Sender, store: str, post: Post) -> None:
     try:
         # Mined and refused means the same as NotNewer: a piece that was good a moment ago is there now.
-        await sender.transact(store, load(STORE).call(post.function, *post.arguments))
+        call = load(STORE).call(post.function, *post.arguments)
+        await sender.transact(store, call, purpose="collateral", key=hashlib.sha256(call).digest())
     except Reverted as error:
         # Somebody else was faster.
         if error.name != "DcapCollateral_NotNewer":

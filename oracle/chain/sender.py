@@ -14,12 +14,11 @@ from eth_utils.address import to_checksum_address
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.signing import SigningKey
 from oracle.chain.abi import explain_revert
+from oracle.chain.fees import TRANSACTION_GAS, Caps, Fees, read_market
 from oracle.chain.rpc import Rpc, as_bytes, as_hex, as_int
 from oracle.errors import Bug, OracleError, Refused, Retryable, RpcFault
 
 NONCE_ATTEMPTS = 5
-DEFAULT_TIP = 10**9
-"""Wei per gas, where an endpoint does not say what is usual."""
 GAS_SLACK = 30_000
 """Added to every estimate: a precompile given only its estimated gas answers wrongly instead of failing (FACTS)."""
 
@@ -52,25 +51,48 @@ def account_of(key: SigningKey) -> LocalAccount:
 
 
 class Sender:
-    """Sends from `wallet`. `max_fee_per_gas` in wei caps what it pays; None lets it follow the base fee."""
+    """Sends from `wallet`. `max_fee_per_gas` in wei caps what it pays; None lets it follow the base fee.
+
+    It remembers nothing: whoever has to finish what a crash interrupted sends through the worker's outbox, which is a Sender
+    that keeps what it signed. For those, `purpose` and `key` say what a transaction is for; here they mean nothing."""
 
     def __init__(
         self, rpc: Rpc, wallet: LocalAccount, *, max_fee_per_gas: int | None = None, poll: float = 0.02
     ) -> None:
         self.rpc, self.address = rpc, wallet.address
-        self._wallet, self._cap, self._poll = wallet, max_fee_per_gas, poll
+        self.caps = Caps(max_fee_per_gas)
+        self._wallet, self._poll = wallet, poll
         self._lock = asyncio.Lock()
         self._nonce: int | None = None
         self._chain_id: int | None = None
 
-    async def transact(self, to: str | None, data: bytes, *, value: int = 0, gas: int | None = None) -> Receipt:
+    async def transact(
+        self,
+        to: str | None,
+        data: bytes,
+        *,
+        value: int = 0,
+        gas: int | None = None,
+        purpose: str = "other",
+        key: bytes = b"",
+    ) -> Receipt:
         """Estimate, sign, send, wait for the receipt. A contract's refusal is raised as `Reverted` before sending."""
-        signed = await self.submit(to, data, value=value, gas=gas)
+        signed = await self.submit(to, data, value=value, gas=gas, purpose=purpose, key=key)
         return await self.wait(signed.hash)
 
-    async def submit(self, to: str | None, data: bytes, *, value: int = 0, gas: int | None = None) -> SignedTransaction:
+    async def submit(
+        self,
+        to: str | None,
+        data: bytes,
+        *,
+        value: int = 0,
+        gas: int | None = None,
+        purpose: str = "other",
+        key: bytes = b"",
+    ) -> SignedTransaction:
         """Sign and send without waiting. The nonce is taken only once the transaction is known to be good."""
         limit = gas if gas is not None else await self.estimate(to, data, value)
+        check_gas(limit)
         async with self._lock:
             for attempt in range(NONCE_ATTEMPTS):
                 signed = await self._sign(to, data, value, limit)
@@ -78,10 +100,10 @@ class Sender:
                     await self.rpc.call("eth_sendRawTransaction", as_hex(signed.raw))
                 except RpcFault as fault:
                     self._nonce = None  # whatever the node has seen since is read again
-                    if _nonce_taken(fault) and attempt < NONCE_ATTEMPTS - 1:
+                    if nonce_taken(fault) and attempt < NONCE_ATTEMPTS - 1:
                         continue  # another program sends from this key; this transaction was never accepted
                     if "already known" not in str(fault):
-                        raise self._explained(fault) from None
+                        raise self.explained(fault) from None
                 except Retryable:
                     self._nonce = None
                     raise
@@ -91,7 +113,8 @@ class Sender:
 
     async def gas_price(self) -> int:
         """Wei per gas that a transaction would pay in the next block, if the base fee stays."""
-        return sum(await market(self.rpc))
+        market = await read_market(self.rpc)
+        return market.base + market.tip
 
     def forget_nonce(self) -> None:
         """Read the nonce from the chain before the next transaction: a reorganisation may have dropped one of ours, and
@@ -106,10 +129,10 @@ class Sender:
         try:
             needed = as_int(await self.rpc.call("eth_estimateGas", call))
         except RpcFault as fault:
-            raise self._explained(fault) from None
+            raise self.explained(fault) from None
         return needed + needed // 8 + GAS_SLACK
 
-    def _explained(self, fault: RpcFault) -> OracleError:
+    def explained(self, fault: RpcFault) -> OracleError:
         # Every client's words for it; nodes have no code of their own for an empty wallet.
         if not fault.data and "insufficient funds" in str(fault).lower():
             return Retryable(
@@ -135,52 +158,46 @@ class Sender:
 
     async def receipt(self, transaction_hash: bytes) -> Receipt | None:
         raw = await self.rpc.call("eth_getTransactionReceipt", as_hex(transaction_hash))
-        return None if raw is None else _receipt(raw)
+        return None if raw is None else read_receipt(raw)
 
     async def _sign(self, to: str | None, data: bytes, value: int, gas: int) -> SignedTransaction:
-        if self._chain_id is None:
-            self._chain_id = as_int(await self.rpc.call("eth_chainId"))
         if self._nonce is None:
             self._nonce = as_int(await self.rpc.call("eth_getTransactionCount", self.address, "pending"))
-        tip, fee = await self._fees()
+        return await self.sign(to, data, value, gas, self._nonce, self.caps.offer(await read_market(self.rpc)))
+
+    async def sign(
+        self, to: str | None, data: bytes, value: int, gas: int, nonce: int, fees: Fees
+    ) -> SignedTransaction:
+        if self._chain_id is None:
+            self._chain_id = as_int(await self.rpc.call("eth_chainId"))
         transaction: dict[str, Any] = {
             "type": 2,
             "chainId": self._chain_id,
-            "nonce": self._nonce,
+            "nonce": nonce,
             "to": to or b"",
             "data": data,
             "value": value,
             "gas": gas,
-            "maxFeePerGas": fee,
-            "maxPriorityFeePerGas": tip,
+            "maxFeePerGas": fees.most,
+            "maxPriorityFeePerGas": fees.tip,
         }
         signed = self._wallet.sign_transaction(transaction)
-        return SignedTransaction(bytes(signed.hash), bytes(signed.raw_transaction), self._nonce)
-
-    async def _fees(self) -> tuple[int, int]:
-        base, tip = await market(self.rpc)
-        fee = 2 * base + tip
-        if self._cap is not None and fee > self._cap:
-            if base > self._cap:
-                raise Retryable("transaction.fee_cap", "the base fee is above the configured cap", expected=self._cap)
-            fee = self._cap
-        return min(tip, fee), fee
+        return SignedTransaction(bytes(signed.hash), bytes(signed.raw_transaction), nonce)
 
 
-async def market(rpc: Rpc) -> tuple[int, int]:
-    """The latest block's base fee, and the tip that is usual, in wei per gas."""
-    block, answer = await rpc.batch([("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])])
-    if isinstance(block, RpcFault) or not isinstance(block, dict):
-        raise Retryable("rpc.block", "an RPC endpoint does not say its latest block")
-    tip = DEFAULT_TIP if isinstance(answer, RpcFault) else as_int(answer)
-    return as_int(block.get("baseFeePerGas", "0x0")), tip
+def check_gas(limit: int) -> None:
+    """EIP-7825. Raises Refused `transaction.gas` for what no block would take."""
+    if limit > TRANSACTION_GAS:
+        raise Refused(
+            "transaction.gas", "a transaction needs more gas than one may have", found=limit, expected=TRANSACTION_GAS
+        )
 
 
-def _nonce_taken(fault: RpcFault) -> bool:
+def nonce_taken(fault: RpcFault) -> bool:
     return any(text in str(fault) for text in ("nonce too low", "replacement transaction underpriced"))
 
 
-def _receipt(raw: Any) -> Receipt:
+def read_receipt(raw: Any) -> Receipt:
     if not isinstance(raw, dict):
         raise Refused("rpc.receipt", "an RPC answer holds no receipt where one belongs")
     created = raw.get("contractAddress")

@@ -2,7 +2,7 @@
 
 rpc: ["http://127.0.0.1:8545"]                            # the first that answers is used
 deployment: deployment.json
-journal: worker.sqlite
+journal: worker.sqlite                                    # or postgresql://…, or {url, name, passwordFile} of a server
 enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
 storage: {read: ["file:///srv/blobs"], write: "file:///srv/blobs"}
 brokers: {"0x…32 bytes": "http://127.0.0.1:9001"}         # digest of a broker's HPKE key → where it listens; or cards
@@ -24,6 +24,9 @@ from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
 from oracle.collateral.config import PcsConfig
 from oracle.worker.admission import cores, memory_mib
+from oracle.worker.database import Place
+from oracle.worker.fees import FeesConfig
+from oracle.worker.retention import RETAIN_DAYS
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -149,22 +152,28 @@ class WorkerConfig(HostConfig):
     and `inFlight` those that are worked on at all, most of which wait for a broker, a disk or a block. `maxRuns` is how
     often a task may run out of time or memory before it is parked, `maxCrashes` how often the worker may die over it.
     `turnSeconds` is what each worker waits for those before it (by default the agreed time limit and 15), `operators` which
-    of the registered ones count (by default all). `releaseHedge` is how long the first `t` brokers have before the others
-    are asked as well, `releaseGrace` how long to wait for more of them once enough have answered, `drain` how long a stop
-    waits for what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas`
-    the most that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file
-    that is written each minute, for Prometheus' node exporter."""
+    of the registered ones count (by default all). `retireOnStop` has the registry told of each enclave that ends with the
+    worker: others need not wait for its turns then, but each stop costs a transaction, and what it signed and did not
+    settle is done again. `releaseHedge` is how long the first `t` brokers have before the others are asked as well,
+    `releaseGrace` how long to wait for more of them once enough have answered, `drain` how long a stop waits for what runs.
+    `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most that its
+    callback may use: both are what protects the wallet from agreements of strangers. `retainDays` is how long the journal
+    keeps what is over. `fees` is in oracle/worker/fees.py; `settleWindow` is how long a result waits for others to be
+    settled with, where there were some lately. `gauges` is a file that is written each minute, for Prometheus' node
+    exporter."""
 
-    journal: Path
+    journal: Place
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
+    retain_days: float = Field(default=RETAIN_DAYS, ge=0)
     gauges: Path | None = None
     health: HealthConfig | None = None
     tracing: TracingConfig | None = None
     enclaves: tuple[EnclaveConfig, ...] = Field(default=(), max_length=8)
     concurrency: int = Field(default_factory=cores, ge=1, le=256)
     memory_mib: int = Field(default_factory=memory_mib, ge=1)
+    retire_on_stop: bool = False
     in_flight: int = Field(default=32, ge=1, le=4096)
     max_runs: int = Field(default=4, ge=1)
     max_crashes: int = Field(default=10, ge=1)
@@ -179,6 +188,8 @@ class WorkerConfig(HostConfig):
     retry_most: float = Field(default=30.0, gt=0)
     drain: float = Field(default=30.0, ge=0)
     receipt_patience: float = Field(default=120.0, gt=0)
+    settle_window: float = Field(default=0.05, ge=0, le=60)
+    fees: FeesConfig = Field(default_factory=FeesConfig)
     min_fee: int = Field(default=0, ge=0, lt=1 << 128)
     min_token_fees: dict[Address, Annotated[int, Field(ge=0, lt=1 << 128)]] = Field(default_factory=dict)
     max_callback_gas: int = Field(default=MAX_CALLBACK_GAS, ge=0, le=MAX_CALLBACK_GAS)

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from oracle.chain.deploy import Deployment
-from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
-from oracle.errors import Permanent, Retryable
+from oracle.errors import OracleError, Permanent, Retryable
 from oracle.logs import Log
 from oracle.storage import open_storage
 from oracle.worker.admission import Admission
@@ -35,6 +34,7 @@ from oracle.worker.keys import account, signing_key
 from oracle.worker.loops import Loops
 from oracle.worker.metrics import Metrics
 from oracle.worker.observer import Observer
+from oracle.worker.outbox import Outbox
 from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
 from oracle.worker.process import EnclaveProcess
@@ -43,13 +43,15 @@ from oracle.worker.reload import Reloader
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
-from oracle.worker.settle import Settler
+from oracle.worker.settlement import Settlements
+from oracle.worker.states import State
 from oracle.worker.steps import Steps
 from oracle.worker.tracing import open_tracer
 from oracle.worker.vouching import open_vouching
 
 T = TypeVar("T")
 WATCH_SECONDS = 2.0
+RETIRE_SECONDS = 30.0
 
 
 class Stopped(Exception):
@@ -110,10 +112,15 @@ class Worker:
             with suppress(Stopped):
                 await self._open(stack)
                 stack.push_async_callback(self.loops.stop)
+                # The chain is followed while enclaves take their time to start.
+                self.loops.start("follower", self._follower.run)
+                self.loops.start("outbox", self._sender.run)
+                await self._first(self.hosts.start(self._log))
                 self._start_loops()
                 await self._is_ready()
                 await self.loops.start("scheduler", self.scheduler.run)
             await self._drain()
+            await self._retire()
 
     @property
     def scheduler(self) -> Scheduler:
@@ -122,9 +129,8 @@ class Worker:
         return self._scheduler
 
     def _start_loops(self) -> None:
-        """All but the scheduler. None of them ends by itself, and a bug of one stops no other."""
+        """None of them ends by itself, and a bug of one stops no other."""
         self.loops.start("observer", self._observer.watch)
-        self.loops.start("follower", self._follower.run)
         for number, host in enumerate(self.hosts.all):
             name = f"enrolment-{number}" if number else "enrolment"
             self.loops.start(name, _with_interval(host.enrolment.watch))
@@ -141,13 +147,13 @@ class Worker:
         stack.push_async_callback(tracer.close)
         steps = Steps(self.metrics, tracer)
         await self._serve_health(stack)
-        self._db = JournalThread(config.journal)
+        self._db = JournalThread(config.journal, retain_days=config.retain_days)
         stack.callback(self._db.close)
         self._rpc = rpc = FailoverRpc(config.rpc)
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
         await self._patiently(lambda: _check_chain(source, deployment), "the chain cannot be asked yet")
-        self._sender = sender = Sender(rpc, account(config.wallet))
+        self._sender = sender = Outbox(rpc, account(config.wallet), self._db, config.fees)
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
         self._brokers = brokers = BrokerClient(
@@ -185,8 +191,6 @@ class Worker:
 
         self.hosts = Hosts([host(each) for each in config.every_enclave()])
         stack.push_async_callback(self.hosts.stop)
-        # One at a time, and not once more for each try: what does not start is started by its watch.
-        await self.hosts.start(self._log)
         # The gauges have no label for the enclave yet: they show the first.
         self._outlooks = [
             Outlook(
@@ -211,7 +215,7 @@ class Worker:
                 brokers=brokers,
                 blobs=BlobCache(readable),
                 storage=writable,
-                settler=Settler(sender, deployment.oracle),
+                settler=Settlements(sender, self._db, deployment.oracle, window=config.settle_window),
                 clock=self.clock,
                 appraisal=self._appraisal,
                 steps=steps,
@@ -232,7 +236,7 @@ class Worker:
             self.pulse,
             db=self._db,
             rpc=rpc,
-            wallet=sender.address,
+            outbox=sender,
             follower=self._follower,
             hosts=self.hosts,
             brokers=brokers,
@@ -321,14 +325,36 @@ class Worker:
             await asyncio.gather(draining, return_exceptions=True)
             await self._scheduler.drain(0.0)
 
+    async def _retire(self) -> None:
+        """Only identities that end here, with nothing of theirs left to settle."""
+        if not self.config.retire_on_stop or self._scheduler is None:
+            return
+        owed = {
+            task.record.signer
+            for task in await self._db(self._db.journal.tasks, (State.RAN, State.STORED, State.SETTLING))
+            if task.record is not None
+        }
+        for host in self.hosts.all:
+            if host.process is None or host.signer is None or host.signer in owed:
+                continue
+            signer = host.signer
+            try:
+                async with asyncio.timeout(RETIRE_SECONDS):
+                    if await host.enrolment.retire():
+                        self._log.info("the identity is retired", signer=signer)
+            except (OracleError, TimeoutError) as error:
+                # It ends by itself when its registration does.
+                self._log.warning("the identity could not be retired", signer=signer, type=type(error).__name__)
+
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:
-            self._sender.forget_nonce()
+            self._sender.reorganised()
             await self._observer.reorganised()
             # The registration may have been in the blocks that are gone.
             self.hosts.mistrust()
         else:
             await self.scheduler.stop_ended()
+        self._sender.wake()
         self.scheduler.wake()
 
     def _on_enclave_change(self) -> None:

@@ -18,6 +18,8 @@ from enclave_app.protocol.wire import (
     EvidenceAnswer,
     EvidenceBody,
     Identity,
+    RetireAnswer,
+    RetireBody,
     RunBody,
     TaskBody,
     TaskDone,
@@ -59,6 +61,9 @@ class Enclave:
 
     async def evidence(self, body: EvidenceBody) -> EvidenceAnswer:
         return await self._ask(EvidenceAnswer, "POST", "/v1/evidence", body, QUICK)
+
+    async def retire(self, body: RetireBody) -> RetireAnswer:
+        return await self._ask(RetireAnswer, "POST", "/v1/retire", body, QUICK)
 
     async def appraise(self, body: AppraisalBody) -> AppraisalAnswer:
         """Of an enclave in the role `verifier`. Raises Permanent `http.404` from any other."""

@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Confirmation
+from enclave_app.protocol.wire import RetireBody
+from oracle.chain.abi import load
 from oracle.chain.deploy import Deployment
 from oracle.chain.enclaves import registered_enclaves
 from oracle.chain.reader import EnclaveReader, IdentityRecord, Standing
@@ -81,6 +83,21 @@ class Enrolment:
     def process(self) -> EnclaveProcess | None:
         """The enclave's process, where it is ours to launch."""
         return self._process
+
+    async def retire(self) -> bool:
+        """Tell the registry that this identity is over: nothing that it signed and that is not settled counts any more. False
+        where it is not registered. Raises Retryable, and `Reverted` where the contract refuses."""
+        enrolled = self._enrolled
+        if enrolled is None:
+            return False
+        deployment = self._deployment
+        body = RetireBody(chain_id=deployment.chain_id, registry=deployment.enclave_registry)
+        answer = await self.enclave.retire(body)
+        call = load("EnclaveRegistry").call("retire", enrolled.anchor, enrolled.signer, answer.signature)
+        key = bytes.fromhex(enrolled.signer[2:])
+        receipt = await self._sender.transact(deployment.enclave_registry, call, purpose="retire", key=key)
+        self._enrolled = None
+        return receipt.ok
 
     async def renew(self) -> Enrolled:
         """Register again, however young the registration is. Raises as `current`."""
@@ -155,6 +172,8 @@ class Enrolment:
             if found is None or found.digest != enrolled.record.identity.digest:
                 self._log.warning("the registration is gone from the chain", signer=enrolled.signer)
                 self._enrolled = None
+                # With it went a transaction of ours: the next one must not wait behind a gap for ever.
+                self._sender.forget_nonce()
             else:
                 self._enrolled = replace(enrolled, record=IdentityRecord(enrolled.record.identity, found.standing))
                 # By the head's own time: what is over there is over, however the chain's time was guessed here.
@@ -211,7 +230,10 @@ class Enrolment:
     async def _registered(self, registrar: Registrar, max_age: int) -> Enrolled:
         prepared = await prepare(self.enclave, self._source, self._deployment, registrar, self._operator)
         standing, now = None if prepared.record is None else prepared.record.standing, prepared.head.timestamp
-        young = standing is not None and not standing.retired and self._is_standing_young(standing, max_age, now)
+        if standing is not None and standing.retired:
+            # For ever (R1): only other keys help.
+            raise IdentityChanged("a retired identity", "one that may be registered")
+        young = standing is not None and self._is_standing_young(standing, max_age, now)
         if standing is not None and young and not self._overdue:
             # Brokers want younger evidence than this one, or it is from before this start; that costs no transaction.
             record = IdentityRecord(prepared.identity, standing)

@@ -1,9 +1,8 @@
-"""The journal: what the worker knows, in SQLite, so that a restart resumes at the right step.
+"""The journal: what the worker knows, in a database, so that a restart resumes at the right step.
 
-One writer: a lock file keeps a second worker out. Write-ahead log. Two grades of durability, both safe against a crash of
-this process: what the chain can say again (events and cursor) is written with `synchronous=NORMAL`, which a power cut may
-take back by some transactions, cursor and events together; what only we know (a signed result, a sent transaction) with
-`FULL`, because to make it again costs a release, and brokers cap those (R13).
+One worker at a time has it. Two grades of durability, both safe against a crash of this process: what the chain can say
+again (events and cursor) may be taken back by a power cut, by some transactions, cursor and events together; what only we
+know (a signed result, a sent transaction) may not, because to make it again costs a release, and brokers cap those (R13).
 
 Methods are synchronous and quick; `JournalThread` runs them off the event loop.
 """
@@ -11,15 +10,14 @@ Methods are synchronous and quick; `JournalThread` runs them off the event loop.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from enclave_app.protocol.release import TaskRecord
 from oracle.chain.events import (
@@ -32,8 +30,10 @@ from oracle.chain.events import (
     TaskSettled,
 )
 from oracle.chain.source import Block
-from oracle.errors import Permanent
+from oracle.errors import Retryable
+from oracle.worker.database import Database, Row, Server, open_database
 from oracle.worker.figures import Figures, read_figures
+from oracle.worker.retention import BATCH, RETAIN_DAYS, prune
 from oracle.worker.rows import StoredAgreement, Task, read_agreement, read_task, resumes_at
 from oracle.worker.schema import migrate
 from oracle.worker.states import OPEN, Mover, State, check_move
@@ -41,6 +41,8 @@ from oracle.worker.states import OPEN, Mover, State, check_move
 P = ParamSpec("P")
 T = TypeVar("T")
 KEPT_BLOCKS = 4096
+"""As deep as a reorganisation is followed block by block; what lies deeper can be forgotten."""
+_PRUNE_SECONDS = 60.0
 _OWED = f"FROM tasks WHERE state = '{State.SETTLED}' AND id IN (SELECT task FROM receipts)"  # noqa: S608 (ours)
 """Tasks whose receipt is still to be written. The chain's log may end a task before this worker has seen its own receipt."""
 
@@ -52,40 +54,30 @@ class Overtaken(Exception):
 
 
 class Journal:
-    """Raises Permanent `journal.locked` when another process has it open."""
+    """Raises Permanent `journal.locked` when another process has it open, and what database.py raises. Not its `owner`, one may
+    look beside the worker, and do what is an operator's (desk.py). What is over for `retain_days` is forgotten (retention.py)."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.with_name(path.name + ".lock").open("a")
+    def __init__(self, place: Server | Path, *, owner: bool = True, retain_days: float = RETAIN_DAYS) -> None:
+        self.db: Database = open_database(place, owner=owner)
+        self._retain_seconds, self._next_prune = retain_days * 86400, 0.0
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise Permanent("journal.locked", f"another worker has {path} open") from None
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            migrate(self._db)
+            migrate(self.db, owner=owner)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        self._db.close()
-        self._lock.close()
+        self.db.close()
 
     # The chain's side.
 
     def cursor(self) -> tuple[int, bytes] | None:
-        row = self._db.execute("SELECT number, hash FROM cursor").fetchone()
+        row = self.db.execute("SELECT number, hash FROM cursor").fetchone()
         return None if row is None else (row["number"], row["hash"])
 
     def block_at_most(self, number: int) -> tuple[int, bytes] | None:
         """The highest block kept, of those up to `number`."""
-        row = self._db.execute(
+        row = self.db.execute(
             "SELECT number, hash FROM blocks WHERE number <= ? ORDER BY number DESC LIMIT 1", (number,)
         ).fetchone()
         return None if row is None else (row["number"], row["hash"])
@@ -93,28 +85,43 @@ class Journal:
     def take_in(self, events: Sequence[Event], upto: Block) -> int:
         """Events of the blocks after the cursor and the cursor itself, in one transaction; returns how many were new."""
         new = 0
-        with self._transaction():
+        with self.db.transaction():
             for event in events:
                 new += self._apply(event)
-            self._db.execute(
-                "INSERT INTO blocks VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET hash = excluded.hash, parent = excluded.parent",
+            self.db.execute(
+                "INSERT INTO blocks VALUES (?, ?, ?) ON CONFLICT (number) DO UPDATE SET hash = excluded.hash,"
+                " parent = excluded.parent",
                 (upto.number, upto.hash, upto.parent),
             )
-            self._db.execute("DELETE FROM blocks WHERE number <= ?", (upto.number - KEPT_BLOCKS,))
+            self.db.execute("DELETE FROM blocks WHERE number <= ?", (upto.number - KEPT_BLOCKS,))
+            # Below every block that is known, an event is not taken in again; and one that is changes nothing.
+            self.db.execute("DELETE FROM events WHERE block_number <= ?", (upto.number - KEPT_BLOCKS,))
             self._set_cursor(upto.number, upto.hash)
+        self._prune(upto.number - KEPT_BLOCKS)
         return new
+
+    def _prune(self, below: int) -> None:
+        now = time.time()
+        # A clock that was set back must not stop it for long.
+        if self._next_prune - _PRUNE_SECONDS <= now < self._next_prune:
+            return
+        self._next_prune = now + _PRUNE_SECONDS
+        if prune(self.db, now=now, before=now - self._retain_seconds, below=below) >= BATCH:
+            self._next_prune = now + 1
 
     def rewind(self, number: int, block_hash: bytes) -> None:
         """Forget everything above block `number`, in one transaction. What was computed is kept: the same request makes
         the same task in the new chain (R14)."""
-        with self._transaction():
-            self._db.execute("DELETE FROM events WHERE block_number > ?", (number,))
-            self._db.execute("DELETE FROM blocks WHERE number > ?", (number,))
-            self._db.execute("DELETE FROM agreements WHERE block_number > ?", (number,))
-            self._db.execute("DELETE FROM approvals WHERE block_number > ?", (number,))
-            for row in self._db.execute("SELECT * FROM tasks WHERE block_number > ?", (number,)).fetchall():
-                self._chain_move(row, State.ORPHANED, None)
-            ended = self._db.execute(
+        with self.db.transaction():
+            self.db.execute("DELETE FROM events WHERE block_number > ?", (number,))
+            self.db.execute("DELETE FROM blocks WHERE number > ?", (number,))
+            self.db.execute("DELETE FROM agreements WHERE block_number > ?", (number,))
+            self.db.execute("DELETE FROM approvals WHERE block_number > ?", (number,))
+            for row in self.db.execute("SELECT * FROM tasks WHERE block_number > ?", (number,)).fetchall():
+                # What an operator abandoned is not to come back with its request.
+                if row["state"] != State.ABANDONED:
+                    self._chain_move(row, State.ORPHANED, None)
+            ended = self.db.execute(
                 "SELECT * FROM tasks WHERE ended_block > ? AND block_number <= ?", (number, number)
             ).fetchall()
             for row in ended:
@@ -123,27 +130,32 @@ class Journal:
 
     def _apply(self, event: Event) -> int:
         log = event.log
-        fresh = self._db.execute(
-            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?)",
+        fresh = self.db.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (log.transaction_hash, log.block_hash, log.index, log.block_number),
         ).rowcount
         if not fresh:
             return 0
         if isinstance(event, AgreementApproved):
             if event.signed():
-                self._db.execute(
-                    "INSERT OR REPLACE INTO approvals VALUES (?, ?, ?, ?)",
-                    (event.agreement_id, event.account, event.signature, log.block_number),
+                self.db.execute(
+                    "INSERT INTO approvals (agreement_id, account, signature, block_number, seen_at) VALUES (?, ?, ?, ?, ?)"
+                    " ON CONFLICT (agreement_id, account) DO UPDATE SET signature = excluded.signature,"
+                    " block_number = excluded.block_number, seen_at = excluded.seen_at",
+                    (event.agreement_id, event.account, event.signature, log.block_number, time.time()),
                 )
         elif isinstance(event, AgreementActivated):
-            self._db.execute(
-                "INSERT OR REPLACE INTO agreements VALUES (?, ?, ?, ?, ?)",
+            self.db.execute(
+                "INSERT INTO agreements (id, agreement, signatures, block_number, block_hash, ends_at)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET agreement = excluded.agreement,"
+                " signatures = excluded.signatures, block_number = excluded.block_number, block_hash = excluded.block_hash",
                 (
                     event.agreement_id,
                     event.agreement.canonical().decode(),
                     json.dumps([s.hex() for s in event.signatures]),
                     log.block_number,
                     log.block_hash,
+                    float(event.agreement.not_after),
                 ),
             )
         elif isinstance(event, TaskRequested):
@@ -159,7 +171,7 @@ class Journal:
         place = (log.block_number, log.block_hash, log.transaction_hash, log.index)
         row = self._row(event.task_id)
         if row is None:
-            self._db.execute(
+            self.db.execute(
                 "INSERT INTO tasks (id, agreement_id, request, uri, state, block_number, block_hash, transaction_hash,"
                 " log_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -172,33 +184,35 @@ class Journal:
                 ),
             )
             return
-        self._db.execute(
+        self.db.execute(
             "UPDATE tasks SET block_number = ?, block_hash = ?, transaction_hash = ?, log_index = ? WHERE id = ?",
             (*place, event.task_id),
         )
         if row["state"] == State.ORPHANED:
             self._chain_move(row, resumes_at(row), None)
 
-    def _chain_move(self, row: sqlite3.Row, target: State, ended_block: int | None) -> None:
+    def _chain_move(self, row: Row, target: State, ended_block: int | None) -> None:
         source = State(row["state"])
         if source is not target:
             check_move(source, target, Mover.CHAIN)
-        self._db.execute(
-            "UPDATE tasks SET state = ?, ended_block = ?, settlement = CASE WHEN ? THEN NULL ELSE settlement END,"
+        dropped = "" if ended_block is not None else " settlement = NULL,"
+        ended_at = None if target in OPEN else time.time()
+        self.db.execute(
+            f"UPDATE tasks SET state = ?, ended_block = ?, ended_at = ?,{dropped}"  # noqa: S608 (ours)
             " attempts = 0, next_try = 0, code = NULL, reason = NULL WHERE id = ?",
-            (target, ended_block, ended_block is None, row["id"]),
+            (target, ended_block, ended_at, row["id"]),
         )
 
     def _set_cursor(self, number: int, block_hash: bytes) -> None:
-        self._db.execute(
-            "INSERT INTO cursor VALUES (1, ?, ?) ON CONFLICT DO UPDATE SET number = excluded.number, hash = excluded.hash",
+        self.db.execute(
+            "INSERT INTO cursor VALUES (1, ?, ?) ON CONFLICT (id) DO UPDATE SET number = excluded.number, hash = excluded.hash",
             (number, block_hash),
         )
 
     # The worker's side.
 
     def agreement(self, agreement_id: bytes) -> StoredAgreement | None:
-        row = self._db.execute("SELECT * FROM agreements WHERE id = ?", (agreement_id,)).fetchone()
+        row = self.db.execute("SELECT * FROM agreements WHERE id = ?", (agreement_id,)).fetchone()
         if row is None:
             return None
         stored = read_agreement(row)
@@ -207,20 +221,20 @@ class Journal:
             return stored
         # R13: brokers check ECDSA signatures themselves, also those that the activation left away.
         query = "SELECT account, signature FROM approvals WHERE agreement_id = ?"
-        posted = {each["account"]: bytes(each["signature"]) for each in self._db.execute(query, (agreement_id,))}
+        posted = {each["account"]: bytes(each["signature"]) for each in self.db.execute(query, (agreement_id,))}
         signatures = tuple(s or posted.get(p, b"") for p, s in zip(parties, stored.signatures, strict=True))
         return replace(stored, signatures=signatures)
 
     def newest_agreements(self, limit: int) -> list[bytes]:
-        rows = self._db.execute("SELECT id FROM agreements ORDER BY block_number DESC LIMIT ?", (limit,)).fetchall()
+        rows = self.db.execute("SELECT id FROM agreements ORDER BY block_number DESC LIMIT ?", (limit,)).fetchall()
         return [bytes(row["id"]) for row in rows]
 
     def figures(self) -> Figures:
         """What metrics and the dashboard show of it."""
-        return read_figures(self._db, self._path)
+        return read_figures(self.db)
 
     def agreements(self) -> list[StoredAgreement]:
-        return [read_agreement(row) for row in self._db.execute("SELECT * FROM agreements").fetchall()]
+        return [read_agreement(row) for row in self.db.execute("SELECT * FROM agreements").fetchall()]
 
     def task(self, task_id: bytes) -> Task | None:
         row = self._row(task_id)
@@ -229,46 +243,48 @@ class Journal:
     def tasks(self, states: Sequence[State] = tuple(State)) -> list[Task]:
         marks = ", ".join("?" * len(states))
         query = f"SELECT * FROM tasks WHERE state IN ({marks}) ORDER BY block_number, log_index"  # noqa: S608 (marks)
-        return [read_task(row) for row in self._db.execute(query, tuple(states)).fetchall()]
+        return [read_task(row) for row in self.db.execute(query, tuple(states)).fetchall()]
 
     def due(self, now: float, limit: int) -> list[bytes]:
         """Ids of tasks that something is to be done about and whose time has come: open ones, oldest request first, then
         settled ones whose receipt storage does not have yet."""
-        rows = self._db.execute(
+        rows = self.db.execute(
             "SELECT id FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try <= ? ORDER BY block_number, log_index LIMIT ?",
             (*OPEN, now, limit),
         ).fetchall()
-        owed = self._db.execute(f"SELECT id {_OWED} AND next_try <= ? LIMIT ?", (now, limit)).fetchall()
+        owed = self.db.execute(f"SELECT id {_OWED} AND next_try <= ? LIMIT ?", (now, limit)).fetchall()
         return [row["id"] for row in (*rows, *owed)][:limit]
 
     def next_try(self, after: float) -> float | None:
         """When the next task comes due after `after`, in unix seconds."""
-        (value,) = self._db.execute(
-            "SELECT min(next_try) FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try > ?", (*OPEN, after)
-        ).fetchone()
-        (owed,) = self._db.execute(f"SELECT min(next_try) {_OWED} AND next_try > ?", (after,)).fetchone()
-        return min((float(each) for each in (value, owed) if each is not None), default=None)
+        rows = (
+            *self.db.execute(
+                "SELECT min(next_try) AS at FROM tasks WHERE state IN (?, ?, ?, ?) AND next_try > ?", (*OPEN, after)
+            ),
+            *self.db.execute(f"SELECT min(next_try) AS at {_OWED} AND next_try > ?", (after,)),
+        )
+        return min((float(row["at"]) for row in rows if row["at"] is not None), default=None)
 
     def ran(self, task: Task, record: TaskRecord, receipt: bytes | None = None) -> Task:
         """SEEN → RAN, with everything that storing, settling and the receipt need."""
         check_move(task.state, State.RAN, Mover.WORKER)
-        with self._transaction(durable=True):
+        with self.db.transaction(durable=True):
             self._update(task, State.RAN, record=record.canonical().decode(), stored=0, attempts=0)
-            self._db.execute("DELETE FROM receipts WHERE task = ?", (task.id,))
+            self.db.execute("DELETE FROM receipts WHERE task = ?", (task.id,))
             if receipt is not None:
-                self._db.execute("INSERT INTO receipts VALUES (?, ?)", (task.id, receipt))
+                self.db.execute("INSERT INTO receipts VALUES (?, ?)", (task.id, receipt))
         return replace(task, state=State.RAN, record=record)
 
     def receipt(self, task_id: bytes) -> bytes | None:
         """A receipt that storage does not have yet."""
-        row = self._db.execute("SELECT receipt FROM receipts WHERE task = ?", (task_id,)).fetchone()
+        row = self.db.execute("SELECT receipt FROM receipts WHERE task = ?", (task_id,)).fetchone()
         return None if row is None else bytes(row["receipt"])
 
     def receipt_done(self, task_id: bytes) -> None:
         """Storage has the receipt, or it is of no use: the chain took another result."""
-        with self._transaction():
-            self._db.execute("DELETE FROM receipts WHERE task = ?", (task_id,))
-            self._db.execute(
+        with self.db.transaction():
+            self.db.execute("DELETE FROM receipts WHERE task = ?", (task_id,))
+            self.db.execute(
                 "UPDATE tasks SET code = NULL, reason = NULL WHERE id = ? AND state = ?", (task_id, State.SETTLED)
             )
 
@@ -280,21 +296,36 @@ class Journal:
         moved = self._move(task, State.SETTLING, durable=True, settlement=transaction_hash)
         return replace(moved, settlement=transaction_hash)
 
+    def settling_together(self, tasks: Sequence[Task], transaction_hash: bytes) -> list[bytes]:
+        """STORED → SETTLING within the transaction that stores what settles them. Ids of those that the chain did not move
+        meanwhile; raises `Overtaken` where that is none."""
+        moved = []
+        for task in tasks:
+            check_move(task.state, State.SETTLING, Mover.WORKER)
+            with suppress(Overtaken):
+                self._update(task, State.SETTLING, settlement=transaction_hash)
+                moved.append(task.id)
+        if not moved:
+            raise Overtaken
+        return moved
+
     def start_over(self, task: Task) -> Task:
         """Back to SEEN; the result is of no use any more."""
         return replace(self._move(task, State.SEEN, record=None, stored=0, settlement=None), record=None)
 
     def ended(self, task: Task, state: State, block_number: int | None = None) -> Task:
-        return self._move(task, state, ended_block=block_number, code=None, reason=None)
+        return self._move(task, state, ended_block=block_number, ended_at=time.time(), code=None, reason=None)
 
     def give_up(self, task: Task, state: State, code: str, reason: str) -> Task:
         """SKIPPED, FAILED or PARKED, with why."""
-        return self._move(task, state, code=code, reason=reason[:2000])
+        # As long as it could still be done here, it is not forgotten.
+        over = max(time.time(), float(task.request.deadline))
+        return self._move(task, state, ended_at=over, code=code, reason=reason[:2000])
 
     def retry(self, task_id: bytes, next_try: float, code: str, reason: str, *, counts: bool = True) -> None:
         """The task stays where it is until `next_try`; `counts` says whether this was a failed attempt."""
-        with self._transaction():
-            self._db.execute(
+        with self.db.transaction():
+            self.db.execute(
                 f"UPDATE tasks SET {_TRIED} WHERE id = ? AND (state IN (?, ?, ?, ?) OR id IN (SELECT id {_OWED}))",  # noqa: S608
                 (int(counts), next_try, code, reason[:2000], task_id, *OPEN),
             )
@@ -302,93 +333,84 @@ class Journal:
     def begin(self, task_id: bytes) -> int:
         """Work on a task begins; returns how often it began without `pause` since: more than once, and the process died over
         it, or beside it."""
-        with self._transaction():
-            self._db.execute(
+        with self.db.transaction():
+            self.db.execute(
                 "INSERT INTO begun VALUES (?, 1) ON CONFLICT (task) DO UPDATE SET times = begun.times + 1", (task_id,)
             )
         return self.begun().get(task_id, 1)
 
     def pause(self, task_id: bytes) -> None:
         """Work on a task ended, one way or another, and the process is alive."""
-        with self._transaction():
-            self._db.execute("DELETE FROM begun WHERE task = ?", (task_id,))
+        with self.db.transaction():
+            self.db.execute("DELETE FROM begun WHERE task = ?", (task_id,))
 
     def begun(self) -> dict[bytes, int]:
         """Tasks that began without an end, and how often."""
-        return {row["task"]: row["times"] for row in self._db.execute("SELECT task, times FROM begun").fetchall()}
+        return {row["task"]: row["times"] for row in self.db.execute("SELECT task, times FROM begun")}
 
     def hasten(self, latest: float) -> None:
         """No open task waits beyond `latest` (unix seconds): the clock that its `next_try` was written by was set back."""
-        with self._transaction():
-            self._db.execute("UPDATE tasks SET next_try = ? WHERE next_try > ?", (latest, latest))
+        with self.db.transaction():
+            self.db.execute("UPDATE tasks SET next_try = ? WHERE next_try > ?", (latest, latest))
 
     def states(self, task_ids: Sequence[bytes]) -> dict[bytes, State]:
         """Where each of these tasks stands; those that the journal does not have are left out."""
         found = {}
         for task_id in task_ids:
-            row = self._db.execute("SELECT state FROM tasks WHERE id = ?", (task_id,)).fetchone()
+            row = self.db.execute("SELECT state FROM tasks WHERE id = ?", (task_id,)).fetchone()
             if row is not None:
                 found[task_id] = State(row["state"])
         return found
 
     def try_again(self, states: Sequence[State]) -> int:
         """Take tasks that were given up in one of `states` up again, from what is left of them; returns how many."""
-        tasks = self.tasks(states)
-        with self._transaction():
-            for task in tasks:
-                row = self._row(task.id)
-                if row is not None:
-                    target = resumes_at(row)
-                    check_move(State(row["state"]), target, Mover.OPERATOR)
-                    self._db.execute(
-                        "UPDATE tasks SET state = ?, attempts = 0, next_try = 0, code = NULL, reason = NULL WHERE id = ?",
-                        (target, task.id),
-                    )
-        return len(tasks)
+        marks = ", ".join("?" * len(states))
+        with self.db.transaction():
+            rows = self.db.execute(f"SELECT * FROM tasks WHERE state IN ({marks})", tuple(states)).fetchall()  # noqa: S608
+            for row in rows:
+                self.reopen(row)
+        return len(rows)
+
+    def reopen(self, row: Row) -> State:
+        """Within a transaction: take up again what was given up. Raises Bug where that is no legal move."""
+        target = resumes_at(row)
+        check_move(State(row["state"]), target, Mover.OPERATOR)
+        changed = self.db.execute(
+            "UPDATE tasks SET state = ?, attempts = 0, next_try = 0, ended_at = NULL, code = NULL, reason = NULL"
+            " WHERE id = ? AND state = ?",
+            (target, row["id"], row["state"]),
+        ).rowcount
+        if not changed:
+            raise Retryable("task.moved", "somebody else moved the task at the same time")
+        return target
 
     def _move(self, task: Task, target: State, *, durable: bool = False, **changes: object) -> Task:
         """Raises `Overtaken` when the row is no longer in `task.state`."""
         check_move(task.state, target, Mover.WORKER)
-        with self._transaction(durable=durable):
+        with self.db.transaction(durable=durable):
             self._update(task, target, **changes)
         return replace(task, state=target)
 
     def _update(self, task: Task, target: State, **changes: object) -> None:
-        columns = {"state": target, **changes}
+        columns: dict[str, Any] = {"state": target, **changes}
         assignments = ", ".join(f"{name} = ?" for name in columns)
-        changed = self._db.execute(
+        changed = self.db.execute(
             f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",  # noqa: S608 (names are ours)
             (*columns.values(), task.id, task.state),
         ).rowcount
         if not changed:
             raise Overtaken
 
-    def _row(self, task_id: bytes) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._db.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
-        return row
-
-    @contextmanager
-    def _transaction(self, *, durable: bool = False) -> Iterator[None]:
-        if durable:
-            self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        finally:
-            if durable:
-                self._db.execute("PRAGMA synchronous = NORMAL")
+    def _row(self, task_id: bytes) -> Row | None:
+        return self.db.execute("SELECT * FROM tasks WHERE id = ?", (task_id,)).fetchone()
 
 
 class JournalThread:
     """Runs a journal's methods one after the other on a thread of their own: a sync to disk takes milliseconds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Server | Path, *, retain_days: float = RETAIN_DAYS) -> None:
         self._executor = ThreadPoolExecutor(1, "journal")
-        self.journal = Journal(path)
+        self.journal = Journal(place, retain_days=retain_days)
 
     async def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: method(*args, **kwargs))

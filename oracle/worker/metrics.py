@@ -32,7 +32,7 @@ STEP_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 """Seconds: from a plan in memory to a long function."""
 DEPTH_BUCKETS: Final = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 64.0)
 """Blocks that a reorganisation took."""
-PURPOSES: Final = ("settle", "register", "collateral", "fill", "other")
+PURPOSES: Final = ("settle", "register", "retire", "collateral", "gap", "other")
 """What a transaction is for."""
 OUTCOMES: Final = ("asked", "given", "refused")
 MAX_SERIES: Final = 512

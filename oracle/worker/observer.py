@@ -20,6 +20,7 @@ from oracle.worker.hosts import Hosts
 from oracle.worker.journal import JournalThread
 from oracle.worker.loops import Loops
 from oracle.worker.metrics import Metrics
+from oracle.worker.outbox import Outbox
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 
@@ -40,7 +41,7 @@ _UNANSWERED: Final = frozenset({"broker.unreachable", "broker.timeout"})
 
 
 class Observer:
-    """`wallet` is the address that pays gas, `max_lag` the blocks that the worker may be behind and call itself ready."""
+    """`max_lag` is the blocks that the worker may be behind and call itself ready."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Observer:
         *,
         db: JournalThread,
         rpc: FailoverRpc,
-        wallet: str,
+        outbox: Outbox,
         follower: Follower,
         hosts: Hosts,
         brokers: BrokerClient,
@@ -58,7 +59,7 @@ class Observer:
         max_lag: int,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._metrics, self._pulse, self._db, self._rpc, self._wallet = metrics, pulse, db, rpc, wallet
+        self._metrics, self._pulse, self._db, self._rpc, self._outbox = metrics, pulse, db, rpc, outbox
         self._follower, self._hosts, self._brokers = follower, hosts, brokers
         self._scheduler, self._loops, self._max_lag, self._monotonic = scheduler, loops, max_lag, monotonic
         self._asked_wallet: float | None = None
@@ -121,7 +122,7 @@ class Observer:
             return
         self._asked_wallet = now
         try:
-            balance = as_int(await self._bounded(self._rpc.call("eth_getBalance", self._wallet, "latest")))
+            balance = as_int(await self._bounded(self._rpc.call("eth_getBalance", self._outbox.address, "latest")))
             self._metrics.set("wallet_balance_wei", balance)
             self._answered_at = now
         except (Retryable, Refused, TimeoutError):
@@ -200,7 +201,11 @@ class Observer:
         }
 
     def _tell_work(self) -> None:
-        metrics = self._metrics
+        metrics, sent = self._metrics, self._outbox.facts
+        metrics.set("outbox_pending", sent.pending)
+        metrics.set("outbox_stuck", sent.stuck)
+        metrics.total("outbox_replaced_total", sent.replaced)
+        metrics.totals("gas_spent_wei_total", sent.gas_spent, "purpose")
         metrics.set("tasks_running", len(self._scheduler.running))
         metrics.set("loops_failing", len(self._loops.failing()))
         metrics.total("bugs_total", sum(self._scheduler.bugs.values()), where="task")

@@ -35,7 +35,8 @@ from oracle.worker.plan import NotYet, Plan, check_deadline, check_release_time,
 from oracle.worker.receipts import PaperFile, receipt_of
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rows import Task
-from oracle.worker.settle import Settler, Verdict, judge
+from oracle.worker.settle import Verdict, judge
+from oracle.worker.settlement import Settlements
 from oracle.worker.states import State
 from oracle.worker.steps import Steps
 from oracle.worker.store import store_outputs, store_receipt
@@ -44,6 +45,8 @@ LOADING_SECONDS = 120
 """What a run may take beyond the agreed time limit: fetching ciphertext and sealing outputs."""
 FORGET_SECONDS = 5.0
 """How long an enclave is asked to stop a task; one that hangs is ended by others."""
+KEPT_ROUNDS = 1024
+"""Rounds of tasks that wait."""
 REMEMBERED = 1024
 """Agreements whose quickest run is remembered."""
 
@@ -62,7 +65,7 @@ class Parts:
     brokers: BrokerClient
     blobs: BlobCache
     storage: Storage
-    settler: Settler
+    settler: Settlements
     clock: ChainClock
     appraisal: Appraisal | None
     steps: Steps = field(default_factory=Steps)
@@ -227,6 +230,7 @@ class Pipeline:
                 raise Retryable("enclave.restarted", "the enclave restarted; the new identity has to be registered")
             round_ = make_round(await self._body(plan, started.releases[0]), started.releases, plan.enrolled.signer)
             self._rounds[plan.task.id] = round_
+            self._forget_orphans()
         else:
             round_.body = shared_body(await self._body(plan, next(iter(round_.releases.values()))))
         await round_.gather(p.brokers, log, grace=p.config.release_grace)
@@ -279,12 +283,9 @@ class Pipeline:
         p, record = self._p, _record(task)
         try:
             if task.state is State.STORED:
-                sent = await p.settler.send(record)
-                task = await self._db(self._journal.settling, task, sent)
-            if task.settlement is None:
-                raise Bug("journal.settlement", "a task is being settled by no transaction")
-            receipt = await p.settler.wait(task.settlement, p.config.receipt_patience)
-            if receipt is not None and receipt.ok:
+                task = await p.settler.send(task)
+            receipt = await p.settler.outcome(task, p.config.receipt_patience)
+            if receipt is not None:
                 task = await self._db(self._journal.ended, task, State.SETTLED, receipt.block_number)
                 log.info(
                     "task settled",
@@ -410,6 +411,12 @@ class Pipeline:
         for task_id, round_ in list(self._rounds.items()):
             if self._p.hosts.of(round_.signer) is None:
                 self._forget_round(task_id)
+
+    def _forget_orphans(self) -> None:
+        """Rounds of requests that a reorganisation took are kept for their return, but not without end."""
+        idle = [task_id for task_id in self._rounds if task_id not in self.computing]
+        for task_id in idle[: max(0, len(idle) - KEPT_ROUNDS)]:
+            self._forget_round(task_id)
 
     def _forget_round(self, task_id: bytes) -> None:
         round_ = self._rounds.pop(task_id, None)

@@ -53,7 +53,7 @@ class EnclaveProcess:
         self._not_before = 0.0
         self.starts = 0
         self.ends_in_a_row = 0
-        self._log = Log("worker.enclave", socket=str(path))
+        self._log = Log("worker.enclave")
 
     @property
     def pid(self) -> int | None:
@@ -161,7 +161,7 @@ class EnclaveProcess:
                 self._note_end()
                 raise Retryable("enclave.start", "the enclave's process ended at once", found=found)
             if listener(self._socket) is not None and await self._answers():
-                self._log.info("enclave launched", pid=process.pid)
+                self._log.info("enclave launched", pid=process.pid, socket=str(self._socket))
                 return
             await asyncio.sleep(0.05)
         await self.kill()

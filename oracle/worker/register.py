@@ -235,7 +235,8 @@ async def register(
     )
     call = load("EnclaveRegistry").call("register", registration)
     try:
-        receipt = await sender.transact(deployment.enclave_registry, call)
+        # The call holds the evidence's block: the same evidence is registered once, a renewal is another.
+        receipt = await sender.transact(deployment.enclave_registry, call, purpose="register", key=sha256(call))
     except Reverted as error:
         raise _meaning(error) from None
     if not receipt.ok:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 
 from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.structs import Agreement, TaskRequest
+from oracle.worker.database import Row
 from oracle.worker.states import State
 
 _RECORD_LIMIT = 256 << 20
@@ -25,8 +25,8 @@ class StoredAgreement:
 
 @dataclass(frozen=True)
 class Task:
-    """A row. `next_try` in unix seconds; `settlement` is the hash of the transaction that was sent; the block is the one
-    that the request is in."""
+    """A row. `next_try` and `ended_at` in unix seconds; `settlement` is the hash of the transaction that was sent; the block
+    is the one that the request is in."""
 
     id: bytes
     agreement_id: bytes
@@ -40,22 +40,23 @@ class Task:
     record: TaskRecord | None
     settlement: bytes | None
     block_number: int
-    block_hash: bytes
+    block_hash: bytes = b""
+    ended_at: float | None = None
 
 
-def resumes_at(row: sqlite3.Row) -> State:
+def resumes_at(row: Row) -> State:
     """The state of a task that is taken up again, by what is left of it."""
     if row["record"] is None:
         return State.SEEN
     return State.STORED if row["stored"] else State.RAN
 
 
-def read_agreement(row: sqlite3.Row) -> StoredAgreement:
+def read_agreement(row: Row) -> StoredAgreement:
     signatures = tuple(bytes.fromhex(s) for s in json.loads(row["signatures"]))
     return StoredAgreement(row["id"], parse(Agreement, row["agreement"].encode(), canonical=False), signatures)
 
 
-def read_task(row: sqlite3.Row) -> Task:
+def read_task(row: Row) -> Task:
     record = row["record"]
     return Task(
         id=row["id"],
@@ -71,4 +72,5 @@ def read_task(row: sqlite3.Row) -> Task:
         settlement=row["settlement"],
         block_number=row["block_number"],
         block_hash=row["block_hash"],
+        ended_at=row["ended_at"],
     )

@@ -1,10 +1,11 @@
-"""The journal's tables, as migrations: entry n brings a database from version n to n + 1. Entries are never edited."""
+"""The journal's tables, as migrations: entry n brings a database from version n to n + 1. Entries are never edited.
+
+Written for SQLite; database.py says the types in PostgreSQL's words."""
 
 from __future__ import annotations
 
-import sqlite3
-
 from oracle.errors import Permanent
+from oracle.worker.database import Database
 
 MIGRATIONS = (
     """
@@ -76,12 +77,58 @@ MIGRATIONS = (
         times INTEGER NOT NULL        -- how often it was begun without an end
     ) STRICT;
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN ended_at REAL;      -- unix seconds, while there is nothing left to do for it here
+    ALTER TABLE approvals ADD COLUMN seen_at REAL;   -- unix seconds
+    ALTER TABLE agreements ADD COLUMN ends_at REAL;  -- unix seconds, from its validity
+    CREATE INDEX tasks_over ON tasks (ended_at);
+    CREATE INDEX tasks_by_agreement ON tasks (agreement_id);
+    CREATE TABLE totals (             -- what has to outlive the rows that it was counted from
+        name TEXT NOT NULL,
+        label TEXT NOT NULL,
+        value TEXT NOT NULL,          -- decimal: wei do not fit 64 bits
+        PRIMARY KEY (name, label)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE transactions (       -- what the wallet signed; the rows of one nonce stand in for each other
+        hash BLOB PRIMARY KEY,
+        wallet TEXT NOT NULL,
+        nonce INTEGER NOT NULL,
+        purpose TEXT NOT NULL,        -- settle, register, collateral, …; `gap` only uses its nonce up
+        raw BLOB NOT NULL,            -- empty once final
+        max_fee TEXT NOT NULL,        -- wei per gas, decimal: it does not fit 64 bits
+        tip TEXT NOT NULL,
+        state TEXT NOT NULL,          -- transactions.Fate
+        made_at REAL NOT NULL,        -- unix seconds
+        block_number INTEGER,         -- of its receipt, with hash, cost in wei and status
+        block_hash BLOB,
+        spent TEXT,
+        ok INTEGER
+    ) STRICT;
+    CREATE INDEX transactions_by_nonce ON transactions (wallet, nonce);
+    CREATE INDEX transactions_by_state ON transactions (state, made_at);
+    CREATE TABLE transaction_keys (   -- what each nonce is used for: a task, evidence, a piece of collateral
+        wallet TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        key BLOB NOT NULL,
+        nonce INTEGER NOT NULL,
+        PRIMARY KEY (wallet, purpose, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE gas_spent (          -- by transactions that are final
+        wallet TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        wei TEXT NOT NULL,
+        PRIMARY KEY (wallet, purpose)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the database to the newest version; raises Permanent `journal.newer` for one that a later release wrote."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+def migrate(db: Database, *, owner: bool = True) -> None:
+    """Bring the database to the newest version. Raises Permanent `journal.newer` for one that a later release wrote, and
+    `journal.older` where another than its owner would have to change it."""
+    version = db.version()
     if version > len(MIGRATIONS):
         raise Permanent(
             "journal.newer",
@@ -90,6 +137,15 @@ def migrate(connection: sqlite3.Connection) -> None:
             expected=f"at most {len(MIGRATIONS)}",
             hint="Run that release, or begin a new journal",
         )
+    if version < len(MIGRATIONS) and not owner:
+        raise Permanent(
+            "journal.older",
+            "the journal is of an earlier release",
+            found=version,
+            expected=len(MIGRATIONS),
+            hint="`oracle worker run` brings it up to date",
+        )
     for number in range(version, len(MIGRATIONS)):
-        # One transaction for the tables and the version: executescript would commit on its own, hence BEGIN inside it.
-        connection.executescript(f"BEGIN IMMEDIATE;{MIGRATIONS[number]}PRAGMA user_version = {number + 1};COMMIT;")
+        with db.transaction(durable=True):
+            db.script(MIGRATIONS[number])
+            db.set_version(number + 1)

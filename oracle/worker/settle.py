@@ -12,12 +12,11 @@ from enclave_app.protocol.onchain import Fulfilment, settlement
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.structs import Batch, Outcome, TaskState
 from oracle.chain.abi import load
+from oracle.chain.fees import TRANSACTION_GAS
 from oracle.chain.rpc import as_hex
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Bug, Refused, Retryable, Reverted
 
-TRANSACTION_GAS: Final = 16_777_216
-"""EIP-7825: what one transaction may have."""
 GAS_FIRST: Final = 1_000_000
 GAS_PER_TASK: Final = 60_000
 GAS_PER_BYTE: Final = 60
@@ -48,6 +47,8 @@ _BY_STATE = {
 _BY_NAME = {
     "ComputeOracle_DeadlinePassed": Verdict.EXPIRED,
     "ComputeOracle_NotEnoughGas": Verdict.LATER,
+    # A callback was under way in the block that was simulated on.
+    "ReentrancyGuardReentrantCall": Verdict.LATER,
     "ComputeOracle_UnknownEnclave": Verdict.SIGNER_GONE,
     "ComputeOracle_EnclaveRetired": Verdict.SIGNER_GONE,
     "ComputeOracle_EnclaveExpired": Verdict.SIGNER_GONE,
@@ -57,13 +58,61 @@ _BY_NAME = {
     "ComputeOracle_HostNotAgreed": Verdict.SIGNER_GONE,
     "ComputeOracle_MeasurementNotAgreed": Verdict.SIGNER_GONE,
     "EnclaveRegistry_WrongIdentity": Verdict.SIGNER_GONE,
+    # What is wrong with the result or with how it is shown: no time and no other block mends it.
+    "ComputeOracle_AnchorNotAgreed": Verdict.NEVER,
+    "ComputeOracle_BadOutcome": Verdict.NEVER,
+    "ComputeOracle_BadSignature": Verdict.NEVER,
+    "ComputeOracle_CallsBack": Verdict.NEVER,
+    "ComputeOracle_RequestMissing": Verdict.NEVER,
+    "ComputeOracle_WrongAgreement": Verdict.NEVER,
+    "ComputeOracle_WrongBatch": Verdict.NEVER,
+    "ComputeOracle_WrongOutputs": Verdict.NEVER,
+    "ComputeOracle_WrongPublicOutput": Verdict.NEVER,
+    "ComputeOracle_WrongPublicOutputCount": Verdict.NEVER,
+    "ComputeOracle_WrongSettlement": Verdict.NEVER,
+    "ComputeOracle_WrongTask": Verdict.NEVER,
+    "ComputeOracle_ZeroPayee": Verdict.NEVER,
+    # The token of the agreement refuses the payee or someone else who is paid at once: nothing that a retry mends.
+    "SafeERC20FailedOperation": Verdict.NEVER,
 }
+"""Every refusal that `fulfil` and its like can give, but for NotRequested, which says a state, and NothingToSettle, after
+which each task is asked about alone."""
+NOT_OF_A_SETTLEMENT: Final = frozenset({
+    "ComputeOracle_BadAsOf",
+    "ComputeOracle_BadCallback",
+    "ComputeOracle_BadCallbackGas",
+    "ComputeOracle_BadDeadline",
+    "ComputeOracle_BadPaymentKind",
+    "ComputeOracle_BadRequestSignature",
+    "ComputeOracle_CallbackFailedAgain",
+    "ComputeOracle_CancelClosed",
+    "ComputeOracle_DeadlineNotPassed",
+    "ComputeOracle_FeeAboveMax",
+    "ComputeOracle_NoFailedCallback",
+    "ComputeOracle_NotAContract",
+    "ComputeOracle_NotRequester",
+    "ComputeOracle_NotYetSupported",
+    "ComputeOracle_NothingToDistribute",
+    "ComputeOracle_NothingToWithdraw",
+    "ComputeOracle_ParamsTooLong",
+    "ComputeOracle_TaskExists",
+    "ComputeOracle_UriTooLong",
+    "ComputeOracle_WithdrawalFailed",
+    "ComputeOracle_WrongPayment",
+    "ComputeOracle_WrongReceived",
+    "ComputeOracle_WrongResult",
+    "InvalidShortString",
+    "StringTooLong",
+})  # fmt: skip
+"""Refusals of the contract's other functions."""
 
 
 def judge(refusal: Reverted) -> Verdict:
     """What to do about a refusal; one that is not known is final, so that no gas goes into a loop."""
     if refusal.name == "ComputeOracle_NotRequested":
         return _BY_STATE.get(TaskState(int(str(refusal.arguments["state"]))), Verdict.NEVER)
+    if refusal.name == "ComputeOracle_NothingToSettle":
+        return Verdict.LATER
     return _BY_NAME.get(refusal.name, Verdict.NEVER)
 
 
@@ -76,8 +125,8 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What fits one transaction: `call` needs `gas`."""
+class Part:
+    """What fits one transaction to `oracle`: `call` needs `gas`. It was simulated."""
 
     records: tuple[TaskRecord, ...]
     call: bytes
@@ -89,16 +138,19 @@ class Settler:
     once: nonces are the sender's."""
 
     def __init__(self, sender: Sender, oracle: str, transaction_gas: int = TRANSACTION_GAS) -> None:
-        self._sender, self._oracle, self._contract = sender, oracle, load("ComputeOracle")
+        self._sender, self.oracle, self._contract = sender, oracle, load("ComputeOracle")
         self._most = transaction_gas
 
     async def send(self, record: TaskRecord) -> bytes:
         """Simulate and send; the transaction's hash. Raises `Reverted` for a refusal, before anything is spent."""
+        return (await self._send(await self.prepare(record))).hash
+
+    async def prepare(self, record: TaskRecord) -> Part:
+        """Simulated, to be sent. Raises `Reverted`."""
         data = self._call(record)
-        gas = await self._sender.estimate(self._oracle, data)
+        gas = await self._sender.estimate(self.oracle, data)
         # The contract wants the whole callbackGas to be left at the call, whatever the callback used in the simulation (R20).
-        signed = await self._sender.submit(self._oracle, data, gas=gas + record.request.callback_gas)
-        return signed.hash
+        return Part((record,), data, min(gas + record.request.callback_gas, TRANSACTION_GAS))
 
     async def send_many(self, records: Sequence[TaskRecord]) -> tuple[Sent, ...]:
         """Settle tasks of one agreement that one enclave ran, in as few transactions as gas allows.
@@ -107,11 +159,14 @@ class Settler:
         late; what would settle none is not sent. Raises Refused `settle.mixed`, and `Reverted` for any other refusal, before
         anything is spent.
         """
-        same = {(r.result.agreement_id, r.result.anchor, r.signer, r.enclave.digest) for r in records}
-        if len(same) > 1:
+        return tuple([await self._send(part) for part in await self.prepare_many(records)])
+
+    async def prepare_many(self, records: Sequence[TaskRecord]) -> tuple[Part, ...]:
+        """What `send_many` sends. Raises as that."""
+        if len({group_of(record) for record in records}) > 1:
             raise Refused("settle.mixed", "results of several agreements or enclaves are not settled together")
         ready = [await self._simulated(part) for part in _parts(records, self._most)]
-        return tuple([await self._send(part) for part in ready if part is not None])
+        return tuple(part for part in ready if part is not None)
 
     async def send_batch(self, records: Sequence[TaskRecord], batch: Batch, signature: bytes) -> Sent | None:
         """Settle these tasks by the enclave's one signature; None where the contract would leave all of them out.
@@ -131,9 +186,9 @@ class Settler:
             return None
         if gas > self._most:
             raise Refused("settle.gas", "a batch needs more gas than a transaction may have", found=gas)
-        return await self._send(_Part(tuple(records), call, gas))
+        return await self._send(Part(tuple(records), call, gas))
 
-    async def _simulated(self, records: Sequence[TaskRecord]) -> _Part | None:
+    async def _simulated(self, records: Sequence[TaskRecord]) -> Part | None:
         """None where nothing of it would be settled."""
         first = records[0]
         fulfilments = [_fulfilment(record) for record in records]
@@ -146,24 +201,24 @@ class Settler:
             raise Bug(
                 "settle.gas", "tasks that should have fit do not fit one transaction", found=gas, expected=self._most
             )
-        return _Part(tuple(records), call, gas)
+        return Part(tuple(records), call, gas)
 
     async def _estimate(self, call: bytes) -> int | None:
         """None where nothing would be settled."""
         try:
-            return await self._sender.estimate(self._oracle, call)
+            return await self._sender.estimate(self.oracle, call)
         except Reverted as refusal:
             if refusal.name == "ComputeOracle_NothingToSettle":
                 return None
             raise
 
-    async def _send(self, part: _Part) -> Sent:
-        signed = await self._sender.submit(self._oracle, part.call, gas=part.gas)
+    async def _send(self, part: Part) -> Sent:
+        signed = await self._sender.submit(self.oracle, part.call, gas=part.gas)
         return Sent(signed.hash, tuple(record.result.task_id for record in part.records))
 
     async def simulate(self, record: TaskRecord) -> None:
         """Raises `Reverted` for the reason why a settlement would be refused now."""
-        await self._sender.estimate(self._oracle, self._call(record))
+        await self._sender.estimate(self.oracle, self._call(record))
 
     async def wait(self, transaction_hash: bytes, patience: float) -> Receipt | None:
         """The receipt, or None for a transaction that no one knows any more."""
@@ -180,6 +235,11 @@ class Settler:
 
     def _call(self, record: TaskRecord) -> bytes:
         return self._contract.call("fulfil", settlement(record.agreement), record.enclave, _fulfilment(record))
+
+
+def group_of(record: TaskRecord) -> tuple[bytes, bytes, str, bytes]:
+    """What results have in common that one transaction can settle."""
+    return (record.result.agreement_id, record.result.anchor, record.signer, record.enclave.digest)
 
 
 def _parts(records: Sequence[TaskRecord], most: int) -> list[list[TaskRecord]]:

@@ -25,6 +25,7 @@ class State(StrEnum):
     SKIPPED = "skipped"
     FAILED = "failed"
     PARKED = "parked"
+    ABANDONED = "abandoned"
     ORPHANED = "orphaned"
 
 
@@ -40,7 +41,7 @@ class Mover(StrEnum):
 OPEN = (State.SEEN, State.RAN, State.STORED, State.SETTLING)
 """What the worker still has to do something about."""
 ENDED = (State.SETTLED, State.CANCELLED, State.EXPIRED)
-GIVEN_UP = (State.SKIPPED, State.FAILED, State.PARKED)
+GIVEN_UP = (State.SKIPPED, State.FAILED, State.PARKED, State.ABANDONED)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ MOVES: tuple[Move, ...] = (
     *_moves((*ENDED, State.ORPHANED), State.SEEN, Mover.CHAIN, "reorganised; nothing was done yet"),
     *_moves((*ENDED, State.ORPHANED), State.RAN, Mover.CHAIN, "reorganised; there is a result"),
     *_moves((*ENDED, State.ORPHANED), State.STORED, Mover.CHAIN, "reorganised; outputs are stored"),
+    *_moves((*OPEN, *GIVEN_UP), State.ABANDONED, Mover.OPERATOR, "not to be done here"),
     *_moves(GIVEN_UP, State.SEEN, Mover.OPERATOR, "try again"),
     *_moves(GIVEN_UP, State.RAN, Mover.OPERATOR, "try again from its result"),
     *_moves(GIVEN_UP, State.STORED, Mover.OPERATOR, "try again from its stored result"),

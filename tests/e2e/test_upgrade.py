@@ -103,14 +103,15 @@ async def test_a_rolling_restart_of_two_workers_under_load_loses_no_task(tmp_pat
         key = {"keystore": str(person.keystore), "passwordFile": str(person.password_file)}
         own, _ = enclave(devnet, "second")
         (home / "second.yaml").write_text((home / "worker.yaml").read_text())
-        write(home / "second.yaml", journal=str(home / "second.sqlite"), enclave=own, wallet=key, operator=key,
+        write(home / "second.yaml", journal=str(home / "second.sqlite"), enclave=own, wallet=key, operator=dict(key),
               payee=person.wallet.address)  # fmt: skip
         write(home / "worker.yaml", turnSeconds=3)
-        write(home / "second.yaml", turnSeconds=3)
+        write(home / "second.yaml", turnSeconds=3, retireOnStop=True)
         command = [sys.executable, "-m", "oracle", "worker", "run", "--config", str(home / "second.yaml")]
         second = Process("second", command, devnet.directory / "logs" / "second.log")
         await second.start()
         try:
+            await ready(second, 1)
             await settled(devnet, agreement_id, 5)
             async with devnet.client("requester") as client:
 
@@ -122,20 +123,30 @@ async def test_a_rolling_restart_of_two_workers_under_load_loses_no_task(tmp_pat
                     assert await stopped(worker) == 0
                     await asyncio.sleep(1)
                     await worker.start()
-                    await asyncio.sleep(4)
+                    await ready(worker, 2)
                 for task in await asking:
                     assert await task.wait(patience=60) is TaskState.FULFILLED
                     logs = await client.logs_about(task.agreement.oracle, "TaskFulfilled", task.id)
                     assert len(logs) == 1
-            await asyncio.sleep(1)
+            # A journal that follows is the same as the chain within some polls.
+            await asyncio.sleep(2)
         finally:
             await second.stop(40)
         assert await stopped(devnet.worker) == 0
+        said = second.log.read_text()
+        assert said.count('"event":"the identity is retired"') == said.count('"event":"enclave registered"') == 2
         for name in ("journal.sqlite", "second.sqlite"):
             journal = Journal(home / name)
             assert {task.state for task in journal.tasks()} == {State.SETTLED}
             journal.close()
         assert [listener(Path(socket)) for socket in (own["socket"], home / "enclave.sock")] == [None, None]
+
+
+async def ready(worker: Process, times: int) -> None:
+    """Until it has said so that often since its log began."""
+    async with asyncio.timeout(60):
+        while worker.log.read_text().count('"event":"worker ready"') < times:  # noqa: ASYNC110 (a file tells no one)
+            await asyncio.sleep(0.1)
 
 
 async def stopped(worker: Process) -> int:

@@ -262,14 +262,19 @@ async def test_a_registration_that_a_reorganisation_removes_is_made_again(tmp_pa
     async with world(tmp_path) as place:
         agreement = await activated(place)
         async with running(place) as worker:
-            (host,) = worker.hosts.all
-            await place.rpc.call("anvil_reorg", 1, [])  # the registration is the newest transaction
             source = SingleSource(place.rpc)
-            head = await source.confirmed(Confirmation.LATEST)
-            assert await registered_enclaves(source, place.deployment, head, host.signer) == ()
+
+            async def registered_in() -> list[int]:
+                head = await source.confirmed(Confirmation.LATEST)
+                found = await registered_enclaves(source, place.deployment, head, worker.hosts.all[0].signer)
+                return [each.record.standing.block_number for each in found]
+
+            (before,) = await registered_in()
+            await place.rpc.call("anvil_reorg", 1, [])  # the registration is the newest transaction
             task_id, _, _ = await place.request(agreement)
             await reaches(worker, task_id, State.SETTLED)
             assert (await place.on_chain(task_id)).state is TaskState.FULFILLED
+            assert (await registered_in())[0] > before
 
 
 async def test_a_request_that_a_reorganisation_takes_and_brings_back_is_computed_once(tmp_path: Path) -> None:

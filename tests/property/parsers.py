@@ -259,7 +259,7 @@ def enveloped(read: Callable[[Any], object]) -> Callable[[bytes], object]:
 
 
 def _mined(raw: Any) -> object:
-    return events.logs_of_receipt(sender._receipt(raw).raw)
+    return events.logs_of_receipt(sender.read_receipt(raw).raw)
 
 
 def _revert(data: bytes) -> object:
@@ -579,6 +579,8 @@ PARSERS: list[Parser] = [
     message(enclave_wire.BatchBody, "enclave_app.server:_read"),
     message(enclave_wire.BatchAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.EvidenceBody, "enclave_app.server:_read"),
+    message(enclave_wire.RetireBody, "enclave_app.server:_read"),
+    message(enclave_wire.RetireAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.AppraisalBody, "enclave_app.server:_read"),
     message(enclave_wire.AppraisalAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.Identity, "oracle.worker.enclave:Enclave._ask"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -14,56 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, TaskRequest
-from oracle.chain.abi import Log
 from oracle.chain.events import AgreementActivated, AgreementApproved, Event, TaskEnded, TaskRequested
 from oracle.chain.source import Block
 from oracle.errors import Bug, Permanent
 from oracle.worker.journal import Journal, Overtaken
-from oracle.worker.rows import Task
 from oracle.worker.schema import MIGRATIONS
 from oracle.worker.states import OPEN, State
-
-ADDRESS = "0x" + "11" * 20
-AGREEMENT = b"\xaa" * 32
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "eip712.json").read_text("utf-8"))["cases"]
-AGREED = Agreement(**next(case["value"] for case in VECTORS if case["type"] == "Agreement"))
-
-
-def word(number: int, fork: int = 0) -> bytes:
-    return bytes([fork]) + number.to_bytes(31, "big")
-
-
-def block(number: int, fork: int = 0) -> Block:
-    return Block(number, word(number, fork), word(number - 1, fork), 1_800_000_000 + number)
-
-
-def log(number: int, index: int, fork: int = 0) -> Log:
-    return Log(ADDRESS, (), b"", number, word(number, fork), word(1000 * number + index, fork), index)
-
-
-def requested(task: int, number: int, fork: int = 0) -> TaskRequested:
-    request = TaskRequest(
-        agreement_id=AGREEMENT,
-        requester=ADDRESS,
-        nonce=word(task),
-        versions=(),
-        inputs_id=bytes(32),
-        input_shares=bytes(32),
-        params=b"{}",
-        result_key=bytes(32),
-        spend=0,
-        max_fee=1 << 200,
-        as_of=1,
-        deadline=1 << 40,
-        callback=ADDRESS,
-        callback_gas=0,
-    )
-    return TaskRequested(word(task), AGREEMENT, request, "a hint with \x00 and ü", log(number, task, fork))
-
-
-def ended(task: int, number: int, how: str = "TaskCancelled", fork: int = 0) -> TaskEnded:
-    return TaskEnded(word(task), AGREEMENT, how, log(number, 500 + task, fork))
+from tests.journal_kit import AGREED, AGREEMENT, block, ended, log, requested, state, task, word
 
 
 def test_a_posted_signature_fills_the_place_that_the_activation_left_empty(journal: Journal) -> None:
@@ -92,17 +48,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened = Journal(tmp_path / "journal.sqlite")
     yield opened
     opened.close()
-
-
-def state(journal: Journal, task: int) -> State | None:
-    found = journal.task(word(task))
-    return None if found is None else found.state
-
-
-def task(journal: Journal, number: int) -> Task:
-    found = journal.task(word(number))
-    assert found is not None
-    return found
 
 
 def test_a_request_survives_a_restart_as_it_was(tmp_path: Path) -> None:
