@@ -33,6 +33,7 @@ from oracle.keybroker.log import (
     read_line,
 )
 from oracle.keybroker.segments import SEGMENT_BYTES, Counts, Index, closed_files, closed_name, index_name, place_of
+from oracle.logs import Log
 
 KEPT_ANSWERS = 1 << 16
 """How many answers are found again. A question is repeated within minutes; an older one counts as a release of its own."""
@@ -227,8 +228,9 @@ class Ledger:
                     lines.clear()
                     self._rotate(item)
             self._write(b"".join(lines))
-        except OSError:
+        except Exception as error:  # whatever it is, nobody may wait for an entry that will not come
             # After a failed write or fsync nobody knows what the disk holds; a restart looks.
+            Log("keybroker.ledger").error("the log cannot be written", error, code="log.disk")
             return False
         return True
 
