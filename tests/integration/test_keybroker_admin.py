@@ -226,6 +226,15 @@ async def test_a_provider_that_is_down_shows(scene: Scene, tmp_path: Path) -> No
     assert up == [1, 0]
 
 
+async def test_other_providers_are_taken_over_while_it_serves(scene: Scene, tmp_path: Path) -> None:
+    body = await scene.body()
+    config = with_admin(scene, tmp_path, [f"http://127.0.0.1:{free_port()}"])
+    async with both(config) as (broker, url, _):
+        assert (await post(url, body))[1]["code"] == "rpc.unreachable"
+        broker.chains.set([config.chains[0].model_copy(update={"rpc": (scene.world.url,)})])
+        assert (await post(url, body))[0] == 200
+
+
 # Signals, as a process of its own
 
 
