@@ -20,7 +20,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from enclave_app.protocol import signing
 from enclave_app.protocol.canonical import Document, check_depth, load, validate
 from enclave_app.protocol.digests import parse_digest, sha256, tag
-from enclave_app.protocol.fields import ZERO32, Address, Bytes, Bytes32, Uint8, Uint64
+from enclave_app.protocol.fields import ZERO32, Address, Bytes, Bytes32, Uint8, Uint64, Uint256
 from enclave_app.protocol.structs import ReleaseStatement
 from oracle.errors import Refused
 from oracle.keybroker.segments import files_of
@@ -116,6 +116,7 @@ class Released(Grown):
     datasets: tuple[Bytes32, ...]
     keys: tuple[tuple[int, ...], ...]
     question: Bytes32 | None = None
+    chain_id: Uint256 | None = None
 
 
 class OutputReleased(Document):
