@@ -54,7 +54,7 @@ def serve(
     forbid_dumps()
     settings, screen = read_config(config), Screen(as_json)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for part in ("collateral", "keybroker.watch"):
+    for part in ("collateral", "keybroker.watch", "keybroker.ledger"):
         configure("keybroker", settings.log_level, part=part)
     if settings.anchors.development:
         screen.warn("This broker takes SIMULATED enclaves: a development root is configured.")

@@ -33,9 +33,11 @@ from oracle.keybroker.log import (
     read_line,
 )
 from oracle.keybroker.segments import SEGMENT_BYTES, Counts, Index, closed_files, closed_name, index_name, place_of
+from oracle.logs import Log
 
 KEPT_ANSWERS = 1 << 16
 """How many answers are found again. A question is repeated within minutes; an older one counts as a release of its own."""
+KEPT_BLOCKS = 1024
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Ledger:
         self._flusher: asyncio.Task[None] | None = None
         self._broken = False
         self._renaming = threading.Lock()
+        self.released_on: OrderedDict[tuple[int, int, bytes], list[bytes]] = OrderedDict()
+        """Tasks by the block on which they were released, (chain id, number, hash), of the last file when this one started."""
         self.refused_until = 0
         """Unix seconds: tasks asked as of then or before are of a time whose log was lost."""
 
@@ -227,8 +231,9 @@ class Ledger:
                     lines.clear()
                     self._rotate(item)
             self._write(b"".join(lines))
-        except OSError:
+        except Exception as error:  # whatever it is, nobody may wait for an entry that will not come
             # After a failed write or fsync nobody knows what the disk holds; a restart looks.
+            Log("keybroker.ledger").error("the log cannot be written", error, code="log.disk")
             return False
         return True
 
@@ -305,6 +310,16 @@ class Ledger:
             self._counts.growing[place_of(task_id, parse_digest(event["platform"]))] += 1
             if seen.has_answer:
                 self._remember(parse_digest(event["question"]), self._first, seen.start, seen.length)
+            if "chainId" in event:
+                said = event["statement"]
+                place = int(event["chainId"]), int(said["blockNumber"]), parse_digest(said["blockHash"])
+                self.released_on.setdefault(place, []).append(task_id)
+                if len(self.released_on) > KEPT_BLOCKS:
+                    self.released_on.popitem(last=False)
+        if event["kind"] == "vanished":
+            number, block_hash = int(event["blockNumber"]), parse_digest(event["blockHash"])
+            for place in [each for each in self.released_on if each[1:] == (number, block_hash)]:
+                del self.released_on[place]
         self.refused_until = max(self.refused_until, int(event.get("refusedUntil", 0)))
 
     def _read_closed(self) -> None:

@@ -187,6 +187,7 @@ class Releaser:
             datasets=terms.request.versions,
             keys=tuple(tuple(k for d, k in sorted(shares) if d == i) for i in range(len(terms.agreement.data))),
             question=question,
+            chain_id=terms.chain.chain_id,
         )
         return Sealed(ReleaseAnswer(statement=statement, signature=signature, sealed=sealed), entry)
 

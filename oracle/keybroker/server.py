@@ -29,6 +29,7 @@ from oracle.keybroker.broker import KeyBroker, open_broker
 from oracle.keybroker.config import KeyBrokerConfig, Listen, check_reload
 from oracle.keybroker.intake import Intake, Slots
 from oracle.keybroker.limits import TooMany
+from oracle.logs import describe
 
 LOGGER = logging.getLogger("oracle.keybroker")
 SHUTDOWN_SECONDS = 10.0
@@ -100,7 +101,7 @@ class Service:
             if isinstance(error, OracleError):
                 note["message"] = error.message
             else:
-                LOGGER.exception("unexpected error")
+                note["error"] = describe(error)
         seconds = time.perf_counter() - started
         self._broker.metrics.seconds.labels(what).observe(seconds)
         note["status"], note["ms"] = response.status, round(1000 * seconds, 2)

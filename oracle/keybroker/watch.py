@@ -44,7 +44,7 @@ class Watch:
     ) -> None:
         self._chains, self._ledger, self._metrics = chains, ledger, metrics
         self._clock, self._interval = clock, interval
-        self._released: OrderedDict[tuple[int, int, bytes], list[bytes]] = OrderedDict()
+        self._released = OrderedDict(ledger.released_on)
         self._log = Log("keybroker.watch")
         self.states: dict[int, ChainState] = {}
 

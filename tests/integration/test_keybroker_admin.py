@@ -180,19 +180,27 @@ async def test_a_broker_that_cannot_release_is_not_ready(
 # Forks
 
 
-async def test_a_release_over_a_block_that_the_chain_dropped_is_noticed(scene: Scene, tmp_path: Path) -> None:
-    body = await scene.body()
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_release_over_a_block_that_the_chain_dropped_is_noticed_once(
+    scene: Scene, tmp_path: Path, restarted: bool
+) -> None:
+    body, chain = await scene.body(), scene.world.deployment.chain_id
+    forks = f'oracle_keybroker_release_forks_total{{chain="{chain}"}}'
     await scene.mine()
-    async with both(with_admin(scene, tmp_path)) as (broker, url, admin):
+    config = with_admin(scene, tmp_path)
+    async with both(config) as (broker, url, admin):
         assert (await post(url, body))[0] == 200
         await broker.watch.look()
-        assert "oracle_keybroker_release_forks_total" not in str(await metrics(admin))
+        assert forks not in await metrics(admin)
         await scene.rpc.call("anvil_reorg", 1, [])
-        for _ in range(2):
+        if not restarted:
             await broker.watch.look()
-        found = await metrics(admin)
-    chain = scene.world.deployment.chain_id
-    assert found[f'oracle_keybroker_release_forks_total{{chain="{chain}"}}'] == 1
+            assert (await metrics(admin))[forks] == 1
+    for expected in (int(restarted), 0):
+        async with both(config) as (broker, _, admin):
+            for _ in range(2):
+                await broker.watch.look()
+            assert (await metrics(admin)).get(forks, 0) == expected
     noted = [e.event for e in read_log(tmp_path / "broker0" / LOG_FILE) if isinstance(e.event, Vanished)]
     assert [each.task_id for each in noted] == [body.release.request.task_id]
 
@@ -224,6 +232,15 @@ async def test_a_provider_that_is_down_shows(scene: Scene, tmp_path: Path) -> No
     chain = scene.world.deployment.chain_id
     up = [found[f'oracle_keybroker_provider_up{{chain="{chain}",provider="{n}"}}'] for n in (0, 1)]
     assert up == [1, 0]
+
+
+async def test_other_providers_are_taken_over_while_it_serves(scene: Scene, tmp_path: Path) -> None:
+    body = await scene.body()
+    config = with_admin(scene, tmp_path, [f"http://127.0.0.1:{free_port()}"])
+    async with both(config) as (broker, url, _):
+        assert (await post(url, body))[1]["code"] == "rpc.unreachable"
+        broker.chains.set([config.chains[0].model_copy(update={"rpc": (scene.world.url,)})])
+        assert (await post(url, body))[0] == 200
 
 
 # Signals, as a process of its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oracle.keybroker.config import RateLimits
@@ -45,6 +45,7 @@ def test_who_waits_as_long_as_it_is_told_is_taken(rate: tuple[float, int], steps
             own.check(client)
 
 
+@example(greedy=["greedy", "greedy too", "greedy three"] * 20)
 @given(greedy=st.lists(st.sampled_from(["greedy", "greedy too", "greedy three"]), max_size=100))
 def test_a_network_that_asks_little_is_not_starved_by_some_that_ask_much(greedy: list[str]) -> None:
     now = [0.0]

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oracle.errors import Refused, Retryable
 from oracle.keybroker.ledger import Ledger
-from oracle.keybroker.log import Continued, read_log, verify_log
+from oracle.keybroker.log import Continued, Released, read_line, read_log, verify_log
 from oracle.keybroker.segments import Index, closed_files, files_of, index_name, make_index, place_of
 from tests.unit.test_keybroker_log import KEY, PLATFORM, SEALED, opened, released
 
@@ -48,9 +50,16 @@ async def test_caps_and_last_answers_outlive_a_restart_over_several_files(tmp_pa
         with pytest.raises(Refused) as caught:
             await ledger.append_release(released(task), 1)
         assert caught.value.code == "release.cap"
-    last = await ledger.answered(TASKS[-1])
-    assert last is not None
-    assert last.sealed == SEALED
+    lines = closed_files(path)[-1][1].read_bytes().splitlines(keepends=True) + path.read_bytes().splitlines(
+        keepends=True
+    )
+    events = [read_line(each).entry.event for each in lines]
+    tasks = [event.statement.task_id for event in events if isinstance(event, Released)]
+    assert len(tasks) >= 2
+    for task in tasks:
+        line = await ledger.answered(task)
+        assert line is not None
+        assert line.sealed == SEALED
     await ledger.close()
 
 
@@ -107,6 +116,26 @@ async def test_a_crash_while_a_file_is_closed_loses_nothing(tmp_path: Path, cras
 
 def _last_event(path: Path) -> object:
     return list(read_log(path))[-1].event
+
+
+@settings(max_examples=25, deadline=None)
+@given(cut=st.integers(min_value=0))
+def test_a_log_cut_at_any_byte_counts_what_is_whole(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """What a crash may leave of the last file: half a line, half a file, or nothing of it."""
+    path = tmp_path_factory.mktemp("cut") / "log.jsonl"
+
+    async def story() -> None:
+        await (await long_log(path)).close()
+        data = path.read_bytes()
+        path.write_bytes(data[: cut % (len(data) + 1)])
+        whole = [e.event.statement.task_id for e in read_log(path) if isinstance(e.event, Released)]
+        ledger = await opened(path, segment_bytes=SMALL)
+        assert [ledger.released(task, PLATFORM) for task in TASKS] == [whole.count(task) for task in TASKS]
+        await ledger.append_release(released(TASKS[0]), 9)
+        await ledger.close()
+
+    asyncio.run(story())
+    assert verify_log(path, KEY.address).ok
 
 
 def changed(path: Path) -> None:
@@ -187,6 +216,41 @@ async def test_a_copy_of_another_log_is_left_alone(tmp_path: Path) -> None:
         await (await long_log(tmp_path / "two" / "log.jsonl", copy.parent)).close()
     assert caught.value.code in ("log.copy", "log.shortened")
     assert copy.read_bytes() == before
+
+
+def more(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "code"),
+    [
+        (lambda copy: changed(closed_files(copy)[0][1]), "log.copy"),
+        (lambda copy: more(closed_files(copy)[0][1]), "log.copy"),
+        (lambda copy: changed(copy), "log.copy"),
+        (lambda copy: more(copy), "log.shortened"),
+        (lambda copy: shutil.copy(copy, copy.with_name("log-000000009999.jsonl")), "log.shortened"),
+    ],
+    ids=["a closed file changed", "a closed file longer", "the last changed", "the last longer", "a file more"],
+)
+async def test_a_copy_that_differs_stops_the_start(tmp_path: Path, tamper: Callable[[Path], None], code: str) -> None:
+    path, copy = tmp_path / "log.jsonl", tmp_path / "copy" / "log.jsonl"
+    await (await long_log(path, copy.parent)).close()
+    tamper(copy)
+    with pytest.raises(Refused) as caught:
+        await opened(path, segment_bytes=SMALL, copies=[copy.parent])
+    assert caught.value.code == code
+
+
+async def test_a_copy_of_another_log_that_grows_yet_is_found_where_this_one_has_closed_files(tmp_path: Path) -> None:
+    path, copy = tmp_path / "one" / "log.jsonl", tmp_path / "copy" / "log.jsonl"
+    await (await long_log(path)).close()
+    await (await opened(copy)).close()
+    changed(copy)
+    with pytest.raises(Refused) as caught:
+        await opened(path, segment_bytes=SMALL, copies=[copy.parent])
+    assert caught.value.code == "log.copy"
 
 
 async def test_a_copy_that_cannot_be_written_stops_releases(tmp_path: Path) -> None:
