@@ -112,7 +112,16 @@ class Wallet(Sender):
     def __init__(self) -> None:
         self.asked: list[str | None] = []
 
-    async def transact(self, to: str | None, data: bytes, *, value: int = 0, gas: int | None = None) -> Receipt:
+    async def transact(
+        self,
+        to: str | None,
+        data: bytes,
+        *,
+        value: int = 0,
+        gas: int | None = None,
+        purpose: str = "other",
+        key: bytes = b"",
+    ) -> Receipt:
         self.asked.append(to)
         raise Permanent("wallet.empty", "this wallet sends nothing")
 
