@@ -174,7 +174,7 @@ class Sender:
             "type": 2,
             "chainId": self._chain_id,
             "nonce": nonce,
-            "to": to or b"",
+            "to": to_checksum_address(to) if to else b"",
             "data": data,
             "value": value,
             "gas": gas,

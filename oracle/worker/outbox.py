@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from eth_account.signers.local import LocalAccount
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 
 from enclave_app.protocol.structs import Confirmation
@@ -309,12 +310,14 @@ class Outbox(Sender):
         return True
 
     async def _is_unwanted(self, call: _Call) -> bool:
+        """At the head, where a node's own pool has not been applied: there it would have done itself already."""
+        asked = {"from": self.address, "to": call.to, "data": as_hex(call.data), "value": hex(call.value)}
         try:
-            await self.estimate(call.to, call.data, call.value)
-        except Reverted:
-            return True
+            await self.rpc.call("eth_call", asked, "latest")
+        except RpcFault as fault:
+            return isinstance(self.explained(fault), Reverted)
         except Retryable:
-            pass  # not known now: what was wanted still is
+            return False  # not known now: what was wanted still is
         return False
 
     async def _fill_gap(self, lowest: int, count: int, now: float) -> None:
@@ -441,7 +444,9 @@ def _read_raw(raw: bytes) -> _Call:
     """What a transaction of ours does."""
     fields: dict[str, Any] = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
     to = bytes(fields["to"])
-    return _Call(as_hex(to) if to else None, bytes(fields["data"]), int(fields["value"]), int(fields["gas"]))
+    return _Call(
+        str(to_checksum_address(to)) if to else None, bytes(fields["data"]), int(fields["value"]), int(fields["gas"])
+    )
 
 
 def _mined(receipt: Receipt) -> Mined:

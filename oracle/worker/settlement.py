@@ -64,7 +64,7 @@ class Settlements:
         if record is None:
             raise Bug("journal.record", f"a task in state {task.state} has no record")
         alive = await self._outbox.alive(SETTLE, [task.id])
-        if task.id in alive:
+        if task.id in alive and await self._may_settle(alive[task.id], task.id):
             # A reorganisation took the settlement's block, not the settlement.
             return await self._db(self._db.journal.settling, task, alive[task.id])
         group = self._groups.setdefault(group_of(record), _Group())
@@ -78,6 +78,11 @@ class Settlements:
             if member in group.members:
                 group.members.remove(member)
             raise
+
+    async def _may_settle(self, transaction_hash: bytes, task_id: bytes) -> bool:
+        """False for a transaction that is mined and left the task out."""
+        receipt = await self._outbox.receipt(transaction_hash)
+        return receipt is None or settles(receipt, task_id)
 
     async def outcome(self, task: Task, patience: float) -> Receipt | None:
         """The receipt of the transaction that settled the task; None where what was sent did not, or never will.

@@ -81,6 +81,7 @@ EXCUSED = {
     "oracle.cli.function_audit:approve": OWN_FILE,
     "oracle.cli.task_relay:_bytes": "a signature from the command line, in hex",
     "oracle.task:Task._shown": "calldata, read in the ABI's strict mode, of which the contract checks every word",
+    "oracle.worker.outbox:_read_raw": "a transaction that this worker signed, from its own journal",
     "enclave_app.attesters.configfs_tsm:ConfigfsTsmAttester._report": DEVICE,
     "enclave_app.attesters.dcap_format:": OURS,
     "enclave_app.attesters.gramine:GramineAttester._quote": DEVICE,

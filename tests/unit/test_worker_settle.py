@@ -31,6 +31,17 @@ def test_every_refusal_that_is_listed_exists_in_the_contract() -> None:
     assert set(settle._BY_NAME) <= declared
 
 
+def test_every_refusal_of_the_contract_is_judged_or_is_of_another_function() -> None:
+    declared = {error["name"] for error in load("ComputeOracle")._errors.values()}
+    judged = {"ComputeOracle_NotRequested", "ComputeOracle_NothingToSettle", *settle._BY_NAME}
+    assert declared - judged == settle.NOT_OF_A_SETTLEMENT
+    assert not judged & settle.NOT_OF_A_SETTLEMENT
+
+
+def test_what_settles_nothing_is_looked_at_again() -> None:
+    assert judge(Reverted("ComputeOracle_NothingToSettle", {})) is Verdict.LATER
+
+
 @pytest.mark.parametrize("name", ["ComputeOracle_BadSignature", "ComputeOracle_WrongSettlement", "Unknown"])
 def test_a_refusal_that_time_does_not_mend_is_final(name: str) -> None:
     assert judge(Reverted(name, {})) is Verdict.NEVER
