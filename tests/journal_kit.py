@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from enclave_app.protocol.evidence import Evidence
+from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Agreement, TaskRequest
+from enclave_app.protocol.structs import Agreement, Chain, RegisteredIdentity, Result, TaskRequest
 from oracle.chain.abi import Log
 from oracle.chain.events import AgreementActivated, AgreementApproved, TaskEnded, TaskRequested
 from oracle.chain.source import Block
@@ -74,3 +76,47 @@ def task(journal: Journal, number: int) -> Task:
     found = journal.task(word(number))
     assert found is not None
     return found
+
+
+def record(event: TaskRequested) -> TaskRecord:
+    """What an enclave might have signed for a request; nobody checks it here."""
+    agreement_id, request = event.agreement_id, event.request
+    return TaskRecord(
+        chain=Chain(chain_id=1, agreement_registry=ADDRESS),
+        agreement=AGREED,
+        request=request,
+        result=Result(
+            agreement_id=agreement_id,
+            task_id=event.task_id,
+            outcome=1,
+            outputs=(),
+            payee=ADDRESS,
+            anchor=bytes(32),
+        ),
+        signature=b"\x01",
+        signer=ADDRESS,
+        outputs=(),
+        releases=(),
+        evidence=Evidence(
+            tee=1,
+            quote=b"",
+            signer=ADDRESS,
+            sealing_key=b"",
+            chain_id=1,
+            registry=ADDRESS,
+            block_number=0,
+            block_hash=bytes(32),
+            operator=ADDRESS,
+            operator_signature=b"",
+        ),
+        consents=(),
+        enclave=RegisteredIdentity(
+            measurement=bytes(32),
+            platform=bytes(32),
+            sealing_key=bytes(32),
+            svn_digest=bytes(32),
+            verifier=bytes(32),
+            operator=ADDRESS,
+            tee=1,
+        ),
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from oracle.errors import Bug
@@ -21,6 +24,18 @@ def reachable(start: State, movers: set[Mover]) -> set[State]:
 
 def test_every_state_is_in_one_group_or_orphaned() -> None:
     assert sorted([*OPEN, *ENDED, *GIVEN_UP, State.ORPHANED]) == sorted(State)
+
+
+def test_the_architecture_page_has_every_state_in_its_group() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text("utf-8")
+    table = page.split("## A task's states in the journal")[1].split("## ")[0]
+    groups = {"open": OPEN, "ended": ENDED, "given up": GIVEN_UP, "its request is on no chain": (State.ORPHANED,)}
+    found = {
+        name: group.strip()
+        for names, group in re.findall(r"^\| (`[^|]+`) \|([^|]*)\|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert found == {state.value: group for group, states in groups.items() for state in states}
 
 
 def test_every_state_can_be_reached_from_a_request() -> None:
