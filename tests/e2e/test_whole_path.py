@@ -128,6 +128,10 @@ async def test_ciphertext_that_is_away_for_some_tries_costs_time_and_no_release(
         manifest = read_manifest(await client.blob(agreement.data[0].id_or_stream), agreement.data[0].id_or_stream)
         blob = storage / blob_name(manifest.files[0].sha256)
         blob.rename(storage.with_name("away"))
+        # Another one starts: this one keeps small tables decoded, and would not look for the ciphertext again.
+        pid = devnet.enclave_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
         try:
             task = await client.request(agreement_id, {"least": 65})
             await _logged(devnet, "blob.missing", task, times=4)
