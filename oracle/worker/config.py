@@ -136,13 +136,14 @@ class WorkerConfig(HostConfig):
     long to wait for more brokers once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is
     the least that a task must pay the payee, failure included, and `maxCallbackGas` the most that its callback may use: both
     are what protects the wallet from agreements of strangers. `gauges` is a file that is written each minute, for Prometheus'
-    node exporter."""
+    node exporter. `spool` is the folder of sealed outputs that storage does not have yet, beside the journal when left out."""
 
     journal: Path
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
     gauges: Path | None = None
+    spool: Path | None = None
     enclaves: tuple[EnclaveConfig, ...] = Field(default=(), max_length=8)
     concurrency: int = Field(default_factory=cores, ge=1, le=256)
     memory_mib: int = Field(default_factory=memory_mib, ge=1)
@@ -180,6 +181,10 @@ class WorkerConfig(HostConfig):
         if len(set(sockets)) != len(sockets):
             raise ValueError("each of `enclaves` needs a socket of its own")
         return self
+
+    def spool_directory(self) -> Path:
+        """Where sealed outputs wait for storage."""
+        return self.spool or self.journal.with_name(f"{self.journal.name}.spool")
 
     def every_enclave(self) -> tuple[EnclaveConfig, ...]:
         """Those that this worker uses; the first is `enclave`."""
