@@ -160,12 +160,12 @@ class HttpStorage(Storage):
             self._session = None
 
     async def _write(self, name: str, data: bytes) -> None:
-        await self._put(name, data, len(data))
+        await self._put(name, _pieces(data), len(data))
 
     async def _write_file(self, name: str, path: Path) -> None:
         await self._put(name, _chunks(path), size_of(path))
 
-    async def _put(self, name: str, data: bytes | AsyncIterator[bytes], size: int) -> None:
+    async def _put(self, name: str, data: AsyncIterator[bytes], size: int) -> None:
         # With its length a server can tell a body that was cut from one that ended.
         headers = {aiohttp.hdrs.CONTENT_LENGTH: str(size)}
         try:
@@ -273,6 +273,12 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise Refused("storage.file", "a file to store cannot be read", found=f"{path}: {error.strerror}") from error
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    # One large write would hold the event loop.
+    for start in range(0, len(data), CHUNK):
+        yield data[start : start + CHUNK]
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -60,7 +61,7 @@ async def bucket() -> AsyncIterator[Bucket]:
         await running_bucket.server.close()
 
 
-def storage(place: World, uri: str) -> dict[str, object]:
+def storage(place: World, uri: str) -> dict[str, Any]:
     return {"storage": {"read": [place.blobs.as_uri()], "write": uri}, **QUICKLY}
 
 
