@@ -82,10 +82,19 @@ class EnclaveConfig(YamlModel):
 
 
 class StorageConfig(YamlModel):
-    """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to."""
+    """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to, which may also be
+    `s3://bucket/prefix?endpoint=https://…&region=…`."""
 
     read: tuple[str, ...] = Field(min_length=1, max_length=16)
     write: str
+
+    @model_validator(mode="after")
+    def _enclaves_read_it(self) -> Self:
+        if any(uri.startswith("s3:") for uri in self.read):
+            raise ValueError(
+                "enclaves read by file: or http(s):, so name an https URL of the bucket's objects in `read`"
+            )
+        return self
 
 
 class AttestationConfig(YamlModel):

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from enclave_app.protocol.errors import Refused
 from enclave_app.protocol.storage import record_name
 from enclave_app.protocol.structs import TaskState
 from oracle.worker.daemon import Worker
@@ -173,3 +174,11 @@ async def test_spooled_outputs_of_no_task_are_swept_at_the_start(tmp_path: Path)
 
 async def _is_spooled(place: World) -> bool:
     return bool(spooled(place))
+
+
+async def test_an_object_store_is_written_to_and_not_read_by_enclaves(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        read = [place.blobs.as_uri()]
+        assert place.config(storage={"read": read, "write": "s3://bucket/x"}).storage.write == "s3://bucket/x"
+        with pytest.raises(Refused, match="enclaves read by file: or http"):
+            place.config(storage={"read": [*read, "s3://bucket/x"], "write": "s3://bucket/x"})
