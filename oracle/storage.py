@@ -1,4 +1,5 @@
-"""Untrusted storage for blobs and task records, over a base URI: `file:///dir` or `http(s)://host/path`.
+"""Untrusted storage for blobs and task records, over a base URI: `file:///dir`, `http(s)://host/path` or
+`s3://bucket/prefix` (objects.py).
 
 A blob lies at base URI + "/" + hex(SHA-256), so whoever serves it can withhold it but not change it. A task record lies
 under a name; its reader checks every part of it.
@@ -7,9 +8,7 @@ under a name; its reader checks every part of it.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,11 +23,14 @@ import aiohttp
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.errors import Permanent, Refused, Retryable
 from enclave_app.protocol.storage import blob_name
+from oracle.durable import CHUNK, sweep_temporaries, write_whole
+from oracle.logs import Log
 
 MAX_BLOB = 1 << 30
-CHUNK = 1 << 20
 MIN_RATE = 64 << 10
 """Bytes a second that a server has to give on average: one that sends a byte a minute is as good as down."""
+OBJECT_SCHEMES = frozenset({"s3"})
+"""What is reached through fsspec: schemes that were tried, and no others that fsspec happens to know."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 
@@ -36,6 +38,8 @@ class Storage(ABC):
     """One base URI. Use it as an async context manager: `async with open_storage(uri) as storage`."""
 
     uri: str
+    is_local = False
+    """Whether a write goes to a disk of this machine."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -43,6 +47,10 @@ class Storage(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        return None
+
+    async def sweep(self) -> None:
+        """Remove what writers that were killed left half written, where they leave anything."""
         return None
 
     async def put(self, data: bytes | bytearray) -> bytes:
@@ -88,11 +96,20 @@ class Storage(ABC):
 
 
 class FileStorage(Storage):
-    """A directory. A write goes to a temporary name, is synced and renamed, so that no reader sees half a blob."""
+    """A directory. A write goes to a temporary name, is synced and renamed, so that no reader sees half a blob, and one that
+    was cut at any byte can be repeated."""
+
+    is_local = True
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
         self.uri = self.directory.as_uri()
+
+    async def sweep(self) -> None:
+        try:
+            await asyncio.to_thread(sweep_temporaries, self.directory)
+        except OSError as error:
+            Log("storage").warning("storage cannot be swept", uri=self.uri, found=error.strerror)
 
     async def _write(self, name: str, data: bytes) -> None:
         await asyncio.to_thread(self._replace, name, data)
@@ -104,34 +121,21 @@ class FileStorage(Storage):
         return await asyncio.to_thread(self._load, name, limit)
 
     def _replace(self, name: str, content: bytes | Path) -> None:
-        temporary = self.directory / f".{name}.{secrets.token_hex(8)}"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as target:
-                if isinstance(content, bytes):
-                    target.write(content)
-                else:
-                    with content.open("rb") as source:
-                        while chunk := source.read(CHUNK):
-                            target.write(chunk)
-                target.flush()
-                os.fsync(target.fileno())
-            temporary.replace(self.directory / name)
+            write_whole(self.directory / name, content)
         except OSError as error:
             raise Retryable("storage.write", f"cannot write to {self.uri}", found=error.strerror) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _load(self, name: str, limit: int) -> bytes:
         try:
             with (self.directory / name).open("rb") as source:
                 data = source.read(limit + 1)
         except FileNotFoundError:
-            raise _missing(self.uri, name) from None
+            raise missing(self.uri, name) from None
         except OSError as error:
             raise Retryable("storage.read", f"cannot read from {self.uri}", found=error.strerror) from error
         if len(data) > limit:
-            raise _too_large(name, limit)
+            raise too_large(name, limit)
         return data
 
 
@@ -156,18 +160,28 @@ class HttpStorage(Storage):
             self._session = None
 
     async def _write(self, name: str, data: bytes) -> None:
-        await self._put(name, data)
+        await self._put(name, _pieces(data), len(data))
 
     async def _write_file(self, name: str, path: Path) -> None:
-        await self._put(name, _chunks(path))
+        await self._put(name, _chunks(path), size_of(path))
 
-    async def _put(self, name: str, data: bytes | AsyncIterator[bytes]) -> None:
+    async def _put(self, name: str, data: AsyncIterator[bytes], size: int) -> None:
+        # With its length a server can tell a body that was cut from one that ended.
+        headers = {aiohttp.hdrs.CONTENT_LENGTH: str(size)}
         try:
-            async with self._open().put(f"{self.uri}/{name}", data=data, allow_redirects=False) as answer:
+            async with self._open().put(
+                f"{self.uri}/{name}", data=data, headers=headers, allow_redirects=False, timeout=self._patience(size)
+            ) as answer:
                 if answer.status not in (200, 201, 204):
-                    raise _http_error("write to", self.uri, answer.status)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                    raise http_error("write to", self.uri, answer.status)
+        except (aiohttp.ClientError, OSError) as error:
             raise Retryable("storage.http", f"cannot write to {self.uri}", found=type(error).__name__) from error
+
+    def _patience(self, size: int) -> aiohttp.ClientTimeout:
+        """No server holds a transfer for ever, and a large one may take its time."""
+        return aiohttp.ClientTimeout(
+            total=self._seconds + size / MIN_RATE, sock_connect=self._seconds, sock_read=self._seconds + size / MIN_RATE
+        )
 
     async def _read(self, name: str, limit: int) -> bytes:
         data = bytearray()
@@ -178,14 +192,14 @@ class HttpStorage(Storage):
                 f"{self.uri}/{name}", headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"}, timeout=patience
             ) as answer:
                 if answer.status == 404:
-                    raise _missing(self.uri, name)
+                    raise missing(self.uri, name)
                 if answer.status != 200:
-                    raise _http_error("read from", self.uri, answer.status)
+                    raise http_error("read from", self.uri, answer.status)
                 async for chunk in answer.content.iter_chunked(CHUNK):
                     data += chunk
                     if len(data) > limit:
-                        raise _too_large(name, limit)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                        raise too_large(name, limit)
+        except (aiohttp.ClientError, OSError) as error:
             raise Retryable("storage.http", f"cannot read from {self.uri}", found=type(error).__name__) from error
         return bytes(data)
 
@@ -196,7 +210,7 @@ class HttpStorage(Storage):
 
 
 def open_storage(uri: str) -> Storage:
-    """The storage at a base URI; Refused `storage.uri` for one that is neither file:///dir nor http(s)://host/path."""
+    """The storage at a base URI; Refused `storage.uri` for any other, `storage.extra` where the package for it is missing."""
     try:
         parts = urlsplit(uri)
         host = parts.hostname
@@ -207,8 +221,18 @@ def open_storage(uri: str) -> Storage:
         return FileStorage(Path(unquote(parts.path)))
     if plain and parts.scheme in ("http", "https") and host:
         return HttpStorage(uri)
+    if parts.scheme in OBJECT_SCHEMES:
+        # Imported where it is used: it takes a package that few need.
+        from oracle.objects import open_objects
+
+        return open_objects(uri)
+    # A URI may hold a password before an @, or in its query, and no error shows one.
+    shown = uri if plain else f"{parts.scheme}:…"
     raise Refused(
-        "storage.uri", "not a storage URI", found=repr(uri[:200]), expected="file:///directory or http(s)://host/path"
+        "storage.uri",
+        "not a storage URI",
+        found=repr(shown[:200]),
+        expected="file:///directory, http(s)://host/path or s3://bucket/prefix",
     )
 
 
@@ -244,6 +268,19 @@ def _digest_of(path: Path) -> bytes:
         raise Refused("storage.file", "a file to store cannot be read", found=f"{path}: {error.strerror}") from error
 
 
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise Refused("storage.file", "a file to store cannot be read", found=f"{path}: {error.strerror}") from error
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    # One large write would hold the event loop.
+    for start in range(0, len(data), CHUNK):
+        yield data[start : start + CHUNK]
+
+
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
     source = await asyncio.to_thread(path.open, "rb")
     try:
@@ -253,15 +290,15 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
         source.close()
 
 
-def _missing(uri: str, name: str) -> Retryable:
+def missing(uri: str, name: str) -> Retryable:
     return Retryable("blob.missing", "storage does not have this blob", found=f"nothing at {uri}/{name}")
 
 
-def _too_large(name: str, limit: int) -> Refused:
+def too_large(name: str, limit: int) -> Refused:
     return Refused("blob.size", "a blob is larger than it may be", found=name, expected=f"at most {limit} bytes")
 
 
-def _http_error(action: str, uri: str, status: int) -> Retryable | Permanent:
+def http_error(action: str, uri: str, status: int) -> Retryable | Permanent:
     if status >= 500 or status in (408, 425, 429):
         return Retryable("storage.http", f"cannot {action} {uri} now", found=f"status {status}")
     return Permanent("storage.http", f"cannot {action} {uri}", found=f"status {status}")

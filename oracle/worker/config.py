@@ -88,10 +88,19 @@ class EnclaveConfig(YamlModel):
 
 
 class StorageConfig(YamlModel):
-    """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to."""
+    """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to, which may also be
+    `s3://bucket/prefix?endpoint=https://…&region=…`."""
 
     read: tuple[str, ...] = Field(min_length=1, max_length=16)
     write: str
+
+    @model_validator(mode="after")
+    def _enclaves_read_it(self) -> Self:
+        if any(uri.startswith("s3:") for uri in self.read):
+            raise ValueError(
+                "enclaves read by file: or http(s):, so name an https URL of the bucket's objects in `read`"
+            )
+        return self
 
 
 class AttestationConfig(YamlModel):
@@ -160,7 +169,7 @@ class WorkerConfig(HostConfig):
     callback may use: both are what protects the wallet from agreements of strangers. `retainDays` is how long the journal
     keeps what is over. `fees` is in oracle/worker/fees.py; `settleWindow` is how long a result waits for others to be
     settled with, where there were some lately. `gauges` is a file that is written each minute, for Prometheus' node
-    exporter."""
+    exporter. `spool` is the folder of sealed outputs that storage does not have yet, beside the journal's file when left out."""
 
     journal: Place
     storage: StorageConfig
@@ -170,6 +179,7 @@ class WorkerConfig(HostConfig):
     gauges: Path | None = None
     health: HealthConfig | None = None
     tracing: TracingConfig | None = None
+    spool: Path | None = None
     enclaves: tuple[EnclaveConfig, ...] = Field(default=(), max_length=8)
     concurrency: int = Field(default_factory=cores, ge=1, le=256)
     memory_mib: int = Field(default_factory=memory_mib, ge=1)
@@ -209,7 +219,13 @@ class WorkerConfig(HostConfig):
         sockets = [each.socket for each in self.every_enclave()]
         if len(set(sockets)) != len(sockets):
             raise ValueError("each of `enclaves` needs a socket of its own")
+        if self.spool is None and not isinstance(self.journal, Path):
+            raise ValueError("with a journal on a server, `spool` names the folder of outputs that wait for storage")
         return self
+
+    def spool_directory(self) -> Path:
+        """Where sealed outputs wait for storage."""
+        return self.spool or Path(f"{self.journal}.spool")
 
     def every_enclave(self) -> tuple[EnclaveConfig, ...]:
         """Those that this worker uses; the first is `enclave`."""

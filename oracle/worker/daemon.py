@@ -44,8 +44,10 @@ from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 from oracle.worker.settlement import Settlements
+from oracle.worker.spool import Spool
 from oracle.worker.states import State
 from oracle.worker.steps import Steps
+from oracle.worker.store import OutputStore
 from oracle.worker.tracing import open_tracer
 from oracle.worker.vouching import open_vouching
 
@@ -162,6 +164,11 @@ class Worker:
         stack.push_async_callback(brokers.close)
         readable = [await stack.enter_async_context(open_storage(uri)) for uri in config.storage.read]
         writable = await stack.enter_async_context(open_storage(config.storage.write))
+        spool = Spool(config.spool_directory())
+        spool.open()
+        unstored = await self._db(self._db.journal.tasks, (State.RAN, State.ORPHANED))
+        await spool.sweep([task.id for task in unstored])
+        await writable.sweep()
         self._follower = Follower(
             rpc,
             self._db,
@@ -214,7 +221,7 @@ class Worker:
                 rendezvous=Rendezvous(source, deployment, operators=config.operators, seconds=config.turn_seconds),
                 brokers=brokers,
                 blobs=BlobCache(readable),
-                storage=writable,
+                outputs=OutputStore(writable, spool),
                 settler=Settlements(sender, self._db, deployment.oracle, window=config.settle_window),
                 clock=self.clock,
                 appraisal=self._appraisal,

@@ -18,10 +18,9 @@ from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone
 from oracle.chain.deploy import Deployment
 from oracle.chain.reader import OracleReader
 from oracle.chain.source import SingleSource
-from oracle.errors import Bug, OracleError, Permanent, Retryable, Reverted
+from oracle.errors import Bug, OracleError, Retryable, Reverted
 from oracle.logs import Log
 from oracle.receipt import Papers
-from oracle.storage import Storage
 from oracle.worker.admission import Admission
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
@@ -39,7 +38,7 @@ from oracle.worker.settle import Verdict, judge
 from oracle.worker.settlement import Settlements
 from oracle.worker.states import State
 from oracle.worker.steps import Steps
-from oracle.worker.store import store_outputs, store_receipt
+from oracle.worker.store import OutputsGone, OutputStore
 
 LOADING_SECONDS = 120
 """What a run may take beyond the agreed time limit: fetching ciphertext and sealing outputs."""
@@ -47,6 +46,8 @@ FORGET_SECONDS = 5.0
 """How long an enclave is asked to stop a task; one that hangs is ended by others."""
 KEPT_ROUNDS = 1024
 """Rounds of tasks that wait."""
+ROOM_SECONDS = 2.0
+"""How often a task looks whether the results before it are stored."""
 REMEMBERED = 1024
 """Agreements whose quickest run is remembered."""
 
@@ -64,7 +65,7 @@ class Parts:
     rendezvous: Rendezvous
     brokers: BrokerClient
     blobs: BlobCache
-    storage: Storage
+    outputs: OutputStore
     settler: Settlements
     clock: ChainClock
     appraisal: Appraisal | None
@@ -110,6 +111,7 @@ class Pipeline:
 
     async def compute(self, task: Task, log: Log) -> Task:
         """From a request to a signed result, where there is time and room for it, and it is our turn."""
+        await self._check_room()
         step = self._p.steps.step
         with step("plan"):
             host, plan = await self.plan(task)
@@ -201,6 +203,17 @@ class Pipeline:
             del self._quickest[next(iter(self._quickest))]
         self._quickest[agreement_id] = min(seconds, self._quickest.get(agreement_id, seconds))
 
+    async def _check_room(self) -> None:
+        """Raises NotYet `store.full` while as many results wait for storage as may: no more are computed meanwhile."""
+        spool = self._p.outputs.spool
+        if spool.has_room():
+            return
+        waiting = await self._db(self._journal.tasks, (State.RAN,))
+        # The chain may have ended some of them.
+        await spool.sweep([each.id for each in waiting])
+        if not spool.has_room():
+            raise NotYet("store.full", "results wait for storage", seconds=ROOM_SECONDS, found=spool.results)
+
     async def _check_standing(self, task: Task) -> None:
         """Raise Overtaken where the chain moved the task while something was waited for."""
         states = await self._db(self._journal.states, [task.id])
@@ -264,18 +277,20 @@ class Pipeline:
     async def store(self, task: Task, log: Log) -> Task:
         """Outputs and record into storage, before anyone can learn of the settlement."""
         p, record = self._p, _record(task)
-        host = await p.hosts.holder(record)
-        if host is None:
-            await self._db(self._journal.start_over, task)
-            raise Retryable("store.enclave_gone", "the enclave restarted before its outputs were stored")
         try:
-            await store_outputs(host.enclave, p.storage, task.id, record)
-        except Permanent as error:
-            # Outputs are deterministic (R16): what this enclave cannot hand out, a run makes again.
+            # What is spooled needs no enclave: its signer counts until its registration ends, which settling finds out.
+            host = None if p.outputs.is_spooled(task.id, record) else await p.hosts.holder(record)
+            await p.outputs.store(None if host is None else host.enclave, task.id, record)
+        except OutputsGone:
+            # Outputs are deterministic (R16): what no enclave can hand out, a run makes again.
             await self._db(self._journal.start_over, task)
-            raise Retryable("store.outputs", f"outputs could not be stored: {error.message}") from error
+            await p.outputs.drop(task.id)
+            raise
         task = await self._db(self._journal.stored, task)
-        self._let_go_later(host, task.id)
+        await p.outputs.drop(task.id)
+        host = p.hosts.of(record.signer)
+        if host is not None:
+            self._let_go_later(host, task.id)
         return task
 
     async def settle(self, task: Task, log: Log) -> Task:
@@ -313,7 +328,7 @@ class Pipeline:
             raise Retryable("receipt.early", "the chain does not have the settlement at its head", found=on_chain.state)
         ours = on_chain.settled_with(record.result.typed_digest(record.chain.oracle_domain(record.agreement)))
         if ours:
-            await store_receipt(p.storage, task.id, receipt)
+            await p.outputs.store_receipt(task.id, receipt)
         await self._db(self._journal.receipt_done, task.id)
         log.info("receipt written" if ours else "no receipt: the chain took another's result")
 
@@ -401,8 +416,10 @@ class Pipeline:
         await asyncio.gather(*self._letting_go, return_exceptions=True)
 
     def forget(self, task_id: bytes) -> None:
-        """Drop what is kept in memory for a task that is over."""
+        """Drop what is kept for a task that is over."""
         self._forget_round(task_id)
+        if self._p.outputs.holds(task_id):
+            self._keep(self._p.outputs.drop(task_id))
         self._turns.pop(task_id, None)
         self._p.rendezvous.forget(task_id)
 

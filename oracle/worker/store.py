@@ -3,43 +3,122 @@
 Outputs and record are written before the settlement: a recipient can only open a result that was settled (R17), and one that is
 settled must not be missing. A public output is not written: the settlement publishes it, and nobody who reads storage is to be
 first. The receipt follows the settlement. Every write gives the same bytes again when it is repeated.
+
+A result waits for its storage, whatever that says (R19): the ciphertext is spooled, so that neither a storage that is down for
+hours nor an enclave that ends meanwhile has anything computed again.
 """
 
 from __future__ import annotations
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.manifest import read_manifest
-from enclave_app.protocol.release import SignedShares, TaskRecord
+from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.storage import receipt_name, record_name
 from oracle.errors import Permanent, Retryable
 from oracle.storage import Storage
 from oracle.worker.enclave import Enclave
+from oracle.worker.spool import Spool
 
 
-async def store_outputs(enclave: Enclave, storage: Storage, task_id: bytes, record: TaskRecord) -> None:
-    """Raises Refused `manifest.digest` or Permanent `output.digest` where the enclave gave other bytes than it signed for,
-    what the enclave says, and Retryable `storage.*`."""
-    for output in record.outputs:
-        await _store(enclave, storage, task_id, output)
-    # R17: nobody reads a result before it is settled, a public one from the settlement.
-    hidden = record.model_copy(update={"public_outputs": ()})
-    await storage.put_named(record_name(task_id), hidden.canonical())
+class OutputsGone(Retryable):
+    """Neither the spool nor an enclave has the outputs: only a run makes them again, the same ones (R16)."""
 
 
-async def store_receipt(storage: Storage, task_id: bytes, receipt: bytes) -> None:
-    """Raises Retryable, whatever the storage says: no settled task goes without its receipt for a fault of storage."""
+class OutputStore:
+    """Outputs of this worker on their way from the enclave to storage."""
+
+    def __init__(self, storage: Storage, spool: Spool) -> None:
+        self._storage, self.spool = storage, spool
+        self._sent: dict[bytes, set[bytes]] = {}
+
+    def is_spooled(self, task_id: bytes, record: TaskRecord) -> bool:
+        """Whether storing needs no enclave any more. Raises OutputsGone where a manifest is not the one that was signed for."""
+        return self.spool.has(task_id, [digest for digest, _ in _files(record)])
+
+    async def store(self, enclave: Enclave | None, task_id: bytes, record: TaskRecord) -> None:
+        """Raises OutputsGone where `enclave` and spool do not have what was signed, Retryable `enclave.*`, and Retryable
+        whatever storage says. What storage acknowledged to this process is not sent again: nobody else's word, and no look at
+        what is there, is relied on."""
+        if not self._storage.is_local:
+            # Before the first upload, which may take hours to succeed.
+            await self._spool(enclave, task_id, record)
+        try:
+            await self._upload(enclave, task_id, record)
+        except OutputsGone:
+            raise
+        except Retryable:
+            # On the same machine an upload is as quick as the spool, which is then for what fails only.
+            await self._spool(enclave, task_id, record)
+            raise
+
+    async def _spool(self, enclave: Enclave | None, task_id: bytes, record: TaskRecord) -> None:
+        for digest, size in _files(record):
+            if not self.spool.has(task_id, (digest,)):
+                await self.spool.keep(task_id, digest, await _fetch(enclave, task_id, digest, size))
+
+    async def _upload(self, enclave: Enclave | None, task_id: bytes, record: TaskRecord) -> None:
+        sent = self._sent.setdefault(task_id, set())
+        for digest, size in _files(record):
+            if digest not in sent:
+                kept = await self.spool.get(task_id, digest)
+                await self._put(kept if kept is not None else await _fetch(enclave, task_id, digest, size))
+                sent.add(digest)
+        for output in record.outputs:
+            await self._put(output.manifest)
+            await self._put(output.share_list)
+        # R17: nobody reads a result before it is settled, a public one from the settlement.
+        hidden = record.model_copy(update={"public_outputs": ()})
+        await self._put_named(record_name(task_id), hidden.canonical())
+
+    async def store_receipt(self, task_id: bytes, receipt: bytes) -> None:
+        """Raises Retryable, whatever storage says: no settled task goes without its receipt for a fault of storage."""
+        await self._put_named(receipt_name(task_id), receipt)
+
+    def holds(self, task_id: bytes) -> bool:
+        """Whether there is something to drop."""
+        return task_id in self._sent or task_id in self.spool.tasks()
+
+    async def drop(self, task_id: bytes) -> None:
+        """The task is stored, or over."""
+        self._sent.pop(task_id, None)
+        await self.spool.drop(task_id)
+
+    async def _put(self, data: bytes) -> None:
+        try:
+            await self._storage.put(data)
+        except Permanent as error:
+            raise _waits(error) from error
+
+    async def _put_named(self, name: str, data: bytes) -> None:
+        try:
+            await self._storage.put_named(name, data)
+        except Permanent as error:
+            raise _waits(error) from error
+
+
+def _files(record: TaskRecord) -> list[tuple[bytes, int]]:
+    """Digest and length of each ciphertext file of a result."""
     try:
-        await storage.put_named(receipt_name(task_id), receipt)
+        manifests = [read_manifest(output.manifest, output.shares.output_id) for output in record.outputs]
     except Permanent as error:
-        raise Retryable("receipt.storage", f"the receipt could not be stored: {error.message}") from error
+        raise OutputsGone(
+            error.code, f"the enclave gave another manifest than it signed for: {error.message}"
+        ) from error
+    return [(file.sha256, file.size) for manifest in manifests for file in manifest.files]
 
 
-async def _store(enclave: Enclave, storage: Storage, task_id: bytes, output: SignedShares) -> None:
-    manifest = read_manifest(output.manifest, output.shares.output_id)
-    for file in manifest.files:
-        ciphertext = await enclave.file(task_id, file.sha256, file.size)
-        if sha256(ciphertext) != file.sha256:
-            raise Permanent("output.digest", "the enclave gave another file than its manifest names")
-        await storage.put(ciphertext)
-    await storage.put(output.manifest)
-    await storage.put(output.share_list)
+async def _fetch(enclave: Enclave | None, task_id: bytes, digest: bytes, size: int) -> bytes:
+    if enclave is None:
+        raise OutputsGone("store.enclave_gone", "the enclave ended before its outputs were kept")
+    try:
+        data = await enclave.file(task_id, digest, size)
+    except Permanent as error:
+        raise OutputsGone("store.outputs", f"the enclave does not hand out an output: {error.message}") from error
+    if sha256(data) != digest:
+        raise OutputsGone("output.digest", "the enclave gave another file than its manifest names")
+    return data
+
+
+def _waits(error: Permanent) -> Retryable:
+    """R19: what storage refuses today, an operator can mend."""
+    return Retryable(error.code, f"the result waits for its storage: {error.message}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -175,3 +177,70 @@ def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(Refused) as refused:
         open_storage(uri)
     assert refused.value.code == "storage.uri"
+
+
+@asynccontextmanager
+async def raw_server(answer: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that reads the head of each upload, and then `answer`s: it cuts, stalls, or takes it."""
+    heads: list[bytes] = []
+    busy: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if answer == "stalls":
+            await asyncio.Event().wait()
+        elif answer == "takes":
+            length = int(heads[-1].lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        work = asyncio.create_task(handle(reader, writer))
+        busy.add(work)
+        await asyncio.wait([work])
+        if answer == "takes":
+            writer.close()
+        else:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+    finally:
+        for work in busy:
+            work.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+        await asyncio.sleep(0.05)  # for the transports to close
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("answer", ["cuts", "stalls"])
+async def test_an_upload_that_is_cut_or_held_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr("oracle.storage.MIN_RATE", 1 << 30)
+    (tmp_path / "file").write_bytes(bytes(8 << 20))
+    async with raw_server(answer) as (uri, heads), HttpStorage(uri, timeout=0.3) as storage:
+        for upload in (storage.put(bytes(8 << 20)), storage.put_file(tmp_path / "file")):
+            with pytest.raises(Retryable) as error:
+                await upload
+            assert error.value.code == "storage.http"
+    assert len(heads) == 2
+
+
+async def test_a_file_is_sent_with_its_length(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(3 << 20))
+    async with raw_server("takes") as (uri, heads), HttpStorage(uri) as storage:
+        await storage.put_file(tmp_path / "file")
+    assert f"content-length: {3 << 20}\r\n".encode() in heads[0].lower()
+    assert b"chunked" not in heads[0].lower()
+
+
+async def test_a_folder_that_takes_nothing_can_be_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "full").write_bytes(b"a file where the directory should be")
+    async with open_storage((tmp_path / "full").as_uri()) as storage:
+        with pytest.raises(Retryable) as error:
+            await storage.put(b"data")
+    assert error.value.code == "storage.write"

@@ -61,7 +61,7 @@ from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.output import TaskSecret, seal_output
 from enclave_app.protocol.params import read_domain
 from enclave_app.sandbox.channel import receive_answer
-from oracle import addresses, arrow, asking, card, config, keys, passwords, storage
+from oracle import addresses, arrow, asking, card, config, keys, objects, passwords, storage
 from oracle.agreement import document, units
 from oracle.agreement.draft import build_draft
 from oracle.agreement.references import References
@@ -99,6 +99,7 @@ from oracle.keybroker.config import read_config as read_broker_config
 from oracle.keybroker.config import read_password
 from oracle.keybroker.log import Entry, Line, Started, check_file, read_log, verify_log
 from oracle.receipt import Expected, read_receipt, verify_receipt
+from oracle.worker import spool
 from oracle.worker.config import WorkerConfig
 from oracle.worker.enclave import error_of
 from oracle.yamlfile import parse_yaml
@@ -768,6 +769,9 @@ PARSERS: list[Parser] = [
     Parser("a column's type", text(types.parse_type), b"timestamp[us, tz=UTC]", "bytes", errors=()),
     # Addresses and amounts.
     Parser("a storage URI", text(storage.open_storage), b"https://a.example/x", "bytes", ("oracle.storage:open_storage",)),
+    Parser("an object store's URI", text(objects.open_objects), b"s3://bucket/a?endpoint=https://s3.example&region=x",
+           "bytes", ("oracle.objects:open_objects", "oracle.objects:_is_endpoint")),
+    Parser("a name in the spool", text(spool._read_name), b"11" * 32, "bytes", ("oracle.worker.spool:_read_name",)),
     Parser("an enclave's storage URI", text(_bases), b"file:///x", "bytes",
            ("enclave_app.fetch:Storage.check_bases", "enclave_app.fetch:Storage._chunks")),
     Parser("an address", text(common.parse_address), b"0x" + b"11" * 20, "bytes"),
