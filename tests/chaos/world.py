@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -218,7 +218,12 @@ class World:
     async def settled(self) -> set[bytes]:
         head = as_int(await self.rpc.call("eth_blockNumber"))
         oracle = self.net.deployment.oracle
-        return {log.topics[1] for log in await get_logs(self.rpc, [oracle], 0, head, [[topic("TaskFulfilled")]])}
+        return {
+            log.topics[1]
+            for log in await get_logs(
+                self.rpc, [oracle], 0, head, [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
+            )
+        }
 
     async def all_settled(self, patience: float) -> None:
         """Every task that was asked for, and for long enough that nobody is about to undo it."""
@@ -263,7 +268,9 @@ class World:
             await asyncio.sleep(0.1)
 
     async def _fulfilled(self, head: int) -> dict[bytes, int]:
-        logs = await get_logs(self.rpc, [self.net.deployment.oracle], 0, head, [[topic("TaskFulfilled")]])
+        logs = await get_logs(
+            self.rpc, [self.net.deployment.oracle], 0, head, [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
+        )
         counts = Counter(log.topics[1] for log in logs)
         assert not [task for task, count in counts.items() if count != 1], "a task was settled twice"
         return {log.topics[1]: log.block_number for log in logs}
@@ -327,12 +334,20 @@ class World:
             assert report.ok, report.first_bad
 
 
-async def make_crowd(net: ChaosNet, rpc: Rpc, fee: int = FEE) -> tuple[Crowd, bytes]:
+async def make_crowd(net: Devnet, rpc: Rpc, hosts: Sequence[str] = ("operator",)) -> tuple[Crowd, bytes]:
     """An active agreement over one small table, old enough for reorganisations, and who asks under it."""
     table = pa.table({"id": list(range(60)), "grp": [i % 7 for i in range(60)]})
-    price = {"fee": f"{fee} wei"} if fee else "free"
+    enclaves = {
+        "measurements": ["0x" + net.measurement.hex()],
+        "anchors": ["0x" + net.anchor.hex()],
+        "statuses": ["UP_TO_DATE"],
+        "evaluationFloor": 1,
+        "maxEvidenceAge": "24 h",
+        "hosts": list(hosts),
+    }
+    changes = {"price": {"fee": f"{FEE} wei"}, "enclaves": enclaves}
     prepared = await prepare(
-        net, net.directory / "owners", {"a": OwnedTable("hospital-a", table)}, QUERY, changes={"price": price}
+        net, net.directory / "owners", {"a": OwnedTable("hospital-a", table)}, QUERY, changes=changes
     )
     agreement_id = await activate(net, prepared)
     await rpc.call("anvil_mine", hex(PADDING))

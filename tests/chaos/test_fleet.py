@@ -1,0 +1,80 @@
+"""Three workers on one chain, without a coordinator: each task is settled once, and hardly one is computed twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from oracle.chain.events import get_logs, topic
+from oracle.chain.rpc import Rpc, as_int
+from oracle.devnet import Devnet, Options
+from oracle.devnet.fleet import more_workers
+from oracle.devnet.processes import Process
+from tests.chaos.world import Crowd, log_entries, make_crowd, processes_of
+
+OTHERS = ("operator-2", "operator-3")
+CONCURRENCY = 4
+IN_FLIGHT = 24
+
+
+@pytest.mark.parametrize("tasks", [60, pytest.param(500, marks=pytest.mark.slow)])
+async def test_three_workers_settle_every_task_once_though_one_is_killed(
+    tmp_path: Path, tasks: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = time.monotonic()
+    people = ("hospital-a", "institute", "requester", *OTHERS)
+    options = Options(people=people, worker={"poll": 0.05, "concurrency": CONCURRENCY})
+    async with Devnet.open(tmp_path / "net", options) as net:
+        rpc = Rpc(net.rpc_url)
+        crowd, _ = await make_crowd(net, rpc, hosts=("operator", *OTHERS))
+        async with more_workers(net, OTHERS) as others:
+            await settle(net, rpc, crowd, tasks // 2)
+            # Its work is taken over; nobody starts it again while there is any.
+            killing = asyncio.create_task(_kill_soon(others[0]))
+            await settle(net, rpc, crowd, tasks)
+            await killing
+            runs = Counter(
+                entry["task"]
+                for name in ("worker", *OTHERS)
+                for entry in log_entries(net, name)
+                if entry.get("event") == "task ran"
+            )
+        fulfilled = await settlements(net, rpc)
+        await rpc.close()
+    again = sum(runs.values()) - tasks
+    with capsys.disabled():
+        print(
+            f"\nfleet: 3 workers, one killed, {tasks} tasks in {time.monotonic() - started:.0f} s, lost "
+            f"{tasks - len(fulfilled)}, doubled {sum(fulfilled.values()) - len(fulfilled)}, computed again {again} "
+            f"({again / tasks:.1%})"
+        )
+    assert fulfilled == Counter(crowd.tasks)
+    # What the killed one had computed and not settled is computed again, and is none of a fleet's duplicates.
+    assert again <= 0.02 * tasks + CONCURRENCY
+    assert not processes_of(net.directory)
+
+
+async def _kill_soon(process: Process) -> None:
+    await asyncio.sleep(0.5)
+    await process.kill()
+
+
+async def settle(net: Devnet, rpc: Rpc, crowd: Crowd, upto: int, patience: float = 300) -> None:
+    """Ask until `upto` tasks were asked for in all, not too many at once, and wait for their settlements."""
+    deadline = time.monotonic() + patience
+    while (done := len(await settlements(net, rpc))) < upto:
+        room = min(IN_FLIGHT - (len(crowd.tasks) - done), upto - len(crowd.tasks))
+        if room > 0:
+            await crowd.ask(room)
+        assert time.monotonic() < deadline, f"{done} of {upto} tasks are settled"
+        await asyncio.sleep(0.1)
+
+
+async def settlements(net: Devnet, rpc: Rpc) -> Counter[bytes]:
+    head = as_int(await rpc.call("eth_blockNumber"))
+    names = [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
+    return Counter(log.topics[1] for log in await get_logs(rpc, [net.deployment.oracle], 0, head, names))
