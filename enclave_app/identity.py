@@ -22,8 +22,8 @@ from enclave_app.protocol.measurement import (
     tdx_measurement,
 )
 from enclave_app.protocol.signing import SigningKey
-from enclave_app.protocol.structs import Enrolment
-from enclave_app.protocol.wire import EvidenceAnswer, EvidenceBody, Identity
+from enclave_app.protocol.structs import Enrolment, Retire
+from enclave_app.protocol.wire import EvidenceAnswer, EvidenceBody, Identity, RetireAnswer, RetireBody
 
 _QUOTE_HEADER: Final = 48
 _V5_BODY_HEADER: Final = 6
@@ -102,6 +102,13 @@ class EnclaveIdentity:
             proof_of_possession=self.signer.sign(enrolment.typed_digest(domain)),
             endorsements=await self._attester.endorsements(),
         )
+
+    def retire(self, body: RetireBody) -> RetireAnswer:
+        """The signer's word that it is over, for whoever brings it to the registry. The host may ask for it at any time: it can
+        end this enclave as well."""
+        domain = Domain(chain_id=body.chain_id, verifying_contract=body.registry)
+        digest = Retire(signer=self.signer.address).typed_digest(domain)
+        return RetireAnswer(signature=self.signer.sign(digest))
 
     def __repr__(self) -> str:
         return f"EnclaveIdentity({self.signer.address})"

@@ -14,7 +14,7 @@ from enclave_app.protocol.canonical import Document, parse
 from enclave_app.protocol.digests import parse_digest
 from enclave_app.protocol.errors import OracleError, Refused, Retryable
 from enclave_app.protocol.release import ErrorBody
-from enclave_app.protocol.wire import AppraisalBody, BatchBody, EvidenceBody, RunBody, TaskBody
+from enclave_app.protocol.wire import AppraisalBody, BatchBody, EvidenceBody, RetireBody, RunBody, TaskBody
 
 if TYPE_CHECKING:
     from enclave_app.tasks import Tasks
@@ -39,6 +39,7 @@ def make_app(identity: EnclaveIdentity, routes: Sequence[web.RouteDef], log: Log
     app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
     app.router.add_get("/v1/identity", api.identity)
     app.router.add_post("/v1/evidence", api.evidence)
+    app.router.add_post("/v1/retire", api.retire)
     app.router.add_routes(routes)
     return app
 
@@ -92,6 +93,9 @@ class _Api:
 
     async def evidence(self, request: web.Request) -> web.Response:
         return _json(await self._identity.evidence(await _read(request, EvidenceBody)))
+
+    async def retire(self, request: web.Request) -> web.Response:
+        return _json(self._identity.retire(await _read(request, RetireBody)))
 
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The handler's answer, or an ErrorBody: never a traceback, never a value."""

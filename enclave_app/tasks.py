@@ -35,6 +35,7 @@ class _Task:
     invalid_params: bool
     body_size: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    work: asyncio.Task[None] | None = None
     done: TaskDone | None = None
     files: dict[bytes, bytearray] = field(default_factory=dict)
 
@@ -88,7 +89,7 @@ class Tasks:
         task = self._find(task_id)
         async with task.lock:
             if task.done is None:  # R16: done once, whatever is asked later
-                await self._run(task, body)
+                await self._work(task, body)
             if task.done is None:
                 raise Retryable("task.forgotten", "the task was forgotten", hint="Start it again")
             return task.done
@@ -120,8 +121,23 @@ class Tasks:
         return answer
 
     def forget(self, task_id: bytes) -> None:
-        """Drop a task with its outputs; unknown ones are forgotten already."""
-        self._tasks.pop(task_id, None)
+        """Drop a task with its outputs, and stop it where it runs; unknown ones are forgotten already."""
+        task = self._tasks.pop(task_id, None)
+        if task is not None and task.work is not None:
+            task.work.cancel()
+
+    async def _work(self, task: _Task, body: RunBody) -> None:
+        """Run it as work of its own, which `forget` can end without ending the host's question."""
+        if self._tasks.get(task.id) is not task:
+            return  # forgotten while it waited for another run of it
+        task.work = asyncio.create_task(self._run(task, body))
+        try:
+            await asyncio.wait([task.work])
+            if not task.work.cancelled():
+                task.work.result()
+        finally:
+            task.work.cancel()
+            task.work = None
 
     async def _run(self, task: _Task, body: RunBody) -> None:
         started = time.monotonic()

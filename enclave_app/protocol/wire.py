@@ -2,13 +2,14 @@
 
 GET  /v1/identity                      → Identity
 POST /v1/evidence       EvidenceBody   → EvidenceAnswer
+POST /v1/retire         RetireBody     → RetireAnswer
 
 Of an enclave that runs tasks:
 
 POST /v1/tasks          TaskBody       → TaskStarted
 POST /v1/tasks/ID/run   RunBody        → TaskDone
 GET  /v1/tasks/ID/files/DIGEST         → a ciphertext file of an output
-DELETE /v1/tasks/ID                    → forget the task
+DELETE /v1/tasks/ID                    → forget the task, and stop it where it runs
 POST /v1/batches        BatchBody      → BatchAnswer
 
 Of one that vouches for others' evidence:
@@ -61,6 +62,19 @@ class EvidenceAnswer(Document):
     quote: Bytes
     proof_of_possession: Bytes
     endorsements: tuple[Bytes, ...] = Field(default=(), max_length=MAX_ENDORSEMENTS)
+
+
+class RetireBody(Document):
+    """The registry that is to hear that this enclave will sign nothing more that counts."""
+
+    chain_id: Uint256
+    registry: Address
+
+
+class RetireAnswer(Document):
+    """The signer's signature over `Retire`."""
+
+    signature: Bytes
 
 
 class AppraisalBody(Document):

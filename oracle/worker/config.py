@@ -23,6 +23,7 @@ from enclave_app.protocol.fields import Address, Bytes32
 from enclave_app.protocol.rules import MAX_CALLBACK_GAS
 from oracle.card import endpoints
 from oracle.collateral.config import PcsConfig
+from oracle.worker.admission import cores, memory_mib
 from oracle.yamlfile import YamlModel, read_yaml, validate_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -46,12 +47,17 @@ class KeySource(YamlModel):
 
 
 class EnclaveConfig(YamlModel):
-    """Where the enclave listens. `config` is an enclave_app configuration to launch it with, `command` any other way."""
+    """Where the enclave listens. `config` is an enclave_app configuration to launch it with, `command` any other way.
+
+    `measurement` is what it has to be: one that an earlier start left behind and that is another is ended. It need not be said
+    where `config` tells. `probeSeconds` is how long a launched enclave may be silent before it is ended and launched anew."""
 
     socket: Path
     config: Path | None = None
     command: tuple[str, ...] | None = None
     start_seconds: float = Field(default=30.0, gt=0)
+    probe_seconds: float = Field(default=20.0, gt=0)
+    measurement: Bytes32 | None = None
 
     @model_validator(mode="after")
     def _one_launch(self) -> Self:
@@ -65,6 +71,14 @@ class EnclaveConfig(YamlModel):
             program = (sys.executable, "-m", "enclave_app")
             return (*program, "--config", str(self.config), "--socket", str(self.socket))
         return self.command
+
+    def measured_config(self) -> Path | None:
+        """The file whose digest is part of the enclave's measurement, where the command that launches it names one."""
+        if self.config is not None or self.command is None or "enclave_app" not in self.command:
+            return self.config
+        after = self.command[self.command.index("enclave_app") :]
+        at = after.index("--config") + 1 if "--config" in after else len(after)
+        return Path(after[at]) if at < len(after) else None
 
 
 class StorageConfig(YamlModel):
@@ -111,19 +125,33 @@ class HostConfig(YamlModel):
 
 
 class WorkerConfig(HostConfig):
-    """`concurrency` bounds the tasks worked on at once, `maxRuns` how often one may run out of time or memory before it is
-    parked. `releaseGrace` is how long to wait for more brokers once enough have answered, `drain` how long a stop waits for
-    what runs. `minFee` in wei is the least that a task must pay the payee, failure included, and `maxCallbackGas` the most
-    that its callback may use: both are what protects the wallet from agreements of strangers. `gauges` is a file that is
-    written each minute, for Prometheus' node exporter."""
+    """`enclaves` in the place of `enclave`: several beside each other, an old measurement and a new one; a task goes to one that
+    its agreement names. `concurrency` bounds the tasks that are in the enclaves at once (by default one a core), `memoryMib` the
+    sum of what their agreements let them use (by default three quarters of the machine's or the cgroup's), and `inFlight` those
+    that are worked on at all, most of which wait for a broker, a disk or a block. `maxRuns` is how often a task may run out
+    of time or memory before it is parked, `maxCrashes` how often the worker may die over it. `turnSeconds` is what each worker
+    waits for those before it (by default the agreed time limit and 15), `operators` which of the registered ones count
+    (by default all). `retireOnStop` has the registry told of each enclave that ends with the worker: others need not wait for
+    its turns then, but each stop costs a transaction, and what it signed and did not settle is done again. `releaseGrace` is how
+    long to wait for more brokers once enough have answered, `drain` how long a stop waits for what runs. `minFee` in wei is
+    the least that a task must pay the payee, failure included, and `maxCallbackGas` the most that its callback may use: both
+    are what protects the wallet from agreements of strangers. `gauges` is a file that is written each minute, for Prometheus'
+    node exporter."""
 
     journal: Path
     storage: StorageConfig
     brokers: dict[Bytes32, str] = Field(min_length=1)
     payee: Address
     gauges: Path | None = None
-    concurrency: int = Field(default=4, ge=1, le=256)
+    enclaves: tuple[EnclaveConfig, ...] = Field(default=(), max_length=8)
+    concurrency: int = Field(default_factory=cores, ge=1, le=256)
+    memory_mib: int = Field(default_factory=memory_mib, ge=1)
+    retire_on_stop: bool = False
+    in_flight: int = Field(default=32, ge=1, le=4096)
     max_runs: int = Field(default=4, ge=1)
+    max_crashes: int = Field(default=10, ge=1)
+    turn_seconds: float | None = Field(default=None, ge=0)
+    operators: tuple[Address, ...] = Field(default=(), max_length=256)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     poll: float = Field(default=0.25, gt=0)
     release_timeout: float = Field(default=20.0, gt=0)
@@ -135,6 +163,27 @@ class WorkerConfig(HostConfig):
     min_fee: int = Field(default=0, ge=0, lt=1 << 128)
     min_token_fees: dict[Address, Annotated[int, Field(ge=0, lt=1 << 128)]] = Field(default_factory=dict)
     max_callback_gas: int = Field(default=MAX_CALLBACK_GAS, ge=0, le=MAX_CALLBACK_GAS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_enclave(cls, value: object) -> object:
+        if isinstance(value, dict) and "enclaves" in value:
+            if "enclave" in value:
+                raise ValueError("give `enclave` or `enclaves`, not both")
+            if isinstance(value["enclaves"], list | tuple) and value["enclaves"]:
+                return {**value, "enclave": value["enclaves"][0]}
+        return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        sockets = [each.socket for each in self.every_enclave()]
+        if len(set(sockets)) != len(sockets):
+            raise ValueError("each of `enclaves` needs a socket of its own")
+        return self
+
+    def every_enclave(self) -> tuple[EnclaveConfig, ...]:
+        """Those that this worker uses; the first is `enclave`."""
+        return self.enclaves or (self.enclave,)
 
     @classmethod
     def read(cls, path: Path) -> WorkerConfig:
@@ -163,4 +212,6 @@ def _beside(model: M, directory: Path) -> M:
             changes[name] = directory / value
         elif isinstance(value, BaseModel):
             changes[name] = _beside(value, directory)
+        elif isinstance(value, tuple) and any(isinstance(each, BaseModel) for each in value):
+            changes[name] = tuple(_beside(each, directory) for each in value)
     return model.model_copy(update=changes)

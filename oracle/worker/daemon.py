@@ -1,95 +1,129 @@
-"""The worker as a process: the follower, a bounded number of task pipelines, and what becomes of each kind of error.
-
-Retryable   the task waits with back-off and jitter, kept in the journal, until its deadline
-Permanent   the task is skipped, expired or failed, with its code
-others      a bug: reported and parked for a person; never a crash loop
-"""
+"""The worker as a process: what it is made of, how it starts, and how it stops. The story of a task is in pipeline.py, which
+tasks run in scheduler.py, what becomes of errors in attempts.py."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
-import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from typing import TypeVar
 
 from oracle.chain.deploy import Deployment
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
-from oracle.errors import Permanent, Retryable
-from oracle.logs import Log, describe
+from oracle.errors import OracleError, Permanent, Retryable
+from oracle.logs import Log
 from oracle.storage import open_storage
+from oracle.worker.admission import Admission
+from oracle.worker.attempts import Attempts
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient
+from oracle.worker.clock import ChainClock
 from oracle.worker.collateral import open_appraisal
-from oracle.worker.config import WorkerConfig
-from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
+from oracle.worker.config import EnclaveConfig, WorkerConfig
+from oracle.worker.enclave import Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.follower import Follower
 from oracle.worker.gauges import Gauges
-from oracle.worker.journal import JournalThread, Overtaken
+from oracle.worker.hosts import Host, Hosts
+from oracle.worker.journal import JournalThread
 from oracle.worker.keys import account, signing_key
+from oracle.worker.loops import Loops
 from oracle.worker.outlook import Outlook
 from oracle.worker.pipeline import Parts, Pipeline
-from oracle.worker.plan import DeadlinePassed, NotOurs
+from oracle.worker.process import EnclaveProcess
 from oracle.worker.registrars import make_registrar
+from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rpc import FailoverRpc
+from oracle.worker.scheduler import Scheduler
 from oracle.worker.settle import Settler
-from oracle.worker.states import OPEN, State
+from oracle.worker.states import State
 from oracle.worker.vouching import open_vouching
 
+T = TypeVar("T")
 WATCH_SECONDS = 2.0
-LONGEST_SLEEP = 5.0
-RUN_FAULTS = "run."
-"""What codes of a run begin with that ran out of time or memory, or whose sandbox died: the host's matter, never signed (R19)."""
-WAITS = frozenset({"task.delay"})
-"""Codes of waiting for the chain, which is no failed attempt: tried again at the pace of blocks."""
+RETIRE_SECONDS = 30.0
+
+
+class Stopped(Exception):
+    """`stop()` came before the worker had begun to work."""
 
 
 class Worker:
-    """`await Worker(config).run()` serves until `stop()`. `ready` is set once the enclave is registered and the chain's
-    past is in the journal. Raises what is wrong with configuration, journal or chain before that."""
+    """`await Worker(config).run()` serves until `stop()`. `ready` is set once an enclave is registered and the chain's past is
+    in the journal. Raises what is wrong with configuration, journal or chain before that; what is only down is waited for."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.ready = asyncio.Event()
         self.gauges = Gauges()
-        self._stopping = asyncio.Event()
-        self._wake = asyncio.Event()
-        self._replan = True
-        self._running: dict[bytes, asyncio.Task[None]] = {}
-        self._run_faults: dict[bytes, int] = {}
+        self.loops = Loops()
+        self.attempts = Attempts(
+            first=config.retry_first, most=config.retry_most, poll=config.poll, max_runs=config.max_runs
+        )
+        self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
+        self._news = asyncio.Event()
+        self._scheduler: Scheduler | None = None
         self._log = Log("worker")
+
+    @property
+    def _running(self) -> dict[bytes, asyncio.Task[None]]:
+        """The tasks that are worked on."""
+        return {} if self._scheduler is None else self._scheduler.running
 
     def stop(self) -> None:
         """Take no new work, finish what runs within `drain` seconds, and end `run`. What is unfinished resumes later."""
         self._stopping.set()
-        self._wake.set()
+        if self._scheduler is not None:
+            self._scheduler.stop()
+
+    def stop_at_once(self) -> None:
+        """As `stop`, and leave what runs to the next start."""
+        self._at_once.set()
+        self.stop()
 
     def stop_on_signals(self) -> None:
-        """SIGTERM and SIGINT drain."""
+        """SIGTERM and SIGINT drain; the second one ends at once."""
+
+        def told() -> None:
+            if self._stopping.is_set():
+                self.stop_at_once()
+            else:
+                self.stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self.stop)
+            asyncio.get_running_loop().add_signal_handler(number, told)
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            await self._open(stack)
-            loops = [
-                asyncio.create_task(self._follower.run(), name="follower"),
-                asyncio.create_task(self._enrolment.watch(WATCH_SECONDS), name="enrolment"),
-                asyncio.create_task(self._schedule(), name="scheduler"),
-                asyncio.create_task(self._outlook.watch(), name="outlook"),
-            ]
-            if self._appraisal is not None:
-                loops.append(asyncio.create_task(self._appraisal.collateral.run(), name="collateral"))
-            stack.push_async_callback(_cancel, loops)
-            # The scheduler ends when it is told to; the others end by a bug only, and then the worker must not idle on.
-            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            self._stopping.set()
+            with suppress(Stopped):
+                await self._open(stack)
+                stack.push_async_callback(self.loops.stop)
+                # The chain is followed while enclaves take their time to start.
+                self.loops.start("follower", self._follower.run)
+                await self._first(self.hosts.start(self._log))
+                self._start_loops()
+                await self._is_ready()
+                await self.loops.start("scheduler", self.scheduler.run)
             await self._drain()
-            for loop in loops:
-                if loop.done():
-                    loop.result()
+            await self._retire()
+
+    @property
+    def scheduler(self) -> Scheduler:
+        if self._scheduler is None:
+            raise Stopped
+        return self._scheduler
+
+    def _start_loops(self) -> None:
+        """None of them ends by itself, and a bug of one stops no other."""
+        for number, host in enumerate(self.hosts.all):
+            name = f"enrolment-{number}" if number else "enrolment"
+            self.loops.start(name, _with_interval(host.enrolment.watch))
+        for number, outlook in enumerate(self._outlooks):
+            self.loops.start(f"outlook-{number}" if number else "outlook", outlook.watch)
+        if self._appraisal is not None:
+            self.loops.start("collateral", self._appraisal.collateral.run)
 
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self.config
@@ -99,11 +133,8 @@ class Worker:
         rpc = FailoverRpc(config.rpc)
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
-        await _check_chain(source, deployment)
+        await self._patiently(lambda: _check_chain(source, deployment), "the chain cannot be asked yet")
         self._sender = sender = Sender(rpc, account(config.wallet))
-        enclave = Enclave(config.enclave.socket)
-        stack.push_async_callback(enclave.close)
-        process = await self._launch(stack)
         self._appraisal = open_appraisal(config.attestation, deployment.chain_id)
         vouching = await stack.enter_async_context(open_vouching(config.attestation, deployment.chain_id))
         brokers = BrokerClient(config.brokers, timeout=config.release_timeout)
@@ -118,201 +149,165 @@ class Worker:
             poll=config.poll,
             on_news=self._on_news,
         )
-        self._enrolment = Enrolment(
-            enclave,
-            process,
-            sender,
-            source,
-            deployment,
-            make_registrar(self._appraisal, deployment, sender, source, vouching),
-            None if config.operator is None else signing_key(config.operator),
-            self._on_enclave_change,
-            self._now,
+        self.clock = ChainClock(lambda: self._follower.head)
+
+        def host(enclave_config: EnclaveConfig) -> Host:
+            enclave, process = Enclave(enclave_config.socket), _process(enclave_config)
+            stack.push_async_callback(enclave.close)
+            enrolment = Enrolment(
+                enclave,
+                process,
+                sender,
+                source,
+                deployment,
+                make_registrar(self._appraisal, deployment, sender, source, vouching),
+                None if config.operator is None else signing_key(config.operator),
+                self._on_enclave_change,
+                self.clock.now,
+                enclave_config.probe_seconds,
+            )
+            return Host(enclave, process, enrolment)
+
+        self.hosts = Hosts([host(each) for each in config.every_enclave()])
+        stack.push_async_callback(self.hosts.stop)
+        # The gauges have no label for the enclave yet: they show the first.
+        self._outlooks = [
+            Outlook(
+                each.enrolment,
+                self._appraisal,
+                Gauges() if number else self.gauges,
+                self.clock.now,
+                None if number else config.gauges,
+            )
+            for number, each in enumerate(self.hosts.all)
+        ]
+        self.admission = Admission(config.memory_mib, config.concurrency)
+        self.pipeline = Pipeline(
+            Parts(
+                config=config,
+                deployment=deployment,
+                source=source,
+                db=self._db,
+                hosts=self.hosts,
+                admission=self.admission,
+                rendezvous=Rendezvous(source, deployment, operators=config.operators, seconds=config.turn_seconds),
+                brokers=brokers,
+                blobs=BlobCache(readable),
+                storage=writable,
+                settler=Settler(sender, deployment.oracle),
+                clock=self.clock,
+                appraisal=self._appraisal,
+            )
         )
-        self._outlook = Outlook(self._enrolment, self._appraisal, self.gauges, self._now, config.gauges)
-        parts = Parts(
-            config=config,
-            deployment=deployment,
-            source=source,
-            db=self._db,
-            enclave=enclave,
-            enrolment=self._enrolment,
-            brokers=brokers,
-            blobs=BlobCache(readable),
-            storage=writable,
-            settler=Settler(sender, deployment.oracle),
-            now=self._now,
-            appraisal=self._appraisal,
+        stack.push_async_callback(self.pipeline.close)
+        self._scheduler = Scheduler(
+            self._db,
+            self.pipeline,
+            self.attempts,
+            self.clock,
+            in_flight=config.in_flight,
+            max_crashes=config.max_crashes,
         )
-        self._pipeline = Pipeline(parts)
 
-    async def _launch(self, stack: AsyncExitStack) -> EnclaveProcess | None:
-        command = self.config.enclave.launch()
-        if command is None:
-            return None
-        process = EnclaveProcess(command, self.config.enclave.socket, self.config.enclave.start_seconds)
-        stack.push_async_callback(process.stop)
-        await process.start()
-        return process
-
-    # Which tasks run.
-
-    async def _schedule(self) -> None:
-        if not await self._is_ready():
-            return
-        while not self._stopping.is_set():
-            self._wake.clear()
-            if self._replan:
-                self._replan = False
-                await self._db(self._db.journal.try_again, (State.SKIPPED,))
-            free = self.config.concurrency - len(self._running)
-            if free > 0:
-                due = await self._db(self._db.journal.due, time.time(), self.config.concurrency + len(self._running))
-                for task_id in [each for each in due if each not in self._running][:free]:
-                    self._start(task_id)
-            await self._sleep_until_next()
-
-    async def _is_ready(self) -> bool:
+    async def _is_ready(self) -> None:
         """Wait for the past, or requests would run whose settlement is still to be read; and for a registered enclave."""
+        await self._first(self._follower.caught_up.wait())
+        enrolled = await self._patiently(self.hosts.ready, "the enclave is not registered yet")
+        self._log.info("worker ready", signer=enrolled.signer, simulated=enrolled.identity.simulated)
+        self.ready.set()
+
+    async def _patiently(self, question: Callable[[], Awaitable[T]], event: str) -> T:
+        """Ask until there is an answer: a worker that starts while something is down is no reason for a person to come."""
         attempts = 0
-        while not self._stopping.is_set():
-            self._wake.clear()
-            pause = self.config.poll
-            if self._follower.caught_up.is_set():
-                try:
-                    enrolled = await self._enrolment.current()
-                except Retryable as error:
-                    pause, attempts = self._backoff(attempts), attempts + 1
-                    self._log.warning(
-                        "the enclave is not registered yet",
-                        code=error.code,
-                        message=error.message,
-                        seconds=round(pause, 2),
-                    )
-                else:
-                    self._log.info("worker ready", signer=enrolled.signer, simulated=enrolled.identity.simulated)
-                    self.ready.set()
-                    return True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
-        return False
+        while True:
+            try:
+                return await self._first(question())
+            except Retryable as error:
+                pause = self.attempts.backoff(attempts)
+                attempts += 1
+                self._log.warning(event, code=error.code, message=error.message, seconds=round(pause, 2))
+                await self._first(asyncio.sleep(pause))
 
-    def _start(self, task_id: bytes) -> None:
-        work = asyncio.create_task(self._work(task_id), name=f"task {task_id.hex()[:8]}")
-        self._running[task_id] = work
+    async def _first(self, answer: Awaitable[T]) -> T:
+        """The answer. Raises Stopped where `stop()` comes before it."""
+        asking, stop = asyncio.ensure_future(answer), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([asking, stop], return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+            raise Stopped
+        finally:
+            for each in (asking, stop):
+                each.cancel()
+            await asyncio.gather(asking, stop, return_exceptions=True)
 
-        def over(_: asyncio.Task[None]) -> None:
-            self._running.pop(task_id, None)
-            self._wake.set()
+    async def _drain(self) -> None:
+        if self._scheduler is None:
+            return
+        self._scheduler.stop()
+        draining = asyncio.create_task(self._scheduler.drain(self.config.drain))
+        at_once = asyncio.create_task(self._at_once.wait())
+        await asyncio.wait([draining, at_once], return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+        if not draining.done():
+            self._log.warning("told to stop at once: what runs is left to the next start")
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+            await self._scheduler.drain(0.0)
 
-        work.add_done_callback(over)
-
-    async def _sleep_until_next(self) -> None:
-        now = time.time()
-        following = await self._db(self._db.journal.next_try, now)
-        pause = LONGEST_SLEEP if following is None else min(LONGEST_SLEEP, max(0.0, following - now))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
+    async def _retire(self) -> None:
+        """Only identities that end here, with nothing of theirs left to settle."""
+        if not self.config.retire_on_stop or self._scheduler is None:
+            return
+        owed = {
+            task.record.signer
+            for task in await self._db(self._db.journal.tasks, (State.RAN, State.STORED, State.SETTLING))
+            if task.record is not None
+        }
+        for host in self.hosts.all:
+            if host.process is None or host.signer is None or host.signer in owed:
+                continue
+            signer = host.signer
+            try:
+                async with asyncio.timeout(RETIRE_SECONDS):
+                    if await host.enrolment.retire():
+                        self._log.info("the identity is retired", signer=signer)
+            except (OracleError, TimeoutError) as error:
+                # It ends by itself when its registration does.
+                self._log.warning("the identity could not be retired", signer=signer, type=type(error).__name__)
 
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:
             self._sender.forget_nonce()
-        self._wake.set()
+            # The registration may have been in the blocks that are gone.
+            self.hosts.mistrust()
+        else:
+            await self.scheduler.stop_ended()
+        self.scheduler.wake()
 
     def _on_enclave_change(self) -> None:
-        self._pipeline.forget_rounds()
-        self._replan = True
-        self._wake.set()
-
-    def _now(self) -> int:
-        head = self._follower.head
-        return max(int(time.time()), 0 if head is None else head.timestamp)
-
-    # What becomes of errors.
-
-    async def _work(self, task_id: bytes) -> None:
-        log = self._log.bind(task=task_id.hex())
-        try:
-            await self._pipeline.work(task_id)
-            self._pipeline.forget(task_id)
-            self._run_faults.pop(task_id, None)
-        except Overtaken:
-            self._pipeline.forget(task_id)
-            log.info("the chain overtook the task")
-        except Retryable as error:
-            await self._retry(task_id, error, log)
-        except DeadlinePassed as error:
-            await self._end(task_id, State.EXPIRED, error, log)
-        except NotOurs as error:
-            await self._end(task_id, State.SKIPPED, error, log)
-        except Permanent as error:
-            log.error("the task failed here for good", error)
-            await self._end(task_id, State.FAILED, error, log)
-        except Exception as error:
-            log.error("a bug: please report it; the task is parked", error)
-            await self._end(task_id, State.PARKED, error, log)
-
-    async def _retry(self, task_id: bytes, error: Retryable, log: Log) -> None:
-        if error.code == UNREACHABLE:
-            self._enrolment.doubt()
-        if error.code.startswith(RUN_FAULTS):
-            # Each try costs up to the agreed time: a function that never fits must not try for ever.
-            self._run_faults[task_id] = self._run_faults.get(task_id, 0) + 1
-            if self._run_faults[task_id] >= self.config.max_runs:
-                given_up = Permanent(error.code, f"given up after {self.config.max_runs} runs: {error.message}")
-                await self._end(task_id, State.PARKED, given_up, log)
-                return
-        task = await self._db(self._db.journal.task, task_id)
-        if task is None:
-            return
-        waits = error.code in WAITS
-        pause = self.config.poll if waits else self._backoff(task.attempts)
-        await self._db(
-            self._db.journal.retry, task_id, time.time() + pause, error.code, error.message, counts=not waits
-        )
-        if waits:
-            log.debug("the task waits", code=error.code, message=error.message)
-        else:
-            log.warning("the task waits", code=error.code, message=error.message, seconds=round(pause, 2))
-
-    def _backoff(self, attempts: int) -> float:
-        longest = min(self.config.retry_most, self.config.retry_first * 2.0 ** min(attempts, 30))
-        return longest * (0.5 + secrets.randbelow(1000) / 2000)
-
-    async def _end(self, task_id: bytes, state: State, error: Exception, log: Log) -> None:
-        self._pipeline.forget(task_id)
-        self._run_faults.pop(task_id, None)
-        task = await self._db(self._db.journal.task, task_id)
-        if task is None:
-            return
-        if task.state not in OPEN:
-            # Only a receipt can be owed for it, which nothing ends but its writing.
-            await self._db(self._db.journal.retry, task_id, time.time() + self.config.retry_most, "receipt", str(error))
-            return
-        code = error.code if isinstance(error, Permanent) else type(error).__name__
-        reason = error.message if isinstance(error, Permanent) else str(describe(error)["at"])
-        try:
-            if state is State.EXPIRED:
-                await self._db(self._db.journal.ended, task, state)
-            else:
-                await self._db(self._db.journal.give_up, task, state, code, reason)
-            log.info("the task is over here", state=state.value, code=code, reason=reason)
-        except Overtaken:
-            log.info("the chain overtook the task")
-
-    async def _drain(self) -> None:
-        if not self._running:
-            return
-        self._log.info("draining", tasks=len(self._running), seconds=self.config.drain)
-        _, unfinished = await asyncio.wait(list(self._running.values()), timeout=self.config.drain)
-        await _cancel(list(unfinished))
-        self._log.info("drained", unfinished=len(unfinished))
+        if self._scheduler is not None:
+            self.pipeline.forget_rounds()
+            self._scheduler.replan()
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _process(config: EnclaveConfig) -> EnclaveProcess | None:
+    """None where others launch the enclave."""
+    command = config.launch()
+    if command is None:
+        return None
+    return EnclaveProcess(
+        command,
+        config.socket,
+        config.start_seconds,
+        config=config.measured_config(),
+        measurement=config.measurement,
+        probe_seconds=config.probe_seconds,
+    )
+
+
+def _with_interval(watch: Callable[[float], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    return lambda: watch(WATCH_SECONDS)
 
 
 async def _check_chain(source: SingleSource, deployment: Deployment) -> None:

@@ -1,13 +1,7 @@
-"""The enclave's HTTP API on its Unix socket, from the host's side, and the enclave's process when it is ours to launch."""
+"""The enclave's HTTP API on its Unix socket, from the host's side. Its process is in process.py."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-import socket
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -24,13 +18,14 @@ from enclave_app.protocol.wire import (
     EvidenceAnswer,
     EvidenceBody,
     Identity,
+    RetireAnswer,
+    RetireBody,
     RunBody,
     TaskBody,
     TaskDone,
     TaskStarted,
 )
 from oracle.errors import OracleError, Permanent, Refused, Retryable
-from oracle.logs import Log
 
 D = TypeVar("D", bound=Document)
 MAX_ANSWER = 32 << 20
@@ -38,6 +33,7 @@ MAX_ERROR = 1 << 16
 QUICK = 30.0
 """Seconds for everything but a run and a file."""
 UNREACHABLE = "enclave.unreachable"
+TIMEOUT = "enclave.timeout"
 
 
 class Enclave:
@@ -59,11 +55,15 @@ class Enclave:
             await self._session.close()
             self._session = None
 
-    async def identity(self) -> Identity:
-        return await self._ask(Identity, "GET", "/v1/identity", None, QUICK)
+    async def identity(self, seconds: float = QUICK) -> Identity:
+        """Who it is; also the probe of whether it lives, which it answers while functions run: they are other processes."""
+        return await self._ask(Identity, "GET", "/v1/identity", None, seconds)
 
     async def evidence(self, body: EvidenceBody) -> EvidenceAnswer:
         return await self._ask(EvidenceAnswer, "POST", "/v1/evidence", body, QUICK)
+
+    async def retire(self, body: RetireBody) -> RetireAnswer:
+        return await self._ask(RetireAnswer, "POST", "/v1/retire", body, QUICK)
 
     async def appraise(self, body: AppraisalBody) -> AppraisalAnswer:
         """Of an enclave in the role `verifier`. Raises Permanent `http.404` from any other."""
@@ -85,9 +85,9 @@ class Enclave:
         """One signature over the results of these tasks, which ran there and are not forgotten."""
         return await self._ask(BatchAnswer, "POST", "/v1/batches", BatchBody(tasks=tuple(tasks)), QUICK)
 
-    async def forget(self, task_id: bytes) -> None:
-        """Let the enclave free what it holds for a task."""
-        await self._send("DELETE", f"/v1/tasks/0x{task_id.hex()}", None, QUICK)
+    async def forget(self, task_id: bytes, seconds: float = QUICK) -> None:
+        """Let the enclave free what it holds for a task, and stop it where it runs."""
+        await self._send("DELETE", f"/v1/tasks/0x{task_id.hex()}", None, seconds)
 
     async def _ask(self, model: type[D], method: str, path: str, body: Document | None, seconds: float) -> D:
         raw = await self._send(method, path, None if body is None else body.canonical(), seconds)
@@ -117,7 +117,7 @@ class Enclave:
                     raise error_of(bytes(raw), answer.status, "the enclave")
                 return bytes(raw)
         except TimeoutError:
-            raise Retryable("enclave.timeout", f"the enclave did not answer within {seconds:.0f} s") from None
+            raise Retryable(TIMEOUT, f"the enclave did not answer within {seconds:.0f} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Retryable(
                 UNREACHABLE,
@@ -134,99 +134,3 @@ def error_of(raw: bytes, status: int, who: str) -> OracleError:
         kind = Retryable if status >= 500 or status in (408, 425, 429) else Permanent
         return kind(f"http.{status}", f"{who} answered with status {status} and no reason")
     return (Retryable if body.retry else Permanent)(body.code, f"{who}: {body.message}")
-
-
-class EnclaveProcess:
-    """The enclave as a process of ours, restarted by whoever watches `is_running`. It gets no environment of ours.
-
-    One that a crashed worker left behind is taken over, not replaced: its identity is registered, and it may still hold
-    outputs. Who listens on the socket, the kernel tells (SO_PEERCRED).
-    """
-
-    def __init__(self, command: tuple[str, ...], path: Path, start_seconds: float) -> None:
-        self._command, self._socket, self._start_seconds = command, path, start_seconds
-        self._process: asyncio.subprocess.Process | None = None
-        self._adopted: int | None = None
-        self._log = Log("worker.enclave")
-
-    def is_running(self) -> bool:
-        if self._adopted is not None:
-            return _is_alive(self._adopted)
-        return self._process is not None and self._process.returncode is None
-
-    async def start(self) -> None:
-        """Launch, and wait until the socket answers. Raises Retryable `enclave.start` when it does not."""
-        self._adopted = None
-        if await self._answers():
-            self._adopted = _listener(self._socket)
-            self._log.warning("an enclave of an earlier start listens; taking it over", pid=self._adopted)
-            return
-        self._socket.unlink(missing_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            env={"PATH": os.defpath},
-            # A Ctrl-C in a terminal goes to the whole group, and a drain needs the enclave alive.
-            start_new_session=True,
-        )
-        self._process = process
-        deadline = asyncio.get_running_loop().time() + self._start_seconds
-        while asyncio.get_running_loop().time() < deadline:
-            if process.returncode is not None:
-                found = f"status {process.returncode}"
-                raise Retryable("enclave.start", "the enclave's process ended at once", found=found)
-            if await self._answers():
-                self._log.info("enclave launched", pid=process.pid)
-                return
-            await asyncio.sleep(0.05)
-        await self.stop()
-        raise Retryable("enclave.start", f"the enclave did not answer within {self._start_seconds:.0f} s")
-
-    async def stop(self, seconds: float = 5.0) -> None:
-        """SIGTERM, then SIGKILL after `seconds`."""
-        if not self.is_running():
-            return
-        self._signal(signal.SIGTERM)
-        for _ in range(int(seconds / 0.02)):
-            if not self.is_running():
-                break
-            await asyncio.sleep(0.02)
-        else:
-            self._signal(signal.SIGKILL)
-        if self._process is not None:
-            await self._process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self._adopted is not None:
-                os.kill(self._adopted, number)
-            elif self._process is not None:
-                self._process.send_signal(number)
-
-    async def _answers(self) -> bool:
-        async with Enclave(self._socket) as enclave:
-            try:
-                await enclave.identity()
-            except Retryable:
-                return False
-            return True
-
-
-def _listener(path: Path) -> int | None:
-    """The process that listens on a Unix socket (unix(7), SO_PEERCRED)."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-            raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        except OSError:
-            return None
-        pid: int = struct.unpack("3i", raw)[0]
-        return pid
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True

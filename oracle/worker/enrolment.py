@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Confirmation
+from enclave_app.protocol.wire import RetireBody
+from oracle.chain.abi import load
 from oracle.chain.deploy import Deployment
 from oracle.chain.enclaves import registered_enclaves
 from oracle.chain.reader import EnclaveReader, IdentityRecord, Standing
@@ -19,8 +21,9 @@ from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Retryable
 from oracle.logs import Log
-from oracle.worker.enclave import UNREACHABLE, Enclave, EnclaveProcess
+from oracle.worker.enclave import QUICK, TIMEOUT, UNREACHABLE, Enclave
 from oracle.worker.plan import MIN_MAX_AGE
+from oracle.worker.process import EnclaveProcess
 from oracle.worker.register import Enrolled, IdentityChanged, Registrar, make_evidence, prepare, register
 from oracle.worker.vouching import find_voucher
 
@@ -31,7 +34,10 @@ LONGEST_PAUSE = 30.0
 
 
 class Enrolment:
-    """`registrar` is None where others register the enclave. `on_change` is called when the enclave is another one."""
+    """`registrar` is None where others register the enclave. `on_change` is called when the enclave is another one.
+
+    `probe_seconds` is how long the enclave may be silent, whatever it computes, before it is ended and launched anew.
+    """
 
     def __init__(
         self,
@@ -44,21 +50,53 @@ class Enrolment:
         operator: SigningKey | None,
         on_change: Callable[[], None],
         chain_time: Callable[[], int],
+        probe_seconds: float = QUICK,
     ) -> None:
         self.enclave, self._process = enclave, process
         self._sender, self._source, self._deployment = sender, source, deployment
         self._registrar, self._operator = registrar, operator
-        self._on_change, self._chain_time = on_change, chain_time
+        self._on_change, self._chain_time, self._probe_seconds = on_change, chain_time, probe_seconds
         self._lock = asyncio.Lock()
         self._enrolled: Enrolled | None = None
         self._made_at = 0
         self._doubted = True
+        self._mistrusted = False
         self._overdue = False
+        self._silent_since: float | None = None
         self._log = Log("worker.enrolment")
 
     def doubt(self) -> None:
         """The enclave may have restarted: ask who it is before the next use."""
         self._doubted = True
+
+    def mistrust(self) -> None:
+        """The registration may be gone or over, whatever was read of it: a reorganisation can remove it, and only the contract
+        says what holds now. Look at the chain before the next use, and register again where that is needed."""
+        self._mistrusted = True
+
+    @property
+    def known(self) -> Enrolled | None:
+        """What was last found, however old."""
+        return self._enrolled
+
+    @property
+    def process(self) -> EnclaveProcess | None:
+        """The enclave's process, where it is ours to launch."""
+        return self._process
+
+    async def retire(self) -> bool:
+        """Tell the registry that this identity is over: nothing that it signed and that is not settled counts any more. False
+        where it is not registered. Raises Retryable, and `Reverted` where the contract refuses."""
+        enrolled = self._enrolled
+        if enrolled is None:
+            return False
+        deployment = self._deployment
+        body = RetireBody(chain_id=deployment.chain_id, registry=deployment.enclave_registry)
+        answer = await self.enclave.retire(body)
+        call = load("EnclaveRegistry").call("retire", enrolled.anchor, enrolled.signer, answer.signature)
+        receipt = await self._sender.transact(deployment.enclave_registry, call)
+        self._enrolled = None
+        return receipt.ok
 
     async def renew(self) -> Enrolled:
         """Register again, however young the registration is. Raises as `current`."""
@@ -85,7 +123,8 @@ class Enrolment:
         """
         max_age = max(max_age, MIN_MAX_AGE)
         enrolled = self._enrolled
-        if enrolled is not None and not self._doubted and not self._overdue and self._is_young(enrolled, max_age):
+        doubtful = self._doubted or self._mistrusted or self._overdue
+        if enrolled is not None and not doubtful and self._is_young(enrolled, max_age):
             return enrolled
         async with self._lock:
             try:
@@ -97,6 +136,8 @@ class Enrolment:
     async def _refreshed(self, max_age: int) -> Enrolled:
         if self._doubted:
             await self._identify()
+        if self._mistrusted:
+            await self._look_again()
         enrolled = self._enrolled
         if enrolled is None or self._overdue or not self._is_young(enrolled, max_age):
             enrolled = await self._renew(max_age)
@@ -120,15 +161,45 @@ class Enrolment:
                 pause = min(2 * pause, LONGEST_PAUSE)
                 self._log.warning("the enclave cannot be used now", code=error.code, message=error.message)
 
+    async def _look_again(self) -> None:
+        """What the registry says at the head; a registration that is not there, or not good, is made again."""
+        enrolled = self._enrolled
+        if enrolled is not None:
+            head = await self._source.confirmed(Confirmation.LATEST)
+            reader = EnclaveReader(self._source, self._deployment.enclave_registry)
+            found = await reader.record(enrolled.anchor, enrolled.signer, head)
+            if found is None or found.digest != enrolled.record.identity.digest:
+                self._log.warning("the registration is gone from the chain", signer=enrolled.signer)
+                self._enrolled = None
+            else:
+                self._enrolled = replace(enrolled, record=IdentityRecord(enrolled.record.identity, found.standing))
+                # By the head's own time: what is over there is over, however the chain's time was guessed here.
+                self._overdue = self._overdue or found.standing.retired or found.standing.valid_until < head.timestamp
+        self._mistrusted = False
+
     async def _identify(self) -> None:
+        began = time.monotonic()
         try:
-            identity = await self.enclave.identity()
+            identity = await self.enclave.identity(self._probe_seconds)
         except Retryable as error:
-            if error.code != UNREACHABLE or self._process is None or self._process.is_running():
+            if error.code not in (UNREACHABLE, TIMEOUT) or self._process is None:
                 raise
-            self._log.warning("the enclave is gone; launching it")
+            if self._process.is_running():
+                # Functions run in other processes, so an enclave that lives answers in milliseconds.
+                self._silent_since = began if self._silent_since is None else self._silent_since
+                if time.monotonic() - self._silent_since < self._probe_seconds:
+                    raise
+                self._log.error(
+                    "the enclave hangs; ending it and launching it anew",
+                    code=error.code,
+                    seconds=round(time.monotonic() - self._silent_since, 1),
+                )
+                await self._process.kill()
+            else:
+                self._log.warning("the enclave is gone; launching it")
             await self._process.start()
-            identity = await self.enclave.identity()
+            identity = await self.enclave.identity(self._probe_seconds)
+        self._silent_since = None
         known = self._enrolled
         if known is not None and known.identity.signer != identity.signer:
             self._log.warning("the enclave restarted", was=known.identity.signer, signer=identity.signer)
@@ -156,7 +227,10 @@ class Enrolment:
     async def _registered(self, registrar: Registrar, max_age: int) -> Enrolled:
         prepared = await prepare(self.enclave, self._source, self._deployment, registrar, self._operator)
         standing, now = None if prepared.record is None else prepared.record.standing, prepared.head.timestamp
-        young = standing is not None and not standing.retired and self._is_standing_young(standing, max_age, now)
+        if standing is not None and standing.retired:
+            # For ever (R1): only other keys help.
+            raise IdentityChanged("a retired identity", "one that may be registered")
+        young = standing is not None and self._is_standing_young(standing, max_age, now)
         if standing is not None and young and not self._overdue:
             # Brokers want younger evidence than this one, or it is from before this start; that costs no transaction.
             record = IdentityRecord(prepared.identity, standing)
@@ -198,7 +272,8 @@ class Enrolment:
         return now - self._made_at <= max_age // 2 and self._is_standing_young(enrolled.record.standing, max_age, now)
 
     def _is_standing_young(self, standing: Standing, max_age: int, chain_time: int) -> bool:
-        # Age goes by the chain's time, which stands still on an idle devnet; the next block may be as late as our clock.
-        left = standing.valid_until - max(chain_time, int(time.time()))
+        # By the chain's time only: a host whose clock jumps must not pay for renewals. What that misses on an idle chain, the
+        # contract tells (`mistrust`).
+        left = standing.valid_until - chain_time
         life = standing.valid_until - standing.evidence_at
         return chain_time - standing.evidence_at <= max_age // 2 and left > min(RENEW_BEFORE, life // 2)

@@ -289,6 +289,38 @@ class Journal:
                 (int(counts), next_try, code, reason[:2000], task_id, *OPEN),
             )
 
+    def begin(self, task_id: bytes) -> int:
+        """Work on a task begins; returns how often it began without `pause` since: more than once, and the process died over
+        it, or beside it."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO begun VALUES (?, 1) ON CONFLICT (task) DO UPDATE SET times = begun.times + 1", (task_id,)
+            )
+        return self.begun().get(task_id, 1)
+
+    def pause(self, task_id: bytes) -> None:
+        """Work on a task ended, one way or another, and the process is alive."""
+        with self._transaction():
+            self._db.execute("DELETE FROM begun WHERE task = ?", (task_id,))
+
+    def begun(self) -> dict[bytes, int]:
+        """Tasks that began without an end, and how often."""
+        return {row["task"]: row["times"] for row in self._db.execute("SELECT task, times FROM begun").fetchall()}
+
+    def hasten(self, latest: float) -> None:
+        """No open task waits beyond `latest` (unix seconds): the clock that its `next_try` was written by was set back."""
+        with self._transaction():
+            self._db.execute("UPDATE tasks SET next_try = ? WHERE next_try > ?", (latest, latest))
+
+    def states(self, task_ids: Sequence[bytes]) -> dict[bytes, State]:
+        """Where each of these tasks stands; those that the journal does not have are left out."""
+        found = {}
+        for task_id in task_ids:
+            row = self._db.execute("SELECT state FROM tasks WHERE id = ?", (task_id,)).fetchone()
+            if row is not None:
+                found[task_id] = State(row["state"])
+        return found
+
     def try_again(self, states: Sequence[State]) -> int:
         """Take tasks that were given up in one of `states` up again, from what is left of them; returns how many."""
         tasks = self.tasks(states)

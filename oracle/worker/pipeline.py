@@ -5,8 +5,11 @@ Every step ends with one move in the journal (states.py), so a task goes on from
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import ReleaseBody, SignedRelease, TaskRecord
@@ -19,15 +22,18 @@ from oracle.errors import Bug, OracleError, Permanent, Retryable, Reverted
 from oracle.logs import Log
 from oracle.receipt import Papers
 from oracle.storage import Storage
+from oracle.worker.admission import Admission
 from oracle.worker.blobs import BlobCache
 from oracle.worker.brokers import BrokerClient, Round, make_round, shared_body
+from oracle.worker.clock import ChainClock
 from oracle.worker.collateral import Appraisal
 from oracle.worker.config import AttestationConfig, WorkerConfig
-from oracle.worker.enclave import UNREACHABLE, Enclave
-from oracle.worker.enrolment import Enrolment
+from oracle.worker.enclave import TIMEOUT, UNREACHABLE
+from oracle.worker.hosts import Host, Hosts
 from oracle.worker.journal import JournalThread, Overtaken
-from oracle.worker.plan import Plan, check_deadline, check_release_time, make_plan
+from oracle.worker.plan import NotYet, Plan, check_deadline, check_release_time, check_time_left, make_plan
 from oracle.worker.receipts import PaperFile, receipt_of
+from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rows import Task
 from oracle.worker.settle import Settler, Verdict, judge
 from oracle.worker.states import State
@@ -35,23 +41,28 @@ from oracle.worker.store import store_outputs, store_receipt
 
 LOADING_SECONDS = 120
 """What a run may take beyond the agreed time limit: fetching ciphertext and sealing outputs."""
+FORGET_SECONDS = 5.0
+"""How long an enclave is asked to stop a task; one that hangs is ended by others."""
+REMEMBERED = 1024
+"""Agreements whose quickest run is remembered."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the pipeline works with. `now` is the chain's time in unix seconds."""
+    """What the pipeline works with."""
 
     config: WorkerConfig
     deployment: Deployment
     source: SingleSource
     db: JournalThread
-    enclave: Enclave
-    enrolment: Enrolment
+    hosts: Hosts
+    admission: Admission
+    rendezvous: Rendezvous
     brokers: BrokerClient
     blobs: BlobCache
     storage: Storage
     settler: Settler
-    now: Callable[[], int]
+    clock: ChainClock
     appraisal: Appraisal | None
 
 
@@ -60,6 +71,11 @@ class Pipeline:
         self._p, self._db, self._journal = parts, parts.db, parts.db.journal
         self._papers = PaperFile(parts.blobs, parts.appraisal, _is_vouched(parts.config.attestation))
         self._rounds: dict[bytes, Round] = {}
+        self._turns: dict[bytes, int] = {}
+        self._quickest: dict[bytes, float] = {}
+        self._letting_go: set[asyncio.Task[None]] = set()
+        self.computing: dict[bytes, Host] = {}
+        """Tasks that are between their release and their result, and the enclaves that have them."""
 
     async def work(self, task_id: bytes) -> None:
         """One task, from where it stands to its end. Raises what stopped it, of the three kinds of errors, or Overtaken."""
@@ -67,13 +83,11 @@ class Pipeline:
         if task is None:
             return
         log = Log("worker.task", task=task_id.hex())
-        if task.state not in (State.SETTLING, State.SETTLED):
-            check_deadline(task.request, self._p.now())
+        head = self._p.clock.head
+        if task.state not in (State.SETTLING, State.SETTLED) and head is not None:
+            check_deadline(task.request, head.timestamp)
         if task.state is State.SEEN:
-            plan = await self.plan(task)
-            papers = await self._papers.gather(plan)
-            round_ = await self.release(plan, log)
-            task = await self.run(plan, round_, papers, log)
+            task = await self.compute(task, log)
         if task.state is State.RAN:
             task = await self.store(task, log)
         if task.state in (State.STORED, State.SETTLING):
@@ -81,40 +95,107 @@ class Pipeline:
         if task.state is State.SETTLED:
             await self.write_receipt(task, log)
 
-    async def plan(self, task: Task) -> Plan:
-        """Whether the task is ours, and whether its time for a release has come."""
+    async def compute(self, task: Task, log: Log) -> Task:
+        """From a request to a signed result, where there is time and room for it, and it is our turn."""
+        host, plan = await self.plan(task)
+        papers = await self._papers.gather(plan)
+        async with self._p.admission.room(plan.agreement.fn.limits.memory_mib):
+            # There may have been a long wait for room.
+            await self._check_standing(task)
+            self._check_time(plan)
+            self.computing[task.id] = host
+            try:
+                began = time.monotonic()
+                round_ = await self.release(host, plan, log)
+                task = await self.run(host, plan, round_, papers, log)
+                self._note_time(plan, time.monotonic() - began)
+            except asyncio.CancelledError:
+                # It ended on chain, or this worker stops: the enclave need not go on.
+                self._forget_round(task.id)
+                self._let_go_later(host, task.id)
+                raise
+            finally:
+                self.computing.pop(task.id, None)
+        return task
+
+    async def plan(self, task: Task) -> tuple[Host, Plan]:
+        """Whether the task is ours and in which enclave, and whether the time for its release and our turn have come."""
         p = self._p
         stored = await self._db(self._journal.agreement, task.agreement_id)
-        plan = make_plan(
-            task,
-            stored,
-            await p.enrolment.current(),
-            p.deployment,
-            p.brokers.endpoints,
-            p.now(),
-            min_fee=p.config.min_fee,
-            min_token_fees=p.config.min_token_fees,
-            max_callback_gas=p.config.max_callback_gas,
+        host, plan = await p.hosts.choose(
+            lambda enrolled: make_plan(
+                task,
+                stored,
+                enrolled,
+                p.deployment,
+                p.brokers.endpoints,
+                p.clock.now(),
+                min_fee=p.config.min_fee,
+                min_token_fees=p.config.min_token_fees,
+                max_callback_gas=p.config.max_callback_gas,
+                memory_mib=p.admission.memory,
+            )
         )
-        # Renewed for those only whose task is ours: strangers must not spend our gas.
-        plan = replace(plan, enrolled=await p.enrolment.current(plan.agreement.tee.max_evidence_age))
+        self._check_time(plan)
         keys = plan.agreement.keys
         if keys.release_delay or keys.confirm_blocks or keys.confirmation != Confirmation.LATEST:
             confirmed = await p.source.confirmed(Confirmation(keys.confirmation), keys.confirm_blocks)
             # Up to where the journal has followed, or a cancel that is on chain already would not be known here.
             followed = await self._db(self._journal.cursor)
             check_release_time(plan.agreement, task.block_number, min(confirmed.number, followed[0] if followed else 0))
-            standing = await self._db(self._journal.task, task.id)
-            if standing is None or standing.state is not task.state:
-                raise Overtaken
-        return plan
+        await self._check_turn(plan)
+        # Renewed for those only whose task is ours: strangers must not spend our gas.
+        plan = replace(plan, enrolled=await host.enrolment.current(plan.agreement.tee.max_evidence_age))
+        await self._check_standing(task)
+        return host, plan
 
-    async def release(self, plan: Plan, log: Log) -> Round:
+    def turn_of(self, task_id: bytes) -> int:
+        """How many workers come before this one, as far as that was looked at; 0 otherwise."""
+        return self._turns.get(task_id, 0)
+
+    async def _check_turn(self, plan: Plan) -> None:
+        """Raises NotYet `task.turn` while another worker is to do the task, and Overtaken where one has."""
+        p, task = self._p, plan.task
+        turn = await p.rendezvous.turn(
+            task.id,
+            task.block_hash,
+            plan.agreement,
+            plan.enrolled.record.identity,
+            p.clock.now(),
+            plan.request.deadline,
+        )
+        if not turn.place:
+            return
+        self._turns[task.id] = turn.place
+        if turn.seconds > 0:
+            raise NotYet("task.turn", "another worker is to do the task", seconds=turn.seconds, found=turn.place)
+        head = await p.source.confirmed(Confirmation.LATEST)
+        on_chain = await OracleReader(p.source, p.deployment.oracle).task(task.agreement_id, task.id, head)
+        if on_chain.state not in (TaskState.NONE, TaskState.REQUESTED):
+            raise NotYet("task.ended", "the task has ended on chain", found=on_chain.state)
+
+    def _check_time(self, plan: Plan) -> None:
+        """What the agreement's tasks took at least, as long as this worker has run; nothing is known of the first."""
+        check_time_left(plan.request, self._p.clock.now(), self._quickest.get(plan.task.agreement_id, 0.0))
+
+    def _note_time(self, plan: Plan, seconds: float) -> None:
+        agreement_id = plan.task.agreement_id
+        if agreement_id not in self._quickest and len(self._quickest) >= REMEMBERED:
+            del self._quickest[next(iter(self._quickest))]
+        self._quickest[agreement_id] = min(seconds, self._quickest.get(agreement_id, seconds))
+
+    async def _check_standing(self, task: Task) -> None:
+        """Raise Overtaken where the chain moved the task while something was waited for."""
+        states = await self._db(self._journal.states, [task.id])
+        if states.get(task.id) is not task.state:
+            raise Overtaken
+
+    async def release(self, host: Host, plan: Plan, log: Log) -> Round:
         """The enclave asks, we carry its questions to the brokers and enough of their answers back."""
         p, round_ = self._p, self._rounds.get(plan.task.id)
         if round_ is None or round_.signer != plan.enrolled.signer:
             self._forget_round(plan.task.id)
-            started = await p.enclave.start(
+            started = await host.enclave.start(
                 TaskBody(
                     chain=plan.chain,
                     agreement=plan.agreement,
@@ -128,7 +209,7 @@ class Pipeline:
                 raise Bug("enclave.task_id", "enclave and chain name a task differently", found=started.task_id.hex())
             sealing_key = sha256(plan.enrolled.identity.sealing_key)
             if any(release.request.sealing_key != sealing_key for release in started.releases):
-                p.enrolment.doubt()
+                host.enrolment.doubt()
                 raise Retryable("enclave.restarted", "the enclave restarted; the new identity has to be registered")
             round_ = make_round(await self._body(plan, started.releases[0]), started.releases, plan.enrolled.signer)
             self._rounds[plan.task.id] = round_
@@ -137,9 +218,9 @@ class Pipeline:
         await round_.gather(p.brokers, log, grace=p.config.release_grace)
         return round_
 
-    async def run(self, plan: Plan, round_: Round, papers: Papers | None, log: Log) -> Task:
+    async def run(self, host: Host, plan: Plan, round_: Round, papers: Papers | None, log: Log) -> Task:
         """The computation, in the enclave. What comes back is signed, and kept at once."""
-        done = await self._run_with_enough(plan, round_, log)
+        done = await self._run_with_enough(host, plan, round_, log)
         for blame in done.blamed:
             log.warning("the enclave blames a broker", broker=blame.broker.hex(), code=blame.code)
             self._p.brokers.suspects.add(blame.broker)
@@ -165,17 +246,18 @@ class Pipeline:
     async def store(self, task: Task, log: Log) -> Task:
         """Outputs and record into storage, before anyone can learn of the settlement."""
         p, record = self._p, _record(task)
-        if (await p.enrolment.current(record.agreement.tee.max_evidence_age)).signer != record.signer:
+        host = await p.hosts.holder(record)
+        if host is None:
             await self._db(self._journal.start_over, task)
             raise Retryable("store.enclave_gone", "the enclave restarted before its outputs were stored")
         try:
-            await store_outputs(p.enclave, p.storage, task.id, record)
+            await store_outputs(host.enclave, p.storage, task.id, record)
         except Permanent as error:
             # Outputs are deterministic (R16): what this enclave cannot hand out, a run makes again.
             await self._db(self._journal.start_over, task)
             raise Retryable("store.outputs", f"outputs could not be stored: {error.message}") from error
         task = await self._db(self._journal.stored, task)
-        await self._let_go(task)
+        self._let_go_later(host, task.id)
         return task
 
     async def settle(self, task: Task, log: Log) -> Task:
@@ -232,27 +314,31 @@ class Pipeline:
             log.info("the task has ended on chain", state=ends[verdict].value, reason=refusal.name)
             return task
         if verdict is Verdict.SIGNER_GONE:
-            enrolled = await self._p.enrolment.current(record.agreement.tee.max_evidence_age)
-            if enrolled.signer != record.signer or refusal.name not in RENEWABLE:
+            # What the contract says of a registration is newer than what was read of it.
+            self._p.hosts.mistrust()
+            if await self._p.hosts.holder(record) is None or refusal.name not in RENEWABLE:
                 await self._db(self._journal.start_over, task)
         if verdict is Verdict.NEVER:
             raise refusal
         raise Retryable(refusal.code, f"the settlement has to wait: {refusal.message}")
 
-    async def _run_with_enough(self, plan: Plan, round_: Round, log: Log) -> TaskDone:
+    async def _run_with_enough(self, host: Host, plan: Plan, round_: Round, log: Log) -> TaskDone:
         """Run with the answers at hand; where the enclave finds too few of them good, once more with all that come."""
-        seconds = plan.agreement.fn.limits.time_seconds + LOADING_SECONDS
         answers = tuple(round_.answers.values())
         while True:
+            # No longer than until the deadline: a result that comes later is worth nothing.
+            left = max(1.0, plan.request.deadline - self._p.clock.now() + 1.0)
+            seconds = min(left, plan.agreement.fn.limits.time_seconds + LOADING_SECONDS)
             try:
-                return await self._p.enclave.run(plan.task.id, RunBody(answers=answers), seconds)
+                return await host.enclave.run(plan.task.id, RunBody(answers=answers), seconds)
             except OracleError as error:
                 if not _is_about_answers(error):
                     if not error.code.startswith(KEPT):
                         # The enclave may have forgotten the task with its nonce; another try begins anew.
                         self._forget_round(plan.task.id)
-                    if error.code == UNREACHABLE:
-                        self._p.enrolment.doubt()
+                    if error.code in (UNREACHABLE, TIMEOUT):
+                        host.enrolment.doubt()
+                        self._let_go_later(host, plan.task.id)
                     if error.code in FORGOTTEN:
                         raise Retryable("enclave.forgot", f"the enclave forgot the task: {error.message}") from error
                     raise
@@ -279,20 +365,37 @@ class Pipeline:
             evidence=plan.enrolled.evidence,
         )
 
-    async def _let_go(self, task: Task) -> None:
-        try:
-            await self._p.enclave.forget(task.id)
-        except OracleError as error:
-            Log("worker.task").debug("the enclave did not forget a task", task=task.id.hex(), code=error.code)
+    def _let_go_later(self, host: Host, task_id: bytes) -> None:
+        """Have the enclave forget a task, and stop it where it runs, without anyone waiting for it."""
+
+        async def let_go() -> None:
+            try:
+                await host.enclave.forget(task_id, FORGET_SECONDS)
+            except OracleError as error:
+                Log("worker.task").debug("the enclave did not forget a task", task=task_id.hex(), code=error.code)
+
+        self._keep(let_go())
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
+    async def close(self) -> None:
+        """Wait for what enclaves were asked to forget."""
+        await asyncio.gather(*self._letting_go, return_exceptions=True)
 
     def forget(self, task_id: bytes) -> None:
         """Drop what is kept in memory for a task that is over."""
         self._forget_round(task_id)
+        self._turns.pop(task_id, None)
+        self._p.rendezvous.forget(task_id)
 
     def forget_rounds(self) -> None:
-        """The enclave is another one: nonces of the old one are worth nothing."""
-        for task_id in list(self._rounds):
-            self._forget_round(task_id)
+        """An enclave is another one: nonces of the old one are worth nothing."""
+        for task_id, round_ in list(self._rounds.items()):
+            if self._p.hosts.of(round_.signer) is None:
+                self._forget_round(task_id)
 
     def _forget_round(self, task_id: bytes) -> None:
         round_ = self._rounds.pop(task_id, None)

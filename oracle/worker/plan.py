@@ -14,12 +14,15 @@ from enclave_app.protocol.rules import MAX_CALLBACK_GAS, check_agreement, check_
 from enclave_app.protocol.structs import Agreement, Chain, Enclaves, FunctionKind, Price, TaskRequest
 from oracle.agreement.enclave import takes_status
 from oracle.chain.deploy import Deployment
+from oracle.chain.reader import IdentityRecord
 from oracle.errors import Permanent, Refused, Retryable
 from oracle.worker.register import Enrolled
 from oracle.worker.rows import StoredAgreement, Task
 
 MIN_MAX_AGE = 120
 """Agreements that want younger evidence than this, in seconds, are not served: each renewal costs a transaction."""
+LATE_SECONDS = 5.0
+"""How long a task that comes too late waits, at most, between two looks at whether a block says so."""
 BPS = 10_000
 NO_TOKENS: Mapping[str, int] = MappingProxyType({})
 KINDS = frozenset({FunctionKind.SQL})
@@ -32,6 +35,22 @@ class NotOurs(Permanent):
 
 class DeadlinePassed(Permanent):
     """Nobody can do the task any more."""
+
+
+class NotYet(Retryable):
+    """Its time has not come, which is no failed attempt. `seconds` until it may have; None: with the next block."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        seconds: float | None = None,
+        found: object = None,
+        expected: object = None,
+    ) -> None:
+        super().__init__(code, message, found=found, expected=expected)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -60,9 +79,10 @@ def make_plan(
     min_fee: int = 0,
     min_token_fees: Mapping[str, int] = NO_TOKENS,
     max_callback_gas: int = MAX_CALLBACK_GAS,
+    memory_mib: int | None = None,
 ) -> Plan:
     """Raises NotOurs, whose code and message say why. `min_fee` in wei is the least that the task must pay its payee,
-    `min_token_fees` the same for fees in tokens, in their smallest units."""
+    `min_token_fees` the same for fees in tokens, in their smallest units. `memory_mib` is what all runs may have together."""
     if stored is None:
         raise NotOurs("plan.agreement", "the agreement's activation was not seen, or cannot be read")
     agreement = stored.agreement
@@ -85,21 +105,48 @@ def make_plan(
     _check_brokers(agreement, endpoints)
     _check_fee(agreement.price, min_fee, min_token_fees)
     _check_callback(task.request, max_callback_gas)
+    _check_memory(agreement.fn.limits.memory_mib, memory_mib)
     chain = Chain(chain_id=deployment.chain_id, agreement_registry=deployment.agreement_registry)
     return Plan(chain, task, agreement, stored.signatures, enrolled)
 
 
 def check_deadline(request: TaskRequest, now: int) -> None:
-    """Raise DeadlinePassed; `now` is the chain's time in unix seconds."""
+    """Raise DeadlinePassed; `now` is the timestamp of a block of the chain, in unix seconds."""
     if request.deadline < now:
         raise DeadlinePassed("task.deadline", "the deadline has passed", found=now, expected=request.deadline)
 
 
+def check_time_left(request: TaskRequest, now: int, needed: float) -> None:
+    """Raise NotYet `task.late` where a task that takes `needed` seconds cannot end before its deadline: it is not begun, and
+    over once a block says that the deadline has passed. `now` is the chain's time by our reckoning."""
+    if now + needed > request.deadline:
+        raise NotYet(
+            "task.late",
+            "the task cannot end before its deadline; it is not begun",
+            seconds=min(LATE_SECONDS, max(1.0, request.deadline - now + 1.0)),
+            found=round(now + needed),
+            expected=f"at most {request.deadline}",
+        )
+
+
+def takes(tee: Enclaves, anchor: bytes, record: IdentityRecord, now: int) -> bool:
+    """Whether an agreement takes a registered enclave at `now` (unix seconds)."""
+    try:
+        _check_enclave(tee, anchor, record, now)
+    except NotOurs:
+        return False
+    return True
+
+
 def check_enclave(tee: Enclaves, enrolled: Enrolled, now: int) -> None:
     """The contract's EnclavePolicy at `now` (unix seconds), without ages, which a renewal mends (R3, R4, R5)."""
-    identity, standing = enrolled.record.identity, enrolled.record.standing
-    if enrolled.anchor not in tee.anchors:
-        raise NotOurs("plan.anchor", "the agreement does not take our trust anchor (R4)", found=enrolled.anchor.hex())
+    _check_enclave(tee, enrolled.anchor, enrolled.record, now)
+
+
+def _check_enclave(tee: Enclaves, anchor: bytes, record: IdentityRecord, now: int) -> None:
+    identity, standing = record.identity, record.standing
+    if anchor not in tee.anchors:
+        raise NotOurs("plan.anchor", "the agreement does not take our trust anchor (R4)", found=anchor.hex())
     if identity.measurement not in tee.measurements:
         found = identity.measurement.hex()
         raise NotOurs("plan.measurement", "the agreement does not take our enclave's measurement (R3)", found=found)
@@ -153,12 +200,19 @@ def _check_callback(request: TaskRequest, max_callback_gas: int) -> None:
         )
 
 
+def _check_memory(agreed: int, most: int | None) -> None:
+    if most is not None and agreed > most:
+        raise NotOurs(
+            "plan.memory", "the task may take more memory (MiB) than this worker has", found=agreed, expected=most
+        )
+
+
 def check_release_time(agreement: Agreement, request_block: int, confirmed_block: int) -> None:
-    """Raise Retryable `task.delay` while brokers would not release yet (R9): asking early is noise."""
+    """Raise NotYet `task.delay` while brokers would not release yet (R9): asking early is noise."""
     delay = agreement.keys.release_delay
     needed = request_block + delay + 1 if delay else request_block
     if confirmed_block < needed:
-        raise Retryable(
+        raise NotYet(
             "task.delay",
             "the request is not confirmed past its release delay yet",
             found=confirmed_block,

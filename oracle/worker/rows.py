@@ -25,7 +25,8 @@ class StoredAgreement:
 
 @dataclass(frozen=True)
 class Task:
-    """A row. `next_try` in unix seconds; `settlement` is the hash of the transaction that was sent."""
+    """A row. `next_try` in unix seconds; `settlement` is the hash of the transaction that was sent; the block is the one
+    that the request is in."""
 
     id: bytes
     agreement_id: bytes
@@ -39,6 +40,7 @@ class Task:
     record: TaskRecord | None
     settlement: bytes | None
     block_number: int
+    block_hash: bytes
 
 
 def resumes_at(row: sqlite3.Row) -> State:
@@ -68,4 +70,5 @@ def read_task(row: sqlite3.Row) -> Task:
         record=None if record is None else parse(TaskRecord, record.encode(), limit=_RECORD_LIMIT, canonical=False),
         settlement=row["settlement"],
         block_number=row["block_number"],
+        block_hash=row["block_hash"],
     )

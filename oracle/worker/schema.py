@@ -70,6 +70,12 @@ MIGRATIONS = (
         PRIMARY KEY (agreement_id, account)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE begun (              -- tasks that are worked on: what a start finds here, a crash left
+        task BLOB PRIMARY KEY,
+        times INTEGER NOT NULL        -- how often it was begun without an end
+    ) STRICT;
+    """,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -222,6 +223,25 @@ async def test_running_out_of_time_is_retryable_and_not_signed(running: RunningE
         await running.whole(world, world.body())
     assert (caught.value.code, caught.value.body.retry) == ("run.time", True)
     assert time.monotonic() - started < 10
+
+
+async def test_a_task_that_is_forgotten_while_it_runs_is_stopped_and_the_next_one_runs(tmp_path: Path) -> None:
+    endless = "SELECT count(*) AS n FROM a, a AS b, a AS c, a AS d, a AS e WHERE a.x + b.x + c.x + d.x + e.x < 0"
+    config = enclave_config(max_running=1)
+    slow = make_world(tmp_path / "slow", measured(config), sql=endless, limits={"time_seconds": 300})
+    quick = make_world(tmp_path / "quick", measured(config))
+    async with enclave(tmp_path / "enclave", config=config) as running:
+        identity, body = await running.identity(), slow.body()
+        started = await running.start(body)
+        run = asyncio.create_task(running.run(started.task_id, slow.answers(body, started, identity)))
+        await asyncio.sleep(1.0)  # the function is in its sandbox
+        await running.call("DELETE", f"/v1/tasks/0x{started.task_id.hex()}")
+        with pytest.raises(Refusal) as caught:
+            await asyncio.wait_for(run, 20)
+        assert (caught.value.code, caught.value.body.retry) == ("task.forgotten", True)
+        # There is room for one: the stopped function has left it.
+        done = await asyncio.wait_for(running.whole(quick, quick.body()), 60)
+        assert done.result.outcome == Outcome.SUCCEEDED
 
 
 async def test_running_out_of_memory_is_retryable_and_not_signed(running: RunningEnclave, tmp_path: Path) -> None:

@@ -15,14 +15,16 @@ from enclave_app.protocol.onchain import admission
 from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Confirmation, Retire, TaskRequest, TaskState, TcbStatus
 from oracle.chain.abi import load
+from oracle.chain.enclaves import registered_enclaves
 from oracle.chain.reader import EnclaveReader, EnclaveRecord
 from oracle.chain.rpc import as_int
 from oracle.chain.sender import Sender
 from oracle.chain.source import SingleSource
 from oracle.errors import Retryable, Reverted
-from oracle.worker.enclave import Enclave, EnclaveProcess
+from oracle.worker.enclave import Enclave
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.plan import MIN_MAX_AGE
+from oracle.worker.process import EnclaveProcess
 from oracle.worker.register import IdentityChanged
 from oracle.worker.settle import Verdict, judge
 from tests.settle_kit import record, register, registrar, settler
@@ -124,6 +126,35 @@ async def test_a_worker_starts_an_enclave_again_that_changed_machines(tmp_path: 
         assert first != second.signer == place.enclave.signing.address
         assert second.record.identity == place.enclave.registered
         assert changes == ["stopped", "changed"]
+
+
+async def test_an_identity_that_is_retired_counts_no_more_and_another_takes_its_place(tmp_path: Path) -> None:
+    async with world(tmp_path) as place, Enclave(place.enclave.socket) as enclave:
+        source, sender = SingleSource(place.rpc), Sender(place.rpc, place.wallet)
+
+        class Process(EnclaveProcess):
+            """Its program is the tiny enclave."""
+
+            async def stop(self, seconds: float = 5.0) -> None:
+                pass
+
+            async def start(self) -> None:
+                await place.enclave.restart()
+
+        async def now_valid() -> set[str]:
+            head = await source.confirmed(Confirmation.LATEST)
+            return {each.signer for each in await registered_enclaves(source, place.deployment, head) if each.valid}
+
+        process, made = Process((), place.enclave.socket, 1.0), registrar(place, sender)
+        enrolment = Enrolment(enclave, process, sender, source, place.deployment, made, None, lambda: None, lambda: 0)
+        first = (await enrolment.current()).signer
+        assert await now_valid() == {first}
+        assert await enrolment.retire()
+        assert await now_valid() == set()
+        assert not await enrolment.retire()
+        second = (await enrolment.current()).signer
+        assert first != second
+        assert await now_valid() == {second}
 
 
 async def test_a_registration_by_others_is_found_in_the_registrys_log(tmp_path: Path) -> None:

@@ -570,6 +570,8 @@ PARSERS: list[Parser] = [
     message(enclave_wire.BatchBody, "enclave_app.server:_read"),
     message(enclave_wire.BatchAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.EvidenceBody, "enclave_app.server:_read"),
+    message(enclave_wire.RetireBody, "enclave_app.server:_read"),
+    message(enclave_wire.RetireAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.AppraisalBody, "enclave_app.server:_read"),
     message(enclave_wire.AppraisalAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.Identity, "oracle.worker.enclave:Enclave._ask"),

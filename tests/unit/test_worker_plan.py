@@ -113,7 +113,7 @@ def request(**changes: Any) -> TaskRequest:
 
 
 def task(asked: TaskRequest) -> Task:
-    return Task(b"\x0b" * 32, b"\x07" * 32, asked, "", State.SEEN, 0, 0.0, None, None, None, None, 10)
+    return Task(b"\x0b" * 32, b"\x07" * 32, asked, "", State.SEEN, 0, 0.0, None, None, None, None, 10, b"\x0c" * 32)
 
 
 def plan(
