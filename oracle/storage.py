@@ -10,9 +10,10 @@ import asyncio
 import os
 import re
 import secrets
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,9 @@ MAX_BLOB = 1 << 30
 CHUNK = 1 << 20
 MIN_RATE = 64 << 10
 """Bytes a second that a server has to give on average: one that sends a byte a minute is as good as down."""
+_HOST = sha256(socket.gethostname().encode()).hex()[:8]
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})\.(?P<pid>[0-9]+)\.[0-9a-f]{16}")
+"""What a write is called until it is whole: after its blob, the machine and the process that writes it."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 
 
@@ -94,6 +98,18 @@ class FileStorage(Storage):
         self.directory = directory.absolute()
         self.uri = self.directory.as_uri()
 
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._sweep)
+        return self
+
+    def _sweep(self) -> None:
+        """Remove what a process of this machine was writing when it was killed: nobody ends those writes."""
+        with suppress(OSError):  # one who only reads may not, and need not
+            for entry in os.scandir(self.directory):
+                writer = _TEMPORARY.fullmatch(entry.name)
+                if writer and writer["host"] == _HOST and not Path("/proc", writer["pid"]).exists():
+                    Path(entry.path).unlink(missing_ok=True)
+
     async def _write(self, name: str, data: bytes) -> None:
         await asyncio.to_thread(self._replace, name, data)
 
@@ -104,7 +120,7 @@ class FileStorage(Storage):
         return await asyncio.to_thread(self._load, name, limit)
 
     def _replace(self, name: str, content: bytes | Path) -> None:
-        temporary = self.directory / f".{name}.{secrets.token_hex(8)}"
+        temporary = self.directory / f".{name}.{_HOST}.{os.getpid()}.{secrets.token_hex(8)}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as target:

@@ -31,11 +31,12 @@ async def test_three_workers_settle_every_task_once_though_one_is_killed(
     async with Devnet.open(tmp_path / "net", options) as net:
         rpc = Rpc(net.rpc_url)
         crowd, _ = await make_crowd(net, rpc, hosts=("operator", *OTHERS))
+        settlements = Settlements(net, rpc)
         async with more_workers(net, OTHERS) as others:
-            await settle(net, rpc, crowd, tasks // 2)
+            await settle(crowd, settlements, tasks // 2)
             # Its work is taken over; nobody starts it again while there is any.
             killing = asyncio.create_task(_kill_soon(others[0]))
-            await settle(net, rpc, crowd, tasks)
+            await settle(crowd, settlements, tasks)
             await killing
             runs = Counter(
                 entry["task"]
@@ -43,7 +44,7 @@ async def test_three_workers_settle_every_task_once_though_one_is_killed(
                 for entry in log_entries(net, name)
                 if entry.get("event") == "task ran"
             )
-        fulfilled = await settlements(net, rpc)
+        fulfilled = await settlements.read()
         await rpc.close()
     again = sum(runs.values()) - tasks
     with capsys.disabled():
@@ -63,18 +64,29 @@ async def _kill_soon(process: Process) -> None:
     await process.kill()
 
 
-async def settle(net: Devnet, rpc: Rpc, crowd: Crowd, upto: int, patience: float = 300) -> None:
+class Settlements:
+    """The chain's log of settlements, read on from where it was read to: no reorganisation happens here."""
+
+    def __init__(self, net: Devnet, rpc: Rpc) -> None:
+        self._oracle, self._rpc, self._next = net.deployment.oracle, rpc, 0
+        self.counts: Counter[bytes] = Counter()
+
+    async def read(self) -> Counter[bytes]:
+        head = as_int(await self._rpc.call("eth_blockNumber"))
+        if head >= self._next:
+            names = [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
+            logs = await get_logs(self._rpc, [self._oracle], self._next, head, names)
+            self.counts.update(log.topics[1] for log in logs)
+            self._next = head + 1
+        return self.counts
+
+
+async def settle(crowd: Crowd, settlements: Settlements, upto: int, patience: float = 300) -> None:
     """Ask until `upto` tasks were asked for in all, not too many at once, and wait for their settlements."""
     deadline = time.monotonic() + patience
-    while (done := len(await settlements(net, rpc))) < upto:
+    while (done := len(await settlements.read())) < upto:
         room = min(IN_FLIGHT - (len(crowd.tasks) - done), upto - len(crowd.tasks))
         if room > 0:
             await crowd.ask(room)
         assert time.monotonic() < deadline, f"{done} of {upto} tasks are settled"
         await asyncio.sleep(0.1)
-
-
-async def settlements(net: Devnet, rpc: Rpc) -> Counter[bytes]:
-    head = as_int(await rpc.call("eth_blockNumber"))
-    names = [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
-    return Counter(log.topics[1] for log in await get_logs(rpc, [net.deployment.oracle], 0, head, names))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -175,3 +180,21 @@ def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(Refused) as refused:
         open_storage(uri)
     assert refused.value.code == "storage.uri"
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    host = sha256(socket.gethostname().encode()).hex()[:8]
+    left = tmp_path / f".task-1.{host}.{ended.pid}.{'0' * 16}"
+    alive = tmp_path / f".task-1.{host}.{os.getpid()}.{'0' * 16}"
+    elsewhere = tmp_path / f".task-1.{'f' * 8}.{ended.pid}.{'0' * 16}"
+    for each in (left, alive, elsewhere):
+        each.write_bytes(b"half a ")
+
+    async def use() -> None:
+        async with open_storage(tmp_path.as_uri()):
+            pass
+
+    asyncio.run(use())
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, elsewhere.name}
