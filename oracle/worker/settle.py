@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from enclave_app.protocol.fields import ZERO_ADDRESS
 from enclave_app.protocol.onchain import Fulfilment, settlement
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.structs import Batch, Outcome, TaskState
 from oracle.chain.abi import load
-from oracle.chain.rpc import as_hex
+from oracle.chain.rpc import as_hex, as_int
 from oracle.chain.sender import Receipt, Sender
 from oracle.errors import Bug, Refused, Retryable, Reverted
 
@@ -173,10 +173,16 @@ class Settler:
             if error.code != "transaction.unmined":
                 raise
             known = await self._sender.rpc.call("eth_getTransactionByHash", as_hex(transaction_hash))
-            if known is not None:
+            if known is not None and not await self._is_behind_a_gap(known):
                 raise
+            # What is sent next takes the first free nonce, and with it fills the gap.
             self._sender.forget_nonce()
             return None
+
+    async def _is_behind_a_gap(self, known: Any) -> bool:
+        """Whether a transaction waits for an earlier one of ours that was dropped, by a reorganisation or a full pool."""
+        pending = await self._sender.rpc.call("eth_getTransactionCount", self._sender.address, "pending")
+        return isinstance(known, dict) and as_int(known.get("nonce")) > as_int(pending)
 
     def _call(self, record: TaskRecord) -> bytes:
         return self._contract.call("fulfil", settlement(record.agreement), record.enclave, _fulfilment(record))

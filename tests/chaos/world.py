@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pyarrow as pa
 
 from enclave_app.protocol.structs import TaskState
@@ -209,6 +210,16 @@ class World:
         """More work, unless much of it waits already."""
         if len(self.crowd.tasks) - len(self.done) < MOST_OPEN:
             await self.crowd.ask(count)
+
+    async def broker_serves(self, number: int, patience: float = 30) -> None:
+        """Until a broker that was killed is back."""
+        async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{self.net.brokers[number - 1].url}/healthz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.05)
 
     async def reorg(self, depth: int) -> None:
         head = as_int(await self.rpc.call("eth_blockNumber"))
