@@ -136,7 +136,8 @@ class FileStorage(Storage):
         except OSError as error:
             raise Retryable("storage.write", f"cannot write to {self.uri}", found=error.strerror) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # gone already, or its directory is
+                temporary.unlink()
 
     def _load(self, name: str, limit: int) -> bytes:
         try:

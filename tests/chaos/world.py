@@ -255,7 +255,7 @@ class World:
         self.proxy.calm()
         for switch in self.switches.values():
             switch.clear()
-        await self.all_settled(90)
+        await self.all_settled(180)
         head = await self._followed()
         await self.net.worker.stop(20)
         self.stopping = True
@@ -268,7 +268,7 @@ class World:
 
     async def _followed(self) -> int:
         """The head, once the worker has followed it and owes nothing any more."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             head = as_int(await self.rpc.call("eth_blockNumber"))
             rows, cursor = journal_rows(self.net), journal_cursor(self.net)

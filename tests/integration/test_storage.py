@@ -198,3 +198,10 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(
 
     asyncio.run(use())
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, elsewhere.name}
+
+
+async def test_a_directory_that_is_a_file_is_a_fault_that_passes(tmp_path: Path) -> None:
+    (tmp_path / "blobs").touch()
+    with pytest.raises(Retryable) as raised:
+        await FileStorage(tmp_path / "blobs").put(b"x")
+    assert raised.value.code == "storage.write"
