@@ -63,6 +63,7 @@ def seeded() -> int:
     return int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1 << 32))
 
 
+@pytest.mark.slow
 async def test_sixty_faults_lose_nothing_and_double_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed, started, tally = seeded(), time.monotonic(), Tally()
     try:

@@ -21,7 +21,8 @@ CONCURRENCY = 4
 IN_FLIGHT = 24
 
 
-@pytest.mark.parametrize("tasks", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tasks", [60, 500])
 async def test_three_workers_settle_every_task_once_though_one_is_killed(
     tmp_path: Path, tasks: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

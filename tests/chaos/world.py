@@ -211,7 +211,7 @@ class World:
         if len(self.crowd.tasks) - len(self.done) < MOST_OPEN:
             await self.crowd.ask(count)
 
-    async def broker_serves(self, number: int, patience: float = 30) -> None:
+    async def broker_serves(self, number: int, patience: float = 120) -> None:
         """Until a broker that was killed is back."""
         async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
             while True:
