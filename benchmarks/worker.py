@@ -18,14 +18,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 from eth_account.signers.local import LocalAccount
 from web3 import AsyncHTTPProvider, AsyncWeb3
 
@@ -39,6 +38,7 @@ from oracle.chain.events import get_logs, topic
 from oracle.chain.rpc import Rpc, as_hex, as_int
 from oracle.chain.sender import Sender, account_of
 from oracle.devnet import Devnet, Options
+from oracle.devnet.fleet import more_workers
 from oracle.devnet.processes import Process, free_port, until
 from oracle.devnet.scenario import OwnedTable, activate, prepare
 from oracle.errors import OracleError
@@ -384,51 +384,10 @@ async def backfill(bench: Bench, home: Path) -> tuple[int, float]:
 # --- three workers --------------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def more_workers(net: Devnet) -> AsyncIterator[list[Process]]:
-    """A worker for each of OTHERS beside the devnet's own, with an enclave, a wallet and a journal of its own."""
-    started = []
-    base = yaml.safe_load((net.directory / "worker" / "worker.yaml").read_text())
-    try:
-        for name in OTHERS:
-            home = net.directory / name
-            home.mkdir()
-            account = net.accounts[name]
-            key = {"keystore": str(account.keystore), "passwordFile": str(account.password_file)}
-            socket = str(home / "enclave.sock")
-            command = [socket if part.endswith("enclave.sock") else part for part in base["enclave"]["command"]]
-            config = {
-                **base,
-                "journal": str(home / "journal.sqlite"),
-                "enclave": {"socket": socket, "command": command},
-                "wallet": key,
-                "operator": key,
-                "payee": account.wallet.address,
-            }
-            path = home / "worker.yaml"
-            path.write_text(json.dumps(config, indent=1))  # YAML is its superset
-            log = net.directory / "logs" / f"{name}.log"
-            process = Process(name, [sys.executable, "-m", "oracle", "worker", "run", "--config", str(path)], log)
-            started.append(process)
-            await process.start()
-        for process in started:
-            await until(process.name, _is_ready(process), started, 60)
-        yield started
-    finally:
-        await asyncio.gather(*(process.stop(20) for process in started))
-
-
-def _is_ready(process: Process) -> Callable[[], Awaitable[bool]]:
-    async def ready() -> bool:
-        return process.log.exists() and '"event":"worker ready"' in process.log.read_text("utf-8", "replace")
-
-    return ready
-
-
 async def duplicates(bench: Bench, tasks: int) -> float:
     """Computations beyond one for each task, by three workers, per task."""
     logs = [bench.net.directory / "logs" / f"{name}.log" for name in ("worker", *OTHERS)]
-    async with more_workers(bench.net):
+    async with more_workers(bench.net, OTHERS):
         _, latencies = await bench.pipelined(tasks, DEPTH)
         asked = {task for task, _ in latencies}
         ran = sum(len(asked & runs_in(log).keys()) for log in logs)

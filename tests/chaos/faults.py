@@ -24,7 +24,7 @@ from tests.chaos.world import World
 DEEPEST = 30
 JUMPS = (-7200.0, -60.0, 60.0)
 """Seconds that a clock jumps: beyond every pause of the worker's, both ways."""
-PATIENCE = 12.0
+PATIENCE = 20.0
 SPOILT = {"hang": 1, "stale": 6, "429": 8, "500": 6, "drop": 6, "lost_receipt": 3}
 """How many answers are spoilt in a fault of the RPC; 2 of the others."""
 
@@ -106,7 +106,11 @@ class Faults:
     def _killer(self, role: str, point: str) -> Callable[[], Awaitable[bool]]:
         async def kill() -> bool:
             self.world.switches[role].arm(point, "kill")
-            return await self._happens(role, point)
+            happened = await self._happens(role, point)
+            if happened and role.startswith("broker"):
+                # Two of three are needed: the next one is not killed before this one is back.
+                await self.world.broker_serves(int(role.partition("-")[2]))
+            return happened
 
         return kill
 
@@ -255,7 +259,7 @@ class Faults:
             if now > asked:
                 await self.world.ask(2)
                 asked = now + 0.7
-            if not nudged and now > deadline - PATIENCE + 1:
+            if not nudged and now > deadline - PATIENCE + 0.5:
                 nudged = True
                 await self._nudge(role, point)
             await asyncio.sleep(0.01)

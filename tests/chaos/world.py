@@ -10,12 +10,13 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pyarrow as pa
 
 from enclave_app.protocol.structs import TaskState
@@ -210,6 +211,16 @@ class World:
         if len(self.crowd.tasks) - len(self.done) < MOST_OPEN:
             await self.crowd.ask(count)
 
+    async def broker_serves(self, number: int, patience: float = 120) -> None:
+        """Until a broker that was killed is back."""
+        async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{self.net.brokers[number - 1].url}/healthz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.05)
+
     async def reorg(self, depth: int) -> None:
         head = as_int(await self.rpc.call("eth_blockNumber"))
         await self.rpc.call("anvil_reorg", depth if depth < head else head - 1, [])
@@ -218,7 +229,12 @@ class World:
     async def settled(self) -> set[bytes]:
         head = as_int(await self.rpc.call("eth_blockNumber"))
         oracle = self.net.deployment.oracle
-        return {log.topics[1] for log in await get_logs(self.rpc, [oracle], 0, head, [[topic("TaskFulfilled")]])}
+        return {
+            log.topics[1]
+            for log in await get_logs(
+                self.rpc, [oracle], 0, head, [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
+            )
+        }
 
     async def all_settled(self, patience: float) -> None:
         """Every task that was asked for, and for long enough that nobody is about to undo it."""
@@ -239,7 +255,7 @@ class World:
         self.proxy.calm()
         for switch in self.switches.values():
             switch.clear()
-        await self.all_settled(90)
+        await self.all_settled(180)
         head = await self._followed()
         await self.net.worker.stop(20)
         self.stopping = True
@@ -252,7 +268,7 @@ class World:
 
     async def _followed(self) -> int:
         """The head, once the worker has followed it and owes nothing any more."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             head = as_int(await self.rpc.call("eth_blockNumber"))
             rows, cursor = journal_rows(self.net), journal_cursor(self.net)
@@ -263,7 +279,9 @@ class World:
             await asyncio.sleep(0.1)
 
     async def _fulfilled(self, head: int) -> dict[bytes, int]:
-        logs = await get_logs(self.rpc, [self.net.deployment.oracle], 0, head, [[topic("TaskFulfilled")]])
+        logs = await get_logs(
+            self.rpc, [self.net.deployment.oracle], 0, head, [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
+        )
         counts = Counter(log.topics[1] for log in logs)
         assert not [task for task, count in counts.items() if count != 1], "a task was settled twice"
         return {log.topics[1]: log.block_number for log in logs}
@@ -327,12 +345,20 @@ class World:
             assert report.ok, report.first_bad
 
 
-async def make_crowd(net: ChaosNet, rpc: Rpc, fee: int = FEE) -> tuple[Crowd, bytes]:
+async def make_crowd(net: Devnet, rpc: Rpc, hosts: Sequence[str] = ("operator",)) -> tuple[Crowd, bytes]:
     """An active agreement over one small table, old enough for reorganisations, and who asks under it."""
     table = pa.table({"id": list(range(60)), "grp": [i % 7 for i in range(60)]})
-    price = {"fee": f"{fee} wei"} if fee else "free"
+    enclaves = {
+        "measurements": ["0x" + net.measurement.hex()],
+        "anchors": ["0x" + net.anchor.hex()],
+        "statuses": ["UP_TO_DATE"],
+        "evaluationFloor": 1,
+        "maxEvidenceAge": "24 h",
+        "hosts": list(hosts),
+    }
+    changes = {"price": {"fee": f"{FEE} wei"}, "enclaves": enclaves}
     prepared = await prepare(
-        net, net.directory / "owners", {"a": OwnedTable("hospital-a", table)}, QUERY, changes={"price": price}
+        net, net.directory / "owners", {"a": OwnedTable("hospital-a", table)}, QUERY, changes=changes
     )
     agreement_id = await activate(net, prepared)
     await rpc.call("anvil_mine", hex(PADDING))
