@@ -12,11 +12,12 @@ from eth_utils.crypto import keccak
 from pydantic import Field
 
 from enclave_app.protocol.canonical import Document, load, validate
-from enclave_app.protocol.fields import Address, Uint256
+from enclave_app.protocol.fields import Address, Bytes32, Uint256
 from oracle.chain.abi import load as load_contract
 from oracle.chain.create2 import FACTORY, check_factory, code_at, create2_address, first_created_address
 from oracle.chain.rpc import Rpc, as_int
 from oracle.chain.sender import Sender
+from oracle.chain.source import SingleSource
 from oracle.errors import Permanent, Retryable, Reverted, RpcFault
 from oracle.files import read_file
 
@@ -27,7 +28,8 @@ SALT = keccak(text="enclave-oracle/deployment/1")
 
 class Deployment(Document):
     """Where the contracts are on one chain, and the block from which their logs begin. `verifiers` are the enclave registry's,
-    by name: `dcap`, which reads `collateral`, and `attested`; only who registers enclaves needs these."""
+    by name: `dcap`, which reads `collateral`, and `attested`; only who registers enclaves needs these. `genesis` is the hash of
+    the chain's first block: a fork has the same id."""
 
     chain_id: Uint256
     agreement_registry: Address
@@ -38,6 +40,7 @@ class Deployment(Document):
     verifiers: dict[str, Address]
     collateral: Address | None = None
     first_block: Annotated[int, Field(strict=True, ge=0)]
+    genesis: Bytes32 | None = None
 
     @classmethod
     def read(cls, path: Path) -> Deployment:
@@ -120,7 +123,14 @@ async def deploy(sender: Sender, root: bytes) -> Deployment:
         verifiers={"dcap": at["DcapVerifier"], "attested": at["AttestedVerifier"]},
         collateral=at["DcapCollateral"],
         first_block=first,
+        genesis=await _genesis(rpc),
     )
+
+
+async def _genesis(rpc: Rpc) -> bytes | None:
+    """None where the node does not keep the chain's first block."""
+    block = await SingleSource(rpc).block(0)
+    return None if block is None else block.hash
 
 
 async def _place(sender: Sender, planned: Planned) -> None:

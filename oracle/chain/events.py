@@ -186,6 +186,15 @@ async def get_logs(
     return _logs(answer)
 
 
+async def get_logs_of(
+    rpc: Rpc, addresses: Sequence[str], block_hash: bytes, topics: Sequence[Sequence[bytes] | None] = ()
+) -> list[Log]:
+    """The logs of `addresses` in one block, in order (EIP-234)."""
+    wanted = [None if ts is None else [as_hex(t) for t in ts] for ts in topics]
+    question = {"address": list(addresses), "blockHash": as_hex(block_hash), "topics": wanted}
+    return [log for log in _logs(await rpc.call("eth_getLogs", question)) if log.block_hash == block_hash]
+
+
 def logs_of_receipt(receipt: dict[str, Any]) -> list[Log]:
     return _logs(receipt.get("logs"))
 

@@ -53,17 +53,17 @@ class SingleSource:
         return as_int(await self.rpc.call("eth_chainId"))
 
     async def block(self, number: int) -> Block | None:
-        return _block(await self.rpc.call("eth_getBlockByNumber", hex(number), False))
+        return read_block(await self.rpc.call("eth_getBlockByNumber", hex(number), False))
 
     async def block_by_hash(self, block_hash: bytes) -> Block | None:
-        return _block(await self.rpc.call("eth_getBlockByHash", as_hex(block_hash), False))
+        return read_block(await self.rpc.call("eth_getBlockByHash", as_hex(block_hash), False))
 
     async def confirmed(self, rule: Confirmation, depth: int = 0) -> Block:
-        block = _block(await self.rpc.call("eth_getBlockByNumber", _TAGS[rule], False))
+        block = read_block(await self.rpc.call("eth_getBlockByNumber", _TAGS[rule], False))
         if block is not None and depth:
             block = await self.block(max(0, block.number - depth))
         if block is None:
-            raise Retryable("chain.no_block", f"{self.rpc.url} knows no {_TAGS[rule]} block yet")
+            raise Retryable("chain.no_block", f"{self.rpc.name} knows no {_TAGS[rule]} block yet")
         return block
 
     async def calls(self, calls: Sequence[Call], at: Block) -> list[bytes]:
@@ -134,7 +134,8 @@ async def _frozen(calls: Awaitable[list[bytes]]) -> tuple[bytes, ...]:
     return tuple(await calls)
 
 
-def _block(answer: Any) -> Block | None:
+def read_block(answer: Any) -> Block | None:
+    """Of an RPC answer; None where the endpoint has none. Raises Refused `rpc.block` and as rpc.py."""
     if answer is None:
         return None
     if not isinstance(answer, dict):

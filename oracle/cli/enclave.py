@@ -167,15 +167,15 @@ async def _register(settings: HostConfig) -> Enrolled:
     from oracle.chain.source import SingleSource
     from oracle.worker.collateral import fetching, open_appraisal
     from oracle.worker.enclave import Enclave
+    from oracle.worker.endpoints import open_endpoints
     from oracle.worker.keys import account, signing_key
     from oracle.worker.register import register_enclave
     from oracle.worker.registrars import make_registrar
-    from oracle.worker.rpc import FailoverRpc
     from oracle.worker.vouching import open_vouching
 
     deployment = Deployment.read(settings.deployment)
     operator = None if settings.operator is None else signing_key(settings.operator)
-    rpc = FailoverRpc(settings.rpc)
+    rpc = open_endpoints(settings, deployment)
     try:
         async with (
             Enclave(settings.enclave.socket) as enclave,

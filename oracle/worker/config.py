@@ -1,6 +1,7 @@
 """The worker's configuration: one YAML file, read once. Relative paths are relative to the file, times in seconds.
 
-rpc: ["http://127.0.0.1:8545"]                            # the first that answers is used
+rpc: ["http://127.0.0.1:8545"]                            # one that answers is used; or {url: …, requestsPerSecond: …}
+rpcPolicy: {quorum: 1, maxLag: 16, subscribe: "ws://127.0.0.1:8545"}
 deployment: deployment.json
 journal: worker.sqlite                                    # or postgresql://…, or {url, name, passwordFile} of a server
 enclave: {socket: enclave.sock, config: enclave.yaml}     # with `config` or `command`, the worker launches it
@@ -87,6 +88,22 @@ class EnclaveConfig(YamlModel):
         return Path(after[at]) if at < len(after) else None
 
 
+class RpcEndpoint(YamlModel):
+    """An endpoint with the requests a second that it allows."""
+
+    url: Url
+    requests_per_second: float = Field(gt=0, le=100_000)
+
+
+class RpcPolicy(YamlModel):
+    """`quorum` endpoints have to say the same of blocks, logs and receipts; one whose head is more than `maxLag` blocks behind
+    the others' is left alone; `subscribe` is a WebSocket that tells of new heads, so that polling can be rare."""
+
+    quorum: int = Field(default=1, ge=1, le=16)
+    max_lag: int = Field(default=16, ge=1)
+    subscribe: Annotated[str, Field(pattern=r"^wss?://")] | None = None
+
+
 class StorageConfig(YamlModel):
     """Base URIs: those that the enclave and this worker read from, and the one that outputs are written to, which may also be
     `s3://bucket/prefix?endpoint=https://…&region=…`."""
@@ -146,12 +163,23 @@ class TracingConfig(YamlModel):
 class HostConfig(YamlModel):
     """What it takes to keep one enclave registered: all that the host of a verifier enclave needs."""
 
-    rpc: tuple[str, ...] = Field(min_length=1)
+    rpc: tuple[RpcEndpoint | str, ...] = Field(min_length=1, max_length=16)
+    rpc_policy: RpcPolicy = RpcPolicy()
     deployment: Path
     enclave: EnclaveConfig
     wallet: KeySource
     operator: KeySource | None = None
     attestation: AttestationConfig | None = None
+
+    @model_validator(mode="after")
+    def _enough_endpoints(self) -> Self:
+        if self.rpc_policy.quorum > len(self.rpc):
+            raise ValueError("`rpcPolicy.quorum` is larger than the number of endpoints in `rpc`")
+        return self
+
+    def endpoints(self) -> list[tuple[str, float | None]]:
+        """URLs with the requests a second that each allows."""
+        return [(e, None) if isinstance(e, str) else (e.url, e.requests_per_second) for e in self.rpc]
 
 
 class WorkerConfig(HostConfig):

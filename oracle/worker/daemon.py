@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from oracle.chain.deploy import Deployment
+from oracle.chain.endpoints import Endpoints
 from oracle.chain.source import SingleSource
 from oracle.errors import OracleError, Permanent, Retryable
 from oracle.logs import Log
@@ -25,6 +26,7 @@ from oracle.worker.clock import ChainClock
 from oracle.worker.collateral import open_appraisal
 from oracle.worker.config import MAX_LAG, EnclaveConfig, WorkerConfig
 from oracle.worker.enclave import Enclave
+from oracle.worker.endpoints import open_endpoints
 from oracle.worker.enrolment import Enrolment
 from oracle.worker.follower import Follower
 from oracle.worker.health import Check, HealthServer, Pulse
@@ -41,7 +43,6 @@ from oracle.worker.process import EnclaveProcess
 from oracle.worker.registrars import make_registrar
 from oracle.worker.reload import Reloader
 from oracle.worker.rendezvous import Rendezvous
-from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 from oracle.worker.settlement import Settlements
 from oracle.worker.spool import Spool
@@ -74,7 +75,7 @@ class Worker:
             first=config.retry_first, most=config.retry_most, poll=config.poll, max_runs=config.max_runs
         )
         self._stopping, self._at_once = asyncio.Event(), asyncio.Event()
-        self._rpc: FailoverRpc | None = None
+        self._rpc: Endpoints | None = None
         self._checks: Callable[[], Mapping[str, Check]] = _starting
         self._scheduler: Scheduler | None = None
         self._log = Log("worker")
@@ -151,7 +152,7 @@ class Worker:
         await self._serve_health(stack)
         self._db = JournalThread(config.journal, retain_days=config.retain_days)
         stack.callback(self._db.close)
-        self._rpc = rpc = FailoverRpc(config.rpc)
+        self._rpc = rpc = open_endpoints(config, deployment, self._on_rpc_error)
         stack.push_async_callback(rpc.close)
         source = SingleSource(rpc)
         await self._patiently(lambda: _check_chain(source, deployment), "the chain cannot be asked yet")
@@ -176,6 +177,7 @@ class Worker:
             deployment.first_block,
             poll=config.poll,
             on_news=self._on_news,
+            subscribe=config.rpc_policy.subscribe,
         )
         self.clock = ChainClock(lambda: self._follower.head)
 
@@ -262,7 +264,7 @@ class Worker:
             first=config.retry_first, most=config.retry_most, poll=config.poll, max_runs=config.max_runs
         )
         if self._rpc is not None:
-            self._rpc.replace(config.rpc)
+            self._rpc.replace(config.endpoints())
         if self._scheduler is None:
             return  # `_open` comes back here at its end
         self._brokers.replace(config.brokers, timeout=config.release_timeout, hedge=config.release_hedge)
@@ -352,6 +354,9 @@ class Worker:
             except (OracleError, TimeoutError) as error:
                 # It ends by itself when its registration does.
                 self._log.warning("the identity could not be retired", signer=signer, type=type(error).__name__)
+
+    def _on_rpc_error(self, endpoint: str, code: str) -> None:
+        self.metrics.count("rpc_errors_total", endpoint=endpoint, code=code)
 
     async def _on_news(self, reorganised: bool) -> None:
         if reorganised:

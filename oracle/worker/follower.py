@@ -1,19 +1,24 @@
 """Follows the chain's logs into the journal: first the blocks that were missed, then the head.
 
-A subscription loses what happens while it is down, and gives no word of logs that a reorganisation removed; so this polls,
-always from the stored cursor, and compares block hashes.
+A subscription loses what happens while it is down, and gives no word of logs that a reorganisation removed; so it is a reason
+to look, and no more. This looks always from the stored cursor on, and compares block hashes. Near the head each block's header
+is read as well: the blocks have to hang together, logs have to be theirs, and what a header's bloom may hold is asked for again
+where no log came: nodes that are behind or overloaded leave logs out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from enclave_app.protocol.structs import Confirmation
 from oracle.chain.abi import Log as ChainLog
-from oracle.chain.events import Event, get_logs, read_event, topic
-from oracle.chain.rpc import Rpc
-from oracle.chain.source import Block, SingleSource
+from oracle.chain.bloom import BYTES, Wanted
+from oracle.chain.events import Event, get_logs, get_logs_of, read_event, topic
+from oracle.chain.rpc import Rpc, as_bytes
+from oracle.chain.source import Block, SingleSource, read_block
+from oracle.chain.subscription import Heads
 from oracle.errors import Refused, Retryable, RpcFault
 from oracle.logs import Log
 from oracle.worker.journal import JournalThread
@@ -30,14 +35,19 @@ FOLLOWED = (
 MAX_RANGE = 2000
 """Blocks asked for at once; halved while an endpoint refuses, for each has its own limit."""
 
+NEAR = 32
+"""Blocks at once whose headers are read, too. A longer past is taken in without them."""
 CALM_DEPTH = 64
 """Blocks below the head that a reorganisation seldom reaches."""
+SUBSCRIBED_POLL = 4.0
+"""Seconds between two looks while a subscription stands."""
 
 
 class Follower:
     """`on_news` is awaited after each transaction that took new events in (False), or rewound (True).
 
-    `poll` in seconds; `first_block` is where the contracts' logs begin.
+    `poll` in seconds; `first_block` is where the contracts' logs begin; `subscribe` the URL of a WebSocket that tells of new
+    heads.
     """
 
     def __init__(
@@ -49,10 +59,14 @@ class Follower:
         *,
         poll: float,
         on_news: Callable[[bool], Awaitable[None]],
+        subscribe: str | None = None,
     ) -> None:
         self._rpc, self._source, self._journal = rpc, SingleSource(rpc), journal
         self._addresses, self._first, self._poll, self._on_news = addresses, first_block, poll, on_news
         self._topics = [[topic(name) for name in FOLLOWED]]
+        self._wanted = Wanted(addresses, self._topics[0])
+        self._look = asyncio.Event()
+        self.heads = None if subscribe is None else Heads(subscribe, self._look.set)
         self._range = MAX_RANGE
         self._log = Log("worker.follower")
         self.head: Block | None = None
@@ -63,17 +77,30 @@ class Follower:
 
     async def run(self) -> None:
         """Until cancelled. Faults of an endpoint are waited out."""
-        pause = self._poll
+        if self.heads is None:
+            await self._follow()
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.heads.run())
+            group.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        failures = 0
         while True:
+            self._look.clear()
+            pause = self._poll if self.heads is None or not self.heads.alive else max(self._poll, SUBSCRIBED_POLL)
             try:
                 behind = await self.step()
-                pause = self._poll
+                failures = 0
             except (Retryable, Refused) as error:
                 # Refused, too: what an endpoint answers is no reason to stop working for ever.
                 self._log.warning("the chain cannot be followed now", code=error.code, message=error.message)
-                pause, behind = min(max(pause, 0.25) * 2, 15.0), False
+                failures += 1
+                pause, behind = min(max(self._poll, 0.25) * 2.0 ** min(failures, 10), 15.0), False
             if not behind:
-                await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._look.wait()
 
     async def step(self) -> bool:
         """Take in one range of blocks, or rewind; returns whether there is more to do at once."""
@@ -100,6 +127,9 @@ class Follower:
         logs = await self._logs(first, upto)
         if logs is None:
             return True
+        if last - first < NEAR:
+            parent = None if cursor is None or cursor[1] == bytes(32) else cursor[1]
+            logs = await self._complete(first, upto, logs, parent)
         new = await self._journal(self._journal.journal.take_in, self._read(logs), upto)
         if last == head.number:
             self.caught_up.set()
@@ -142,16 +172,41 @@ class Follower:
         try:
             logs = await get_logs(self._rpc, self._addresses, first, upto.number, self._topics)
         except Retryable as fault:
-            # An endpoint that takes fewer at once, or an answer larger than we do.
-            if self._range == 1 or not (isinstance(fault, RpcFault) or fault.code == "rpc.size"):
+            # An endpoint that takes fewer at once, one that needs too long, or an answer larger than we take.
+            if first == upto.number or not (isinstance(fault, RpcFault) or fault.code in ("rpc.size", "rpc.timeout")):
                 raise
-            self._range = max(1, self._range // 2)
+            self._range = max(1, min(self._range, upto.number - first + 1) // 2)
             self._log.warning("asking for fewer blocks at once", blocks=self._range, message=fault.message)
             return None
         self._range = min(MAX_RANGE, self._range * 2)
         if any(log.block_number == upto.number and log.block_hash != upto.hash for log in logs):
             raise Retryable("chain.reorganising", "the chain changed between two questions")
         return logs
+
+    async def _complete(self, first: int, upto: Block, logs: list[ChainLog], parent: bytes | None) -> list[ChainLog]:
+        """The logs of blocks that hang together, from `parent` on, with those that were left out at first."""
+        answers = await self._rpc.batch(
+            [("eth_getBlockByNumber", (hex(number), False)) for number in range(first, upto.number + 1)]
+        )
+        by_hash: dict[bytes, list[ChainLog]] = {}
+        for log in logs:
+            by_hash.setdefault(log.block_hash, []).append(log)
+        complete: list[ChainLog] = []
+        for number, answer in enumerate(answers, first):
+            block = None if isinstance(answer, RpcFault) else read_block(answer)
+            if block is None or block.number != number or (parent is not None and block.parent != parent):
+                raise Retryable("chain.reorganising", "the chain changed between two questions", found=number)
+            found = by_hash.pop(block.hash, [])
+            if not found and self._wanted.may_be_in(as_bytes(answer.get("logsBloom"), BYTES)):
+                # By hash: a node that does not have the block says so, and gives no empty list.
+                found = await get_logs_of(self._rpc, self._addresses, block.hash, self._topics)
+                if found:
+                    self._log.warning("an endpoint left logs out at first", block=number, logs=len(found))
+            complete += found
+            parent = block.hash
+        if parent != upto.hash or by_hash:
+            raise Retryable("chain.reorganising", "the chain changed between two questions", found=upto.number)
+        return complete
 
     def _read(self, logs: list[ChainLog]) -> list[Event]:
         events = []

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
-from oracle.chain.rpc import as_int
+from oracle.chain.rpc import Rpc, as_int
 from oracle.errors import OracleError, Refused, Retryable
 from oracle.logs import Log
 from oracle.worker.brokers import BrokerClient
@@ -21,7 +21,6 @@ from oracle.worker.journal import JournalThread
 from oracle.worker.loops import Loops
 from oracle.worker.metrics import Metrics
 from oracle.worker.outbox import Outbox
-from oracle.worker.rpc import FailoverRpc
 from oracle.worker.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ class Observer:
         pulse: Pulse,
         *,
         db: JournalThread,
-        rpc: FailoverRpc,
+        rpc: Rpc,
         outbox: Outbox,
         follower: Follower,
         hosts: Hosts,
@@ -156,8 +155,6 @@ class Observer:
             metrics.set("head_block", head.number)
             metrics.set("lag_blocks", self.lag)
         metrics.set("cursor_block", self._cursor)
-        for (endpoint, code), count in self._rpc.errors.items():
-            metrics.total("rpc_errors_total", count, endpoint=endpoint, code=code)
         metrics.set("following", int(self._following().ok))
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from enclave_app.protocol.onchain import admission, pricing
 from enclave_app.protocol.structs import TaskState
 from oracle.chain.abi import load
 from oracle.chain.rpc import Rpc
-from oracle.errors import RpcFault
+from oracle.errors import Retryable, RpcFault
 from oracle.worker.follower import Follower
 from oracle.worker.journal import JournalThread
 from oracle.worker.states import State
+from tests.rpc_kit import proxy
 from tests.worker_kit import World, world
 
 
@@ -48,17 +51,23 @@ def _close_journals() -> Iterator[None]:
 class Followed:
     """A journal with a follower on it; `news` are the calls it made."""
 
-    def __init__(self, place: World, rpc: Rpc | None = None) -> None:
+    def __init__(
+        self, place: World, rpc: Rpc | None = None, *, subscribe: str | None = None, poll: float = 0.01
+    ) -> None:
         self.place = place
         self.db = JournalThread(place.directory / "follow.sqlite")
         OPENED.append(self.db)
         self.news: list[bool] = []
         addresses = (place.deployment.oracle, place.deployment.agreement_registry)
         first = place.deployment.first_block
-        self.follower = Follower(rpc or place.rpc, self.db, addresses, first, poll=0.01, on_news=self._note)
+        self.heard = asyncio.Event()
+        self.follower = Follower(
+            rpc or place.rpc, self.db, addresses, first, poll=poll, on_news=self._note, subscribe=subscribe
+        )
 
     async def _note(self, reorganised: bool) -> None:
         self.news.append(reorganised)
+        self.heard.set()
 
     async def catch_up(self) -> None:
         for _ in range(500):
@@ -106,6 +115,58 @@ async def test_a_range_that_is_refused_is_asked_for_in_parts(tmp_path: Path) -> 
         assert followed.states() == {task_id: State.SEEN}
         followed.db.close()
         await rpc.close()
+
+
+@pytest.mark.parametrize("how", ["left out", "twice and in disorder", "of another block"])
+async def test_logs_that_an_endpoint_leaves_out_doubles_or_makes_up(tmp_path: Path, how: str) -> None:
+    """By range, as an overloaded node would; asked by a block's hash it tells the truth."""
+    forged = 0
+
+    def forgery(call: dict[str, Any], value: Any) -> Any:
+        nonlocal forged
+        if call["method"] != "eth_getLogs" or "blockHash" in call["params"][0] or not value:
+            return value
+        forged += 1
+        if how == "left out":
+            return []
+        if how == "twice and in disorder":
+            return [*reversed(value), *value]
+        # One lie, and then the truth: a chain that changes between two questions looks like this.
+        return [{**log, "blockHash": "0x" + "77" * 32} for log in value] if forged < 3 else value
+
+    async with world(tmp_path) as place, proxy(place.rpc.url, forgery) as url:
+        agreement = await place.agreement()
+        followed = Followed(place, rpc := Rpc(url))
+        await followed.catch_up()
+        await place.activate(agreement)
+        first, _, _ = await place.request(agreement)
+        second, _, _ = await place.request(agreement)
+        for _ in range(5):
+            with suppress(Retryable):
+                await followed.catch_up()
+                break
+        assert followed.states() == {first: State.SEEN, second: State.SEEN}
+        assert forged
+        followed.db.close()
+        await rpc.close()
+
+
+async def test_a_subscription_makes_the_follower_look_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await place.agreement()
+        await place.activate(agreement)
+        followed = Followed(place, subscribe=place.rpc.url.replace("http", "ws"), poll=3600)
+        running = asyncio.create_task(followed.follower.run())
+        try:
+            task_id, _, _ = await place.request(agreement)
+            async with asyncio.timeout(30):
+                while task_id not in followed.states():
+                    followed.heard.clear()
+                    await followed.heard.wait()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        followed.db.close()
 
 
 async def test_a_restart_goes_on_from_the_cursor_and_misses_nothing(tmp_path: Path) -> None:

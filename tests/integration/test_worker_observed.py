@@ -13,16 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import ClientSession, UnixConnector
 from prometheus_client.parser import text_string_to_metric_families
 
 from enclave_app.protocol.structs import TaskState
-from oracle.errors import Retryable
 from oracle.worker.daemon import Worker
 from oracle.worker.metrics import PREFIX, STEPS
 from oracle.worker.reload import Reloader
-from oracle.worker.rpc import FailoverRpc
 from tests.worker_kit import World, free_port, until, world
 
 
@@ -123,13 +120,21 @@ async def test_a_worker_that_waits_for_its_chain_is_alive_and_says_that_it_is_no
         assert ("info", "0.1.0") in await samples(place)
 
 
-async def test_failing_rpc_endpoints_are_counted_by_host_and_port_and_never_by_their_secret_path() -> None:
+async def test_failing_rpc_endpoints_are_counted_by_host_and_port_and_never_by_their_secret_path(
+    tmp_path: Path,
+) -> None:
     dead = f"127.0.0.1:{free_port()}"
-    rpc = FailoverRpc([f"http://user:hush@{dead}/v3/hush?key=hush"])
-    with pytest.raises(Retryable):
-        await rpc.call("eth_chainId")
-    await rpc.close()
-    assert rpc.errors == {(dead, "rpc.unreachable"): 1}
+    secret = f"http://user:hush@{dead}/v3/hush?key=hush"
+    async with world(tmp_path) as place, running(place, rpc=[secret]):
+
+        async def is_counted() -> bool:
+            told = await samples(place)
+            return any(
+                name == "rpc_errors_total" and dead in labels and value for (name, labels), value in told.items()
+            )
+
+        await until(is_counted)
+        assert not any("hush" in labels for _, labels in await samples(place))
 
 
 async def test_a_reload_reaches_every_part_of_a_running_worker(tmp_path: Path) -> None:

@@ -683,7 +683,7 @@ PARSERS: list[Parser] = [
            b'{"jsonrpc":"2.0","id":1,"error":{"code":3,"message":"no","data":"0x"}}',
            covers=(f"{_CHAIN}.rpc:_maybe_bytes",)),
     Parser("a quantity", enveloped(rpc.as_int), b'"0x1f"', covers=(f"{_CHAIN}.rpc:as_int",)),
-    Parser("a block", enveloped(source._block), json.dumps(_HEADER).encode(), covers=(f"{_CHAIN}.rpc:_maybe_bytes",)),
+    Parser("a block", enveloped(source.read_block), json.dumps(_HEADER).encode(), covers=(f"{_CHAIN}.rpc:_maybe_bytes",)),
     Parser("logs", enveloped(events._logs), json.dumps([_LOG, _LOG]).encode(), covers=(f"{_CHAIN}.rpc:_maybe_bytes",)),
     Parser("a transaction's receipt", enveloped(_mined), json.dumps(_RECEIPT).encode()),
     Parser("TaskRequested", lambda d: events.read_event(_log(d, "TaskRequested", 3)), _requested(), "bytes", _ABI),

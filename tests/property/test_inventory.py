@@ -173,7 +173,6 @@ EXCUSED = {
     "oracle.worker.rendezvous:contender": "an address that a typed value holds",
     "oracle.worker.collateral:open_appraisal": OWN_FILE,
     "oracle.worker.dashboard:Page.read": STREAM,
-    "oracle.worker.rpc:place_of": OWN_FILE,
     "oracle.worker.register:check_evidence": "covered as `an HPKE public key`",
     "oracle.worker.registrars:DcapRegistrar.identify": "covered as `an HPKE public key`",
     "oracle.worker.config:read_host": "covered as `a worker's configuration`",

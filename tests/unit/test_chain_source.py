@@ -15,7 +15,7 @@ from oracle.errors import OracleError, Refused, Retryable
 class Endpoint:
     """Answers by the number of a block or its tag, as an endpoint that is behind, down or rewound would."""
 
-    url = "http://an.endpoint"
+    name = "http://an.endpoint"
 
     def __init__(self, heads: dict[str, int], known: int) -> None:
         self._heads, self._known = heads, known
