@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.adversary.lies import SEAMS, Lie, Refused
+from tests.adversary.tally import REFUSED, TOLD
 
 HERE = Path(__file__).parent
-_REFUSED: Counter[str] = Counter()
-_TOLD: Counter[str] = Counter()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,13 +38,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def refused(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Refused]:
     """The check of this case's refusal; a case that passes without one fails."""
     told = lie_of(request.node)
-    _TOLD[told.seam] += 1
+    TOLD[told.seam] += 1
     check = Refused(told)
     yield check
     assert check.seen, "the case ended without having seen its refusal"
     broken = [r for when in ("setup", "call") for r in caplog.get_records(when) if _is_broken_off(r)]
     assert not broken, f"who lies failed to tell the lie: {[r.exc_text for r in broken]}"
-    _REFUSED[told.seam] += 1
+    REFUSED[told.seam] += 1
 
 
 def _is_broken_off(record: logging.LogRecord) -> bool:
@@ -59,13 +57,3 @@ def _is_broken_off(record: logging.LogRecord) -> bool:
 @pytest.fixture(autouse=True)
 def _every_case_shows_its_refusal(refused: Refused) -> None:
     """A case cannot do without the check."""
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not _TOLD:
-        return
-    terminalreporter.section("host adversary suite")
-    terminalreporter.write_line(f"{'seam':<12} {'cases':>6} {'refused':>8}")
-    for seam in SEAMS:
-        terminalreporter.write_line(f"{seam:<12} {_TOLD[seam]:>6} {_REFUSED[seam]:>8}")
-    terminalreporter.write_line(f"{'all':<12} {_TOLD.total():>6} {_REFUSED.total():>8}")
