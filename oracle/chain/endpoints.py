@@ -140,6 +140,7 @@ class Endpoints(Rpc):
         self._retired: list[Endpoint] = []
         self._current = self._endpoints[0]
         self._looked = time.monotonic()
+        self._sending: set[asyncio.Task[list[Any] | OracleError]] = set()
         self._on_error = on_error
         self._log = Log("chain.endpoints")
 
@@ -155,7 +156,10 @@ class Endpoints(Rpc):
 
     async def call(self, method: str, *params: Any) -> Any:
         if method == "eth_sendRawTransaction":
-            return await self._broadcast(str(params[0]))
+            [answer] = await self._broadcast([str(params[0])])
+            if isinstance(answer, RpcFault):
+                raise answer
+            return answer
         if method == "eth_getBlockByNumber" and params[0] in _TAGS:
             return await self._head(params)
         if self._quorum > 1 and method in _AGREED:
@@ -163,6 +167,8 @@ class Endpoints(Rpc):
         return await self._ask(lambda rpc: rpc.call(method, *params))
 
     async def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        if calls and all(method == "eth_sendRawTransaction" for method, _ in calls):
+            return await self._broadcast([str(params[0]) for _, params in calls])
         if self._quorum > 1 and any(method in _AGREED for method, _ in calls):
             return list(await self._agreed(lambda rpc: rpc.batch(calls), "a batch"))
         return await self._ask(lambda rpc: rpc.batch(calls), len(calls))
@@ -183,6 +189,7 @@ class Endpoints(Rpc):
 
     async def close(self) -> None:
         await super().close()
+        await asyncio.gather(*self._sending)  # bounded by the time that one answer may take
         for endpoint in (*self._endpoints, *self._retired):
             await endpoint.rpc.close()
 
@@ -378,25 +385,45 @@ class Endpoints(Rpc):
                     ),
                 )
 
-    async def _broadcast(self, raw: str) -> Any:
-        """A transaction, to all that can take it: one that keeps it to itself must not be the only one. What an endpoint has
-        already is sent."""
-        asked = self._in_order()
-        found = await asyncio.gather(
-            *(self._try(e, lambda rpc: rpc.call("eth_sendRawTransaction", raw)) for e in asked), return_exceptions=True
-        )
-        faults: list[OracleError] = []
-        for answer in found:
-            if isinstance(answer, RpcFault) and any(word in str(answer).lower() for word in _KNOWN):
-                return as_hex(keccak(as_bytes(raw)))
-            if isinstance(answer, OracleError):
-                faults.append(answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                return answer
-        # What an endpoint says of the transaction tells more than that another is down.
-        raise next((f for f in faults if isinstance(f, RpcFault)), None) or (faults[0] if faults else self._none())
+    async def _broadcast(self, raws: Sequence[str]) -> list[Any]:
+        """Transactions, to all that can take them: one that keeps them to itself must not be the only one, and one that is
+        slow is not waited for. In order, a hash or an RpcFault of each; what an endpoint has already is sent."""
+        calls = [("eth_sendRawTransaction", [raw]) for raw in raws]
+        asked = [asyncio.create_task(self._send(e, calls)) for e in self._in_order()]
+        self._sending.update(asked)
+        for each in asked:
+            each.add_done_callback(self._sending.discard)
+        answers: list[Any] | None = None
+        failure: OracleError | None = None
+        for sent in asyncio.as_completed(asked):
+            found = await sent
+            if isinstance(found, OracleError):
+                failure = _worse(failure, found)
+                continue
+            pairs = zip(raws, found, answers or found, strict=True)
+            answers = [_accepted(raw, new) if isinstance(old, RpcFault) else old for raw, new, old in pairs]
+            if not any(isinstance(answer, RpcFault) for answer in answers):
+                break
+        if answers is None:
+            raise failure or self._none()
+        return answers
+
+    async def _send(self, endpoint: Endpoint, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any] | OracleError:
+        """What it answers to each, or why it does not."""
+        try:
+            if len(calls) > 1:
+                return await self._try(endpoint, lambda rpc: rpc.batch(calls), len(calls))
+            [(method, params)] = calls  # not each endpoint takes batches
+            return [await self._try(endpoint, lambda rpc: rpc.call(method, *params))]
+        except RpcFault as fault:
+            return [fault]
+        except (Retryable, Permanent) as error:
+            return error
+
+
+def _accepted(raw: str, answer: Any) -> Any:
+    known = isinstance(answer, RpcFault) and any(word in str(answer).lower() for word in _KNOWN)
+    return as_hex(keccak(as_bytes(raw))) if known else answer
 
 
 def _worse(before: OracleError | None, now: OracleError) -> OracleError:

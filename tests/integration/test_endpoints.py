@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,9 +39,10 @@ async def endpoints(*urls: Any, **options: Any) -> AsyncIterator[Endpoints]:
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[Any], web.Response]) -> AsyncIterator[str]:
+async def answering(answer: Callable[[Any], web.Response | Awaitable[web.Response]]) -> AsyncIterator[str]:
     async def handle(request: web.Request) -> web.Response:
-        return answer(await request.json())
+        answered = answer(await request.json())
+        return answered if isinstance(answered, web.Response) else await answered
 
     async with served("/", handle) as place:
         yield place
@@ -236,6 +237,46 @@ async def test_a_transaction_goes_to_all_and_one_that_is_known_is_sent() -> None
         async with endpoints(two) as alone:
             with pytest.raises(RpcFault):
                 await alone.call("eth_sendRawTransaction", raw)
+
+
+async def test_transactions_that_are_sent_together_go_to_all_and_a_slow_endpoint_is_not_waited_for() -> None:
+    released, seen = asyncio.Event(), list[str]()
+    raws = ["0x02", "0x03"]
+
+    async def slow(asked: Any) -> web.Response:
+        if isinstance(asked, list):
+            await released.wait()
+            seen.append("slow")
+            return web.json_response([{"jsonrpc": "2.0", "id": each["id"], "result": "0x"} for each in asked])
+        return result(asked, {"eth_chainId": "0x1"}.get(asked["method"]))
+
+    async def quick(asked: Any) -> web.Response:
+        if isinstance(asked, list):
+            seen.append("quick")
+            faults = {"code": -32000, "message": "nonce too low"}, {"code": -32000, "message": "underpriced"}
+            return web.json_response(
+                [
+                    {"jsonrpc": "2.0", "id": each["id"], "error": fault}
+                    for each, fault in zip(asked, faults, strict=True)
+                ]
+            )
+        return result(asked, {"eth_chainId": "0x1"}.get(asked["method"]))
+
+    async def taking(asked: Any) -> web.Response:
+        if isinstance(asked, list):
+            seen.append("taking")
+            return web.json_response([{"jsonrpc": "2.0", "id": each["id"], "result": "0x0a"} for each in asked])
+        return result(asked, {"eth_chainId": "0x1"}.get(asked["method"]))
+
+    async with answering(slow) as one, answering(quick) as two, answering(taking) as three:
+        async with endpoints(one, two, three) as all_three:
+            assert await all_three.batch([("eth_sendRawTransaction", [raw]) for raw in raws]) == ["0x0a", "0x0a"]
+            assert "slow" not in seen
+            released.set()
+        assert sorted(seen) == ["quick", "slow", "taking"]
+        async with endpoints(two) as alone:
+            answers = await alone.batch([("eth_sendRawTransaction", [raw]) for raw in raws])
+            assert [type(answer) for answer in answers] == [RpcFault, RpcFault]
 
 
 async def test_nothing_of_a_url_but_its_host_is_shown(caplog: pytest.LogCaptureFixture) -> None:
