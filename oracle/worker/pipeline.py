@@ -301,7 +301,7 @@ class Pipeline:
                 task = await p.settler.send(task)
             receipt = await p.settler.outcome(task, p.config.receipt_patience)
             if receipt is not None:
-                task = await self._db(self._journal.ended, task, State.SETTLED, receipt.block_number)
+                task = await self._settled(task, receipt.block_number)
                 log.info(
                     "task settled",
                     outcome=record.result.outcome,
@@ -315,6 +315,16 @@ class Pipeline:
             raise Retryable("settle.lost", "the settlement was dropped, or refused for a reason that has passed")
         except Reverted as refusal:
             return await self._refused(task, record, refusal, log)
+
+    async def _settled(self, task: Task, block_number: int) -> Task:
+        """SETTLED, whoever of follower and outbox reads it first. Raises Overtaken where the chain says another thing."""
+        try:
+            return await self._db(self._journal.ended, task, State.SETTLED, block_number)
+        except Overtaken:
+            found = await self._db(self._journal.task, task.id)
+            if found is None or found.state is not State.SETTLED:
+                raise
+            return found
 
     async def write_receipt(self, task: Task, log: Log) -> None:
         """What a stranger can check, into storage, once the chain holds this worker's result and no other's."""

@@ -267,7 +267,7 @@ class Faults:
 
     async def _nudge(self, role: str, point: str) -> None:
         """Some boundaries are crossed only after something else happened."""
-        if point.startswith(("journal.rewind", "journal.start_over")):
+        if point.startswith(("journal.rewind", "journal.start_over", "book.unmined")):
             await self.world.reorg(self.rng.randint(1, 5))
         if point.startswith(("identity", "evidence", "enclave.evidence", "journal.start_over")):
             pid = listener(self.world.net.directory / "worker" / "enclave.sock")

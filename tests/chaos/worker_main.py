@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.points import Points
 
-JOURNAL = ("take_in", "rewind", "ran", "stored", "settling", "ended", "start_over", "receipt_done")
+JOURNAL = ("take_in", "rewind", "ran", "stored", "settling_together", "ended", "start_over", "receipt_done")
+BOOK = ("add", "mined", "unmined")
 ENCLAVE = {"/v1/evidence": "evidence", "/v1/tasks": "start", "run": "run", "files": "file"}
 SENT = {
     "eth_sendRawTransaction": "send",
@@ -31,15 +33,20 @@ def main() -> None:
     import oracle.worker.enclave as enclave
     import oracle.worker.journal as journal
     import oracle.worker.pipeline as pipeline
-    from oracle.chain.rpc import Rpc
+    from oracle.chain.endpoints import Endpoints
     from oracle.storage import FileStorage
+    from oracle.worker.transactions import TransactionBook
 
     for method in JOURNAL:
         points.wrap(journal.Journal, method, f"journal.{method}")
+    for method in BOOK:
+        points.wrap(TransactionBook, method, f"book.{method}")
     points.wrap_by(
         enclave.Enclave, "_send", _enclave_call, [f"enclave.{each}" for each in (*ENCLAVE.values(), "forget")]
     )
-    points.wrap_by(Rpc, "call", _rpc_call, [f"rpc.{each}" for each in SENT.values()])
+    rpc = [f"rpc.{each}" for each in SENT.values()]
+    points.wrap_by(Endpoints, "call", _rpc_call, rpc)
+    points.wrap_by(Endpoints, "batch", _rpc_batch, [])
     points.wrap(FileStorage, "_write", "storage.write")
     points.wrap(pipeline.Pipeline, "plan")
     points.wrap(pipeline.Pipeline, "release")
@@ -61,6 +68,11 @@ def _enclave_call(_: Any, method: str, path: str, *args: Any, **kwargs: Any) -> 
 
 def _rpc_call(_: Any, method: str, *args: Any, **kwargs: Any) -> str | None:
     return f"rpc.{SENT[method]}" if method in SENT else None
+
+
+def _rpc_batch(_: Any, calls: Sequence[tuple[str, Sequence[Any]]]) -> str | None:
+    """By the first of them: what is asked together is of one kind."""
+    return _rpc_call(None, calls[0][0]) if calls else None
 
 
 if __name__ == "__main__":
