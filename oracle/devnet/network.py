@@ -64,11 +64,13 @@ SERVICE_ACCOUNTS = ("deployer", "operator")
 @dataclass(frozen=True)
 class Options:
     """`block_time` in seconds (None: a block for every transaction, and with `idle_block_time` one every so many seconds, too,
-    so that blocks become final); `port` is the chain's (None: a free one); `people` are accounts beside the services' own."""
+    so that blocks become final); `port` is the chain's (None: a free one); `people` are accounts beside the services' own;
+    `epoch` is the chain's slots in one: a block is final two of them later."""
 
     brokers: int = 3
     block_time: float | None = None
     idle_block_time: float | None = None
+    epoch: int = 1
     port: int | None = None
     people: tuple[str, ...] = EXAMPLE_PEOPLE
     worker: dict[str, Any] = field(default_factory=dict)
@@ -206,8 +208,9 @@ class Devnet:
                 "devnet.anvil", "anvil is not installed", hint="scripts/setup brings it; see `oracle doctor`"
             )
         port = self.options.port or free_port()
-        # One slot an epoch: `safe` and `finalized` follow the head closely, so brokers that wait for them do not stall.
-        command = [program, "--host", "127.0.0.1", "--port", str(port), "--slots-in-an-epoch", "1", "--accounts", "0"]
+        # By default one slot an epoch: `safe` and `finalized` follow the head closely, so brokers that wait for them do not.
+        command = [program, "--host", "127.0.0.1", "--port", str(port), "--accounts", "0"]
+        command += ["--slots-in-an-epoch", str(self.options.epoch)]
         if self.options.block_time is not None:
             command += ["--block-time", str(self.options.block_time)]
         elif self.options.idle_block_time is not None:

@@ -200,8 +200,12 @@ class Outbox(Sender):
         left = {nonce: slot for nonce, slot in slots.items() if nonce not in moved}
         self.facts.pending = len(left)
         self.facts.stuck = self.facts.capped = 0
-        if left:
-            await self._push(left, as_int(await self.rpc.call("eth_getTransactionCount", self.address, "latest")))
+        if left or self._reorganised:
+            count = as_int(await self.rpc.call("eth_getTransactionCount", self.address, "latest"))
+            if self._reorganised:
+                await self._check_final(count)
+            if left:
+                await self._push(left, count)
         if self._reorganised or time.monotonic() - self._watched_at > self.config.watch_seconds:
             self._reorganised, self._watched_at = False, time.monotonic()
             await self._watch(await self._db(self._book.watched))
@@ -321,7 +325,7 @@ class Outbox(Sender):
         return False
 
     async def _fill_gap(self, lowest: int, count: int, now: float) -> None:
-        """A nonce that was dropped, or that another program took back, stops all behind it: it is used up."""
+        """Nonces that were dropped, or that another program took back, stop all behind them: they are used up."""
         if lowest <= count or await self._db(self._book.has_nonce, count):
             self._gap_at.clear()
             return
@@ -331,16 +335,19 @@ class Outbox(Sender):
         pooled = as_int(await self.rpc.call("eth_getTransactionCount", self.address, "pending"))
         if pooled > count:
             return  # somebody's transaction waits there
+        sent: list[tuple[int, bytes]] = []
         async with self._lock:
-            if await self._db(self._book.has_nonce, count):
-                return
             fees = self.caps.offer(await self._fresh_market())
             call = _nothing(self.address)
-            signed = await self.sign(call.to, call.data, call.value, call.gas, count, fees)
-            await self._db(self._book.add, new_row(signed.hash, signed.raw, count, GAP, fees), ())
-        self.facts.gaps_filled += 1
-        self._log.warning("a gap in the nonces is filled", nonce=count, transaction=signed.hash.hex())
-        await self._broadcast([(count, signed.raw)])
+            for nonce in range(count, min(lowest, count + AT_ONCE)):
+                if await self._db(self._book.has_nonce, nonce):
+                    continue
+                signed = await self.sign(call.to, call.data, call.value, call.gas, nonce, fees)
+                await self._db(self._book.add, new_row(signed.hash, signed.raw, nonce, GAP, fees), ())
+                self._log.warning("a gap in the nonces is filled", nonce=nonce, transaction=signed.hash.hex())
+                sent.append((nonce, signed.raw))
+        self.facts.gaps_filled += len(sent)
+        await self._broadcast(sent)
 
     async def _watch(self, rows: Sequence[Transaction]) -> None:
         """What was mined, or given up, may have changed with the chain; what is final is booked."""
@@ -364,6 +371,23 @@ class Outbox(Sender):
         await self._db(self._book.prune, time.time())
         self.facts.balance = as_int(await self.rpc.call("eth_getBalance", self.address, "latest"))
         self.facts.gas_spent = await self._db(self._book.spent)
+
+    async def _check_final(self, count: int) -> None:
+        """A chain that undoes what it called final breaks its word, and must not stop us."""
+        rows = (await self._db(self._book.final_from, count))[:AT_ONCE]
+        standing = await self._receipts(rows)
+        gone = [row for row in rows if row.hash not in standing]
+        if not gone:
+            return
+        self.facts.reorganised += len(gone)
+        self._log.error(
+            "the chain undid blocks that it had called final; transactions in them are asked for anew",
+            transactions=len(gone),
+            nonces=[row.nonce for row in gone],
+        )
+        await self._db(self._book.lost, [row.hash for row in gone])
+        self._floor = None
+        self._tell(gone)
 
     async def _final_block(self) -> int:
         """Its number; -1 on a chain that is younger than that."""

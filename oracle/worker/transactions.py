@@ -159,6 +159,20 @@ class TransactionBook:
         ).fetchall()
         return [_read(row) for row in rows]
 
+    def final_from(self, nonce: int) -> list[Transaction]:
+        """Final ones from a nonce on that the chain has not used: there are none, unless what was final was undone."""
+        rows = self._db.execute(
+            "SELECT * FROM transactions WHERE wallet = ? AND state = ? AND nonce >= ? ORDER BY nonce",
+            (self._wallet, Fate.FINAL, nonce),
+        ).fetchall()
+        return [_read(row) for row in rows]
+
+    def lost(self, hashes: Sequence[bytes]) -> None:
+        """Forget what was final and is gone: whoever wanted it has to ask anew."""
+        with self._db.transaction():
+            for each in hashes:
+                self._db.execute("DELETE FROM transactions WHERE hash = ? AND state = ?", (each, Fate.FINAL))
+
     def slot_of(self, transaction_hash: bytes) -> list[Transaction]:
         """The rows of the nonce of a transaction, itself among them; empty for one that is not ours, or long over."""
         rows = self._db.execute(

@@ -38,6 +38,8 @@ FEE = 10**15
 GAS = 600_000
 PADDING = 40
 """Blocks between the agreement and the first task: no reorganisation reaches what nobody is to lose."""
+EPOCH = 16
+"""Slots: what is 32 blocks deep is final, and no reorganisation here is deeper."""
 MOST_OPEN = 24
 QUERY = "SELECT a.grp, count(*) AS n FROM a GROUP BY a.grp ORDER BY a.grp"
 
@@ -161,6 +163,7 @@ class World:
         await proxy.start()
         options = Options(
             block_time=None,
+            epoch=EPOCH,
             worker={"poll": 0.05, "concurrency": 4, "retryFirst": 0.1, "retryMost": 1.0, **(worker or {})},
         )
         net = ChaosNet(directory, options, proxy)

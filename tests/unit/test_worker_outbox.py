@@ -27,6 +27,7 @@ from oracle.errors import Retryable, RpcFault
 from oracle.worker.fees import FeesConfig
 from oracle.worker.journal import JournalThread
 from oracle.worker.outbox import Outbox
+from oracle.worker.transactions import Fate
 
 TO = "0x" + "ab" * 20
 AT_ONCE = FeesConfig(replace_seconds=1e-9, rebroadcast_seconds=1e-9, displaced_seconds=0, watch_seconds=1e-9)
@@ -285,3 +286,37 @@ class OutboxAgainstChain(RuleBasedStateMachine):
 
 TestOutboxAgainstChain = OutboxAgainstChain.TestCase
 TestOutboxAgainstChain.settings = settings(max_examples=12, stateful_step_count=25, deadline=None, derandomize=True)
+
+
+async def test_a_chain_that_undoes_what_it_called_final_stops_nobody(tmp_path: Path) -> None:
+    chain, db = ModelChain(), JournalThread(tmp_path / "journal.sqlite")
+    outbox = Outbox(chain, Account.create(), db, AT_ONCE)
+    keys = [bytes([n]) * 32 for n in (1, 2, 3, 4)]
+
+    async def send(key: bytes) -> bytes:
+        return (await outbox.submit(TO, key, gas=50_000, purpose="test", key=key)).hash
+
+    try:
+        sent = [await send(key) for key in keys[:3]]
+        chain.mine()
+        for _ in range(FINAL_DEPTH + 1):
+            chain.mine()
+        await outbox.round()
+        assert {row.fate for row in outbox._book.slot_of(sent[0])} == {Fate.FINAL}
+        waiting = asyncio.create_task(outbox.outcome(sent[0], 30))
+        assert await waiting is not None
+        chain.reorganise(FINAL_DEPTH + 3, back=False)
+        later = await send(keys[3])  # behind the nonces that are free again
+        outbox.reorganised()
+        await outbox.round()
+        assert await outbox.outcome(sent[0], 30) is None
+        again = [await send(key) for key in keys[:3]]
+        assert not {*again} & {*sent}
+        for _ in range(3):
+            await outbox.round()
+            chain.mine()
+        assert [chain.effects[key] for key in keys] == [1, 1, 1, 1]
+        await outbox.round()
+        assert await outbox.outcome(later, 30) is not None
+    finally:
+        db.close()
