@@ -112,7 +112,7 @@ def test_other_parties_exit_1(receipt: Path, tmp_path: Path) -> None:
         ("7", "parties.format"),
         ("[7]", "parties.format"),
         ("parties: 0x11", "parties.format"),
-        (json.dumps([PARTIES[0]] * 2), "parties.duplicate"),
+        pytest.param(json.dumps([PARTIES[0]] * 2), "parties.duplicate", id="twice"),
         ("[0x11]", "address"),
         ("{", "yaml.syntax"),
     ],
