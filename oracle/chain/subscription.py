@@ -35,7 +35,7 @@ class Heads:
             try:
                 await self._listen()
                 pause = PAUSE_FIRST
-            except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError) as error:
+            except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError, RecursionError) as error:
                 self._log.warning(
                     "no subscription to new heads; looking from time to time", reason=type(error).__name__
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +38,8 @@ def top(
 
 
 async def _show(page: Page, where: str, seconds: float) -> None:
+    import asyncio
+
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text

@@ -25,6 +25,9 @@ TABLES: Final = (
     ("receipts", "task"),
     ("begun", "task"),
     ("totals", "name, label"),
+    ("transactions", "nonce, made_at, hash"),
+    ("transaction_keys", "wallet, purpose, key"),
+    ("gas_spent", "wallet, purpose"),
 )
 """Every table of the journal, with the order its rows are copied in."""
 _PAGE: Final = 200

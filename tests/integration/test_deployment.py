@@ -69,7 +69,6 @@ async def test_addresses_are_the_same_on_every_chain_whoever_deploys() -> None:
         second = await deploy(busy, intel_root())
     assert (first.chain_id, second.chain_id) == (31337, 10)
     theirs = {"chain_id": 10, "first_block": second.first_block, "genesis": second.genesis}
-    assert first.genesis != second.genesis
     assert first.model_copy(update=theirs) == second
     assert (first.oracle, first.agreement_registry) == (
         CONTRACTS["ComputeOracle"].address,

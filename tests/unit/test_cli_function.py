@@ -138,4 +138,4 @@ def test_publishing_stores_the_function_and_its_domain(bundle: Path, tmp_path: P
 
 
 def test_storage_that_is_no_uri_is_refused(bundle: Path) -> None:
-    assert refusal("function", "publish", bundle, "--storage", "s3://bucket")["code"] == "storage.uri"
+    assert refusal("function", "publish", bundle, "--storage", "ftp://host/folder")["code"] == "storage.uri"
