@@ -43,7 +43,8 @@ def journal(request: pytest.FixtureRequest, config: Path) -> Iterator[Journal]:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "worker.yaml"
-    settings = { "spool": "spool",
+    settings = {
+        "spool": "spool",
         "rpc": ["http://127.0.0.1:1"], "deployment": "d.json", "journal": "worker.sqlite", "enclave": {"socket": "e.sock"},
         "storage": {"read": ["file:///b"], "write": "file:///b"}, "brokers": {"0x" + "11" * 32: "http://127.0.0.1:2"},
         "wallet": {"keyFile": "k"}, "payee": "0x" + "22" * 20,
