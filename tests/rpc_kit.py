@@ -20,10 +20,10 @@ Forgery = Callable[[dict[str, Any], Any], Any]
 
 
 @asynccontextmanager
-async def served(path: str, handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """A service's place on the network, taken by somebody else, who answers what is posted to `path`."""
+async def served(path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """A service's place on the network, taken by somebody else, who answers what is sent to `path`."""
     app = web.Application(client_max_size=1 << 26)
-    app.router.add_post(path, handler)
+    app.router.add_route("*", path, handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -11,7 +11,9 @@ from typing import Final
 
 import aiohttp
 
+from enclave_app.protocol.canonical import check_depth
 from oracle.chain.rpc import place_of
+from oracle.errors import OracleError, Retryable
 from oracle.logs import Log
 
 MAX_MESSAGE: Final = 1 << 20
@@ -21,21 +23,24 @@ PAUSE_FIRST, PAUSE_MOST = 1.0, 60.0
 
 
 class Heads:
-    """`await run()` for ever; `news` is called at each message. `alive` while a subscription stands."""
+    """`await run()` for ever; `news` is called at each message. `alive` while a subscription stands. `silence` and `pause`,
+    the first one between two attempts, in seconds."""
 
-    def __init__(self, url: str, news: Callable[[], None], *, silence: float = SILENCE_SECONDS) -> None:
-        self._url, self._news, self._silence = url, news, silence
+    def __init__(
+        self, url: str, news: Callable[[], None], *, silence: float = SILENCE_SECONDS, pause: float = PAUSE_FIRST
+    ) -> None:
+        self._url, self._news, self._silence, self._pause = url, news, silence, pause
         self.alive = False
         self._log = Log("chain.subscription", endpoint=place_of(url))
 
     async def run(self) -> None:
         """Until cancelled. A subscription that ends or is silent is opened again, less and less often while that fails."""
-        pause = PAUSE_FIRST
+        pause = self._pause
         while True:
             try:
                 await self._listen()
-                pause = PAUSE_FIRST
-            except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError, RecursionError) as error:
+                pause = self._pause
+            except (aiohttp.ClientError, OSError, TimeoutError, TypeError, Retryable) as error:
                 self._log.warning(
                     "no subscription to new heads; looking from time to time", reason=type(error).__name__
                 )
@@ -54,9 +59,7 @@ class Heads:
             session.ws_connect(self._url, heartbeat=20, max_msg_size=MAX_MESSAGE) as socket,
         ):
             await socket.send_json({"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["newHeads"]})
-            answer = json.loads(await socket.receive_str(timeout=10))
-            if not isinstance(answer, dict) or "result" not in answer:
-                raise ValueError("no subscription")
+            check_subscribed(await socket.receive_str(timeout=10))
             self.alive = True
             self._news()
             with contextlib.suppress(TimeoutError):
@@ -65,3 +68,16 @@ class Heads:
                     if message.type is not aiohttp.WSMsgType.TEXT:
                         return
                     self._news()
+
+
+def check_subscribed(answer: str) -> None:
+    """Raises Retryable `rpc.subscription` for anything but the answer that gives a subscription."""
+    try:
+        check_depth(answer.encode("utf-8", "surrogatepass"))
+        found = json.loads(answer)
+    except (ValueError, OracleError) as error:
+        raise Retryable(
+            "rpc.subscription", f"an endpoint did not answer with JSON-RPC ({type(error).__name__})"
+        ) from None
+    if not isinstance(found, dict) or "result" not in found:
+        raise Retryable("rpc.subscription", "an endpoint does not give word of new heads")

@@ -338,6 +338,35 @@ async def test_a_subscription_tells_of_new_heads_and_is_opened_again() -> None:
     assert not heads.alive
 
 
+async def test_a_subscription_that_is_answered_with_nonsense_is_tried_again() -> None:
+    answers = ["{", "[" * 100_000, "7", '{"result": "0x1"}']
+    asked = 0
+    told = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        nonlocal asked
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive_json()
+        await socket.send_str(answers[min(asked, 3)])
+        asked += 1
+        await socket.receive()
+        return socket
+
+    async with served("/", handle) as url:
+        heads = Heads(url.replace("http", "ws"), told.set, pause=0.01)
+        running = asyncio.create_task(heads.run())
+        try:
+            async with asyncio.timeout(20):
+                while not heads.alive:
+                    await told.wait()
+                    told.clear()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    assert asked == len(answers)
+
+
 async def _genesis(url: str) -> bytes:
     rpc = Rpc(url)
     try:

@@ -393,17 +393,19 @@ def _paths(values: list[dict[str, str]]) -> list[dict[str, Path]]:
     return [{key: Path(value) for key, value in each.items()} for each in values]
 
 
-async def test_a_loop_that_dies_by_a_bug_is_started_again_and_tasks_go_on(tmp_path: Path) -> None:
+async def test_a_loop_that_dies_by_a_bug_is_started_again_and_tasks_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world(tmp_path) as place:
         agreement = await activated(place)
         async with running(place) as worker:
             step, follower = worker._follower.step, worker._follower
 
             async def broken() -> bool:
-                follower.step = step  # type: ignore[method-assign]
+                monkeypatch.setattr(follower, "step", step)
                 raise ZeroDivisionError
 
-            follower.step = broken  # type: ignore[method-assign]
+            monkeypatch.setattr(follower, "step", broken)
             task_id, _, _ = await place.request(agreement)
             await reaches(worker, task_id, State.SETTLED)
             assert worker.loops.faults["follower"] == 1

@@ -93,7 +93,9 @@ async def test_one_that_hangs_is_ended_with_all_its_children_and_replaced(tmp_pa
     assert crashed.pid is not None
     async with Enclave(tmp_path / "e.sock") as enclave:
         before = await enclave.identity()
-    old = family(Pid.of(crashed.pid))  # type: ignore[arg-type]
+    alive = Pid.of(crashed.pid)
+    assert alive is not None
+    old = family(alive)
     assert len(old) > 1  # the zygote of its sandbox
     os.kill(crashed.pid, signal.SIGSTOP)
     successor = process(tmp_path, probe_seconds=0.5)

@@ -84,6 +84,7 @@ from oracle.chain import events, reader, rpc, sender, source
 from oracle.chain.abi import Log, explain_revert
 from oracle.chain.deploy import Deployment
 from oracle.chain.registrations import read_evidence
+from oracle.chain.subscription import check_subscribed
 from oracle.cli import common
 from oracle.cli import receipt as cli_receipt
 from oracle.cli import task as cli_task
@@ -679,6 +680,8 @@ PARSERS: list[Parser] = [
     # The chain.
     Parser("a JSON-RPC answer", _rpc_answer, b'{"jsonrpc":"2.0","id":1,"result":"0x1"}',
            covers=(f"{_CHAIN}.rpc:Rpc._decode",)),
+    Parser("the answer to a subscription", text(check_subscribed), b'{"jsonrpc":"2.0","id":1,"result":"0x1"}',
+           covers=(f"{_CHAIN}.subscription:check_subscribed",)),
     Parser("a JSON-RPC error", lambda d: _rpc_error(d),
            b'{"jsonrpc":"2.0","id":1,"error":{"code":3,"message":"no","data":"0x"}}',
            covers=(f"{_CHAIN}.rpc:_maybe_bytes",)),

@@ -124,7 +124,6 @@ EXCUSED = {
     "oracle.chain.bloom:Wanted.__init__": TYPED,
     "oracle.chain.bloom:Wanted.may_be_in": CHECKED,
     "oracle.chain.bloom:bits_of": "any bytes have a hash",
-    "oracle.chain.subscription:Heads._listen": "one bounded message, whose content is not used; what it may raise is caught",
     "oracle.collateral.cache:Cache.platforms": CHECKED,
     "oracle.collateral.pcs:Pcs._get": STREAM,
     "oracle.cli.collateral:_platform": OWN_FILE,

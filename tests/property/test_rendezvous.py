@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +16,10 @@ CONTENDERS = st.lists(st.binary(min_size=20, max_size=20), min_size=1, max_size=
 
 @given(WORDS, WORDS, CONTENDERS, st.randoms(use_true_random=False))
 def test_everyone_finds_the_same_order_whatever_order_the_registry_was_read_in(
-    task: bytes, block: bytes, contenders: list[bytes], random: object
+    task: bytes, block: bytes, contenders: list[bytes], random: Random
 ) -> None:
     shuffled = list(contenders)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert order(task, block, contenders) == order(task, block, [*shuffled, shuffled[0]])
 
 

@@ -84,6 +84,15 @@ def test_a_wrong_field_is_named_and_its_value_is_not_quoted(tmp_path: Path, chan
     assert "0x1234567890" not in raised.value.message
 
 
+def test_results_wait_beside_the_journals_file_or_where_the_file_says(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD).spool_directory() == tmp_path / "sub/worker.sqlite.spool"
+    assert read(tmp_path, {**GOOD, "spool": "waiting"}).spool_directory() == tmp_path / "waiting"
+    on_a_server = {**GOOD, "journal": "postgresql://host/database"}
+    with pytest.raises(Refused, match="`spool` names the folder"):
+        read(tmp_path, on_a_server)
+    assert read(tmp_path, {**on_a_server, "spool": "waiting"}).spool_directory() == tmp_path / "waiting"
+
+
 def test_a_verifier_enclave_is_behind_a_socket_or_a_url(tmp_path: Path) -> None:
     found = []
     for where in ("v.sock", "https://verifier.example"):
