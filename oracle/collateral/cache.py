@@ -62,7 +62,8 @@ class Cache:
     def put(self, platform: Platform, feed: Feed, collateral: Collateral) -> Path:
         """Also under its number, for a platform that will be judged by an earlier evaluation. Raises Refused `file.write`."""
         path, data = self.path(platform, feed), collateral.to_json().encode()
-        for each in {self.path(platform, evaluation_of(collateral)), path}:
+        # That first: whoever finds collateral under its feed's name finds it under its number too, also after a crash.
+        for each in dict.fromkeys((self.path(platform, evaluation_of(collateral)), path)):
             write_whole(each, data)
         return path
 

@@ -281,6 +281,16 @@ def held_of(running: Service, evaluation: int) -> Collateral:
     return Collateral.from_json(json.dumps(running.published[evaluation]))
 
 
+async def test_what_is_found_under_its_feed_is_found_under_its_number_too(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.path(PLATFORM).mkdir()  # as if it ended between the two
+    async with service() as running:
+        with pytest.raises(Refused) as refused:
+            cache.put(PLATFORM, "standard", held_of(running, 17))
+    assert refused.value.code == "file.write"
+    assert [each.tcb_evaluation for each in cache.evaluations(PLATFORM)] == [17]
+
+
 async def test_a_service_cannot_roll_back_what_is_held(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     async with service() as running:
