@@ -24,6 +24,8 @@ _TYPES: Final = (
 )
 _MAX_PASSWORD: Final = 4096
 _PAUSE_SECONDS: Final = 0.2
+_LOCK_SECONDS: Final = 3.0
+_LOCK_PAUSE: Final = 0.02
 
 
 class PostgresDatabase(Database):
@@ -211,10 +213,7 @@ class PostgresDatabase(Database):
         connection.execute("SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'")
         connection.execute("SET synchronous_commit = off; SET client_min_messages = warning")
         if self._owner:
-            query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 20)) AS ours"
-            row = connection.execute(query, [self._schema]).fetchone()
-            if row is None or not row["ours"]:
-                raise Permanent("journal.locked", f"another worker has the journal {self._server} open")
+            self._lock(connection)
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
         found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self._schema]).fetchone()
         if found is None:
@@ -226,6 +225,18 @@ class PostgresDatabase(Database):
             connection.execute("INSERT INTO committed SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM committed)")
             row = connection.execute("SELECT number FROM committed").fetchone()
             self._committed = 0 if row is None else int(row["number"])
+
+    def _lock(self, connection: Connection[dict[str, Any]]) -> None:
+        """The server takes a moment to end the session of a worker that is gone, which a quick restart has to wait for."""
+        until = time.monotonic() + _LOCK_SECONDS
+        query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 20)) AS ours"
+        while True:
+            row = connection.execute(query, [self._schema]).fetchone()
+            if row is not None and row["ours"]:
+                return
+            if time.monotonic() > until:
+                raise Permanent("journal.locked", f"another worker has the journal {self._server} open")
+            time.sleep(_LOCK_PAUSE)
 
 
 def _unreachable(server: Server, error: OracleError | Exception) -> Retryable:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -335,6 +336,18 @@ def test_a_server_that_restarts_is_used_again(server: PostgresServer, how: signa
     assert journal.take_in([requested(1, 5)], block(5)) == 1
     assert totals(journal.db) == {"a": {"b": 1}}
     journal.close()
+
+
+def test_a_quick_restart_waits_until_the_server_has_ended_the_old_session(server: PostgresServer) -> None:
+    place = server.place()
+    old = Journal(place)
+    old.take_in([requested(1, 5)], block(5))
+    ending = threading.Timer(0.5, old.close)
+    ending.start()
+    new = Journal(place)
+    ending.join()
+    assert new.cursor() == (5, word(5))
+    new.close()
 
 
 def test_a_transaction_whose_connection_is_cut_does_not_go_on_in_another(server: PostgresServer) -> None:
