@@ -159,6 +159,8 @@ class TinyBroker:
     def __init__(self) -> None:
         self.sealing, self.signing = SealingKey.generate(), SigningKey.generate()
         self.mode, self.delay, self.asked = "good", 0.0, 0
+        self.evidence_block: bytes | None = None
+        """The block that the newest evidence binds which it was shown."""
         self.url = ""
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -192,6 +194,7 @@ class TinyBroker:
         return _document(self.answer(body))
 
     def answer(self, body: ReleaseBody) -> ReleaseAnswer:
+        self.evidence_block = body.evidence.block_hash
         agreement, asked = body.agreement, body.release.request
         opened: dict[tuple[int, int], bytes] = {}
         x = 0

@@ -31,6 +31,8 @@ RENEW_BEFORE = 24 * 3600
 """A registration is renewed when it has less than this many seconds to live, or less than half of a shorter life."""
 DEFAULT_MAX_AGE = 24 * 3600
 LONGEST_PAUSE = 30.0
+NEVER = -(1 << 63)
+"""A time that is older than any age."""
 
 
 class Enrolment:
@@ -178,7 +180,16 @@ class Enrolment:
                 self._enrolled = replace(enrolled, record=IdentityRecord(enrolled.record.identity, found.standing))
                 # By the head's own time: what is over there is over, however the chain's time was guessed here.
                 self._overdue = self._overdue or found.standing.retired or found.standing.valid_until < head.timestamp
+                await self._look_at_evidence(enrolled)
         self._mistrusted = False
+
+    async def _look_at_evidence(self, enrolled: Enrolled) -> None:
+        """Evidence may be newer than the registration, and bind a block that a reorganisation took: no broker takes it (R2)."""
+        bound = enrolled.evidence.block_number
+        block = await self._source.block(bound)
+        if block is None or block.hash != enrolled.evidence.block_hash:
+            self._log.warning("the block that the evidence binds is gone; newer evidence is made", block=bound)
+            self._made_at = NEVER
 
     async def _identify(self) -> None:
         began = time.monotonic()

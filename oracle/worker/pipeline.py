@@ -246,7 +246,13 @@ class Pipeline:
             self._forget_orphans()
         else:
             round_.body = shared_body(await self._body(plan, next(iter(round_.releases.values()))))
-        await round_.gather(p.brokers, log, grace=p.config.release_grace)
+        try:
+            await round_.gather(p.brokers, log, grace=p.config.release_grace)
+        except Retryable:
+            if any(fault.code.startswith(OF_THE_ENCLAVE) for fault in round_.faults.values()):
+                # Brokers see another registration or evidence than this worker does, or say so: looking costs little.
+                host.enrolment.mistrust()
+            raise
         return round_
 
     async def run(self, host: Host, plan: Plan, round_: Round, papers: Papers | None, log: Log) -> Task:
@@ -453,6 +459,8 @@ class Pipeline:
 
 RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
 """Refusals that a renewal of the same signer's registration mends."""
+OF_THE_ENCLAVE = ("enclave.", "evidence.")
+"""What brokers' codes begin with where they refuse for the enclave's registration or evidence."""
 KEPT = ("blob.", "run.")
 """What codes begin with after which the enclave still holds the started task: the next try runs on the answers at hand.
 Others would be releases, and brokers cap those (R13): a storage that is away for seconds must not use them up (R19)."""

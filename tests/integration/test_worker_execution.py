@@ -277,6 +277,31 @@ async def test_a_registration_that_a_reorganisation_removes_is_made_again(tmp_pa
             assert (await registered_in())[0] > before
 
 
+async def test_evidence_over_a_block_that_a_reorganisation_took_is_made_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as place:
+        agreement = await activated(place)
+        async with running(place):
+            pass
+        await place.rpc.call("anvil_mine", "0x3")
+        async with running(place) as worker:  # the registration is good still, so evidence is all that is made
+            enrolment = worker.hosts.all[0].enrolment
+
+            async def enrolled() -> bool:
+                return enrolment.known is not None
+
+            await until(enrolled)
+            assert enrolment.known is not None
+            before = enrolment.known.evidence
+            await place.rpc.call("anvil_reorg", 2, [])
+            task_id, _, _ = await place.request(agreement)
+            await reaches(worker, task_id, State.SETTLED)
+        shown = [broker.evidence_block for broker in place.brokers if broker.evidence_block is not None]
+        source = SingleSource(place.rpc)
+        assert await source.block_by_hash(before.block_hash) is None
+        assert shown
+        assert [await source.block_by_hash(each) is not None for each in shown] == [True] * len(shown)
+
+
 async def test_a_request_that_a_reorganisation_takes_and_brings_back_is_computed_once(tmp_path: Path) -> None:
     async with world(tmp_path) as place:
         agreement = await activated(place)
