@@ -63,6 +63,11 @@ class Storage(ABC):
         """Store a record under a name of lower-case letters, digits and dashes, replacing an older one."""
         await self._write(_checked_name(name), data)
 
+    async def put_together(self, blobs: Sequence[bytes], name: str, record: bytes) -> None:
+        """Small blobs, and behind them the record that speaks of them, under its name."""
+        items = [(blob_name(sha256(blob)), blob) for blob in blobs]
+        await self._write_all([*items, (_checked_name(name), record)])
+
     async def get(self, digest: bytes, limit: int = MAX_BLOB) -> bytes:
         """The blob of that digest, of at most `limit` bytes.
 
@@ -84,6 +89,11 @@ class Storage(ABC):
         digest = await asyncio.to_thread(_digest_of, path)
         await self._write_file(blob_name(digest), path)
         return digest
+
+    async def _write_all(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """In this order."""
+        for name, data in items:
+            await self._write(name, data)
 
     @abstractmethod
     async def _write(self, name: str, data: bytes) -> None: ...
@@ -114,6 +124,9 @@ class FileStorage(Storage):
     async def _write(self, name: str, data: bytes) -> None:
         await asyncio.to_thread(self._replace, name, data)
 
+    async def _write_all(self, items: Sequence[tuple[str, bytes]]) -> None:
+        await asyncio.to_thread(self._replace_all, items)
+
     async def _write_file(self, name: str, path: Path) -> None:
         await asyncio.to_thread(self._replace, name, path)
 
@@ -125,6 +138,10 @@ class FileStorage(Storage):
             write_whole(self.directory / name, content)
         except OSError as error:
             raise Retryable("storage.write", f"cannot write to {self.uri}", found=error.strerror) from error
+
+    def _replace_all(self, items: Sequence[tuple[str, bytes]]) -> None:
+        for name, data in items:
+            self._replace(name, data)
 
     def _load(self, name: str, limit: int) -> bytes:
         try:

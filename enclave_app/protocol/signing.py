@@ -10,6 +10,8 @@ from eth_utils.exceptions import ValidationError
 
 from .errors import Refused
 
+LENGTH = 65
+"""Bytes of a signature: r, s, v."""
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
@@ -42,8 +44,8 @@ class SigningKey:
 
 def recover(digest: bytes, signature: bytes) -> str:
     """The checksummed address that made `signature`; raises `Refused` for anything malformed or malleable."""
-    if len(signature) != 65:
-        raise Refused("signature.length", "a signature has the wrong length", found=len(signature), expected=65)
+    if len(signature) != LENGTH:
+        raise Refused("signature.length", "a signature has the wrong length", found=len(signature), expected=LENGTH)
     r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
     if v not in (27, 28):
         raise Refused("signature.v", "a signature has a wrong recovery byte", found=v, expected="27 or 28")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from enclave_app.protocol import signing
 from enclave_app.protocol.onchain import admission_hash, settlement_hash
@@ -44,7 +45,14 @@ def check_activated(terms: Terms, record: AgreementRecord) -> None:
 
 
 def _recovers(digest: bytes, signature: bytes, party: str) -> bool:
+    # What is no ECDSA signature may be an ERC-1271 one, of any length: the chain's record decides.
+    return len(signature) == signing.LENGTH and _signer(digest, signature) == party
+
+
+@lru_cache(maxsize=1024)
+def _signer(digest: bytes, signature: bytes) -> str | None:
+    """One agreement is that of many tasks."""
     try:
-        return signing.recover(digest, signature) == party
+        return signing.recover(digest, signature)
     except Refused:
-        return False  # what is no ECDSA signature may be an ERC-1271 one: the chain's record decides
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import TaskRecord
@@ -77,7 +78,7 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
             endorsements=evidence.endorsements,
             voucher=evidence.voucher,
         ),
-        collateral=None if papers.collateral is None else ReceiptCollateral.of(papers.collateral),
+        collateral=None if papers.collateral is None else _collateral(papers.collateral),
         root=None if maker_of(root) is not None else der,
         releases=tuple(SignedStatement(statement=s.statement, signature=s.signature) for s in statements),
         result=record.result,
@@ -88,6 +89,12 @@ def make_receipt(record: TaskRecord, papers: Papers) -> bytes:
     if len(data) > MAX_RECEIPT:
         raise Refused("receipt.size", "a receipt would be too large", found=len(data), expected=MAX_RECEIPT)
     return data
+
+
+@lru_cache(maxsize=16)
+def _collateral(collateral: Collateral) -> ReceiptCollateral:
+    """One collateral is that of many receipts."""
+    return ReceiptCollateral.of(collateral)
 
 
 def _outputs(record: TaskRecord) -> tuple[bytes, ...]:

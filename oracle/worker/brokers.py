@@ -130,13 +130,13 @@ class BrokerClient:
 
 @dataclass
 class Round:
-    """One nonce's questions and the answers so far, by broker. `body` is what all brokers are told, without `release`."""
+    """One nonce's questions and the answers so far, by broker."""
 
     chain: Chain
     agreement: Agreement
     signer: str
     releases: Mapping[bytes, SignedRelease]
-    body: dict[str, object]
+    body: SharedBody
     answers: dict[bytes, ReleaseAnswer] = field(default_factory=dict)
     faults: dict[bytes, OracleError] = field(default_factory=dict)
     insufficient: int = 0
@@ -210,7 +210,7 @@ class Round:
     async def _question(self, client: BrokerClient, broker: bytes, release: SignedRelease, log: Log) -> None:
         started, fault = time.monotonic(), None
         try:
-            answer = await client.release(broker, dump({**self.body, "release": _plain(release)}), self._most())
+            answer = await client.release(broker, self.body.with_release(release), self._most())
             check_statement(self.chain, self.agreement, release, answer, self.signer)
             if abs(answer.statement.time - time.time()) > MAX_SKEW:
                 log.warning("a broker's clock differs from ours", broker=broker.hex(), time=answer.statement.time)
@@ -258,13 +258,27 @@ def make_round(body: ReleaseBody, releases: Sequence[SignedRelease], signer: str
     return Round(body.chain, body.agreement, signer, by_broker, shared_body(body))
 
 
-def shared_body(body: ReleaseBody) -> dict[str, object]:
-    """What all brokers are told. Raises Refused `release.size` where brokers would not read it."""
+@dataclass(frozen=True)
+class SharedBody:
+    """What all brokers are told: a body's canonical JSON up to its release, and behind it."""
+
+    before: bytes
+    after: bytes
+
+    def with_release(self, release: SignedRelease) -> bytes:
+        return self.before + release.canonical() + self.after
+
+
+def shared_body(body: ReleaseBody) -> SharedBody:
+    """Raises Refused `release.size` where brokers would not read it."""
     shared: dict[str, object] = body.model_dump(mode="json", by_alias=True)
-    if len(dump(shared)) > MAX_BODY:
+    # Keys are sorted, so those before and those behind the release are a part each.
+    before = dump({key: value for key, value in shared.items() if key < "release"})[1:-1]
+    after = dump({key: value for key, value in shared.items() if key > "release"})[1:-1]
+    parts = SharedBody(b"{" + before + b',"release":', b"," + after + b"}")
+    if len(parts.with_release(body.release)) > MAX_BODY:
         raise Refused("release.size", "manifests and share lists are too large for a release", expected=MAX_BODY)
-    del shared["release"]
-    return shared
+    return parts
 
 
 def check_statement(
@@ -291,10 +305,6 @@ def check_statement(
         raise Refused("release.broker", "the enclave asked a broker that the agreement does not name")
     digest = statement.typed_digest(chain.oracle_domain(agreement))
     signing.check(digest, answer.signature, broker_signer, "a release statement")
-
-
-def _plain(release: SignedRelease) -> object:
-    return release.model_dump(mode="json", by_alias=True)
 
 
 def _seconds(retry_after: str | None) -> float:

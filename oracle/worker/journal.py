@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from enclave_app.protocol.release import TaskRecord
 from oracle.chain.events import (
@@ -406,20 +408,89 @@ class Journal:
 
 
 class JournalThread:
-    """Runs a journal's methods one after the other on a thread of their own: a sync to disk takes milliseconds."""
+    """Runs a journal's methods one after the other on a thread of their own: a sync to disk takes milliseconds.
+
+    Waking a thread costs more than most of these methods do. So what is asked while it works is done in the same turn, and
+    what is done before the event loop looks is told it in one go.
+    """
 
     def __init__(self, place: Server | Path, *, retain_days: float = RETAIN_DAYS) -> None:
         self._executor = ThreadPoolExecutor(1, "journal")
+        self._lock = threading.Lock()
+        self._asked: deque[_Call[Any]] = deque()
+        self._done: list[_Call[Any]] = []
+        self._working = False
         self.journal = Journal(place, retain_days=retain_days)
 
     async def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: method(*args, **kwargs))
+        loop = asyncio.get_running_loop()
+        call = _Call(lambda: method(*args, **kwargs), loop.create_future())
+        with self._lock:
+            self._asked.append(call)
+            wake, self._working = not self._working, True
+        if wake:
+            try:
+                self._executor.submit(self._work)
+            except RuntimeError:  # it is closed
+                with self._lock:
+                    self._asked.clear()
+                    self._working = False
+                raise
         # A cancelled caller must not leave a write behind it that it does not know of.
-        return await asyncio.shield(call)
+        return await asyncio.shield(call.answer)
+
+    def _work(self) -> None:
+        """On the journal's thread, until nothing is asked any more."""
+        while True:
+            with self._lock:
+                if not self._asked:
+                    self._working = False
+                    return
+                call = self._asked.popleft()
+            call.run()
+            with self._lock:
+                wake = not self._done
+                self._done.append(call)
+            if wake:
+                try:
+                    call.answer.get_loop().call_soon_threadsafe(self._tell)
+                except RuntimeError:  # its loop is closed: nobody waits any more
+                    with self._lock:
+                        self._done.clear()
+
+    def _tell(self) -> None:
+        with self._lock:
+            done, self._done = self._done, []
+        for call in done:
+            call.tell()
 
     def close(self) -> None:
         self._executor.shutdown(wait=True)
         self.journal.close()
+
+
+@dataclass(eq=False)
+class _Call(Generic[T]):
+    """One method, and whoever waits for what it gives."""
+
+    method: Callable[[], T]
+    answer: asyncio.Future[T]
+    given: list[T] = field(default_factory=list)
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.given.append(self.method())
+        except BaseException as error:
+            self.error = error
+
+    def tell(self) -> None:
+        if self.answer.done():
+            return
+        if self.error is not None:
+            self.answer.set_exception(self.error)
+        else:
+            self.answer.set_result(self.given[0])
 
 
 def _end(event: TaskSettled | TaskBatched | TaskEnded) -> State:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -35,6 +36,8 @@ AT_ONCE: Final = 100
 """Transactions that one round asks about, lowest nonces first."""
 MARKET_SECONDS: Final = 1.0
 """How long fees are good for; the offer covers several full blocks."""
+REMEMBERED: Final = 256
+"""Receipts of the newest transactions."""
 GAP_GAS: Final = 21_000
 HARMLESS: Final = ("already known", "already imported", "nonce too low", "replacement transaction underpriced")
 """What nodes say to a transaction that they have, or have the successor of: rounds find out which."""
@@ -74,6 +77,7 @@ class Outbox(Sender):
         self._woken = asyncio.Event()
         self._reorganised = True
         self._watched_at = self._balance_at = 0.0
+        self._found: OrderedDict[bytes, Receipt] = OrderedDict()
         self._sent_at: dict[int, float] = {}
         self._passed_at: dict[int, float] = {}
         self._gap_at: dict[int, float] = {}
@@ -144,7 +148,9 @@ class Outbox(Sender):
                         if over is not None:
                             if over.purpose == GAP:
                                 return None
-                            receipt = await self.receipt(over.hash)
+                            receipt = self._found.get(over.hash)
+                            if receipt is None or receipt.block_hash != over.block_hash:
+                                receipt = await self.receipt(over.hash)
                             if receipt is not None:
                                 return receipt
                             self.reorganised()
@@ -242,7 +248,12 @@ class Outbox(Sender):
             for number, block in zip(numbers, blocks, strict=True)
             if isinstance(block, dict)
         }
-        return {h: receipt for h, receipt in found.items() if canonical.get(receipt.block_number) == receipt.block_hash}
+        found = {h: each for h, each in found.items() if canonical.get(each.block_number) == each.block_hash}
+        # Many tasks wait for one of them.
+        self._found |= found
+        while len(self._found) > REMEMBERED:
+            self._found.popitem(last=False)
+        return found
 
     async def _push(self, slots: dict[int, list[Transaction]], count: int) -> None:
         """Towards the chain: what has no receipt and is not `count` transactions behind."""

@@ -327,10 +327,10 @@ class Pipeline:
         try:
             return await self._db(self._journal.ended, task, State.SETTLED, block_number)
         except Overtaken:
-            found = await self._db(self._journal.task, task.id)
-            if found is None or found.state is not State.SETTLED:
+            states = await self._db(self._journal.states, [task.id])
+            if states.get(task.id) is not State.SETTLED:
                 raise
-            return found
+            return replace(task, state=State.SETTLED)
 
     async def write_receipt(self, task: Task, log: Log) -> None:
         """What a stranger can check, into storage, once the chain holds this worker's result and no other's."""

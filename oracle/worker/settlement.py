@@ -51,6 +51,7 @@ class Settlements:
         self._outbox, self._db, self._window = outbox, db, window
         self._settler = Settler(outbox, oracle)
         self._groups: dict[tuple[bytes, bytes, str, bytes], _Group] = {}
+        self._newest: tuple[tuple[bytes, bytes], frozenset[bytes]] = (b"", b""), frozenset()
         self._log = Log("worker.settlement")
         self.transactions = 0
         """How many were sent."""
@@ -82,7 +83,15 @@ class Settlements:
     async def _may_settle(self, transaction_hash: bytes, task_id: bytes) -> bool:
         """False for a transaction that is mined and left the task out."""
         receipt = await self._outbox.receipt(transaction_hash)
-        return receipt is None or settles(receipt, task_id)
+        return receipt is None or self._settles(receipt, task_id)
+
+    def _settles(self, receipt: Receipt, task_id: bytes) -> bool:
+        """Many tasks ask about one transaction."""
+        known, settled = self._newest
+        if known != (receipt.transaction_hash, receipt.block_hash):
+            settled = settled_by(receipt)
+            self._newest = (receipt.transaction_hash, receipt.block_hash), settled
+        return task_id in settled
 
     async def outcome(self, task: Task, patience: float) -> Receipt | None:
         """The receipt of the transaction that settled the task; None where what was sent did not, or never will.
@@ -97,7 +106,7 @@ class Settlements:
             if task.record is not None:
                 await self.simulate(task.record)  # where the task is settled or over, this raises what says so
             raise
-        return receipt if receipt is not None and receipt.ok and settles(receipt, task.id) else None
+        return receipt if receipt is not None and receipt.ok and self._settles(receipt, task.id) else None
 
     async def simulate(self, record: TaskRecord) -> None:
         """Raises `Reverted` for the reason why a settlement would be refused now."""
@@ -183,10 +192,10 @@ class Settlements:
                 member.sent.set_exception(Overtaken())
 
 
-def settles(receipt: Receipt, task_id: bytes) -> bool:
-    """Whether the transaction settled the task: the contract leaves out those that others settled, or that are late."""
+def settled_by(receipt: Receipt) -> frozenset[bytes]:
+    """The tasks that the transaction settled: the contract leaves out those that others settled, or that are late."""
     events = (read_event(log) for log in logs_of_receipt(receipt.raw))
-    return any(isinstance(event, TaskSettled) and event.task_id == task_id for event in events)
+    return frozenset(event.task_id for event in events if isinstance(event, TaskSettled))
 
 
 def _settling(task: Task, transaction_hash: bytes) -> Task:

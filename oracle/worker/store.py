@@ -10,6 +10,8 @@ hours nor an enclave that ends meanwhile has anything computed again.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.release import TaskRecord
@@ -61,18 +63,17 @@ class OutputStore:
         for digest, size in _files(record):
             if digest not in sent:
                 kept = await self.spool.get(task_id, digest)
-                await self._put(kept if kept is not None else await _fetch(enclave, task_id, digest, size))
+                data = kept if kept is not None else await _fetch(enclave, task_id, digest, size)
+                await _waiting(self._storage.put(data))
                 sent.add(digest)
-        for output in record.outputs:
-            await self._put(output.manifest)
-            await self._put(output.share_list)
+        blobs = [blob for output in record.outputs for blob in (output.manifest, output.share_list)]
         # R17: nobody reads a result before it is settled, a public one from the settlement.
         hidden = record.model_copy(update={"public_outputs": ()})
-        await self._put_named(record_name(task_id), hidden.canonical())
+        await _waiting(self._storage.put_together(blobs, record_name(task_id), hidden.canonical()))
 
     async def store_receipt(self, task_id: bytes, receipt: bytes) -> None:
         """Raises Retryable, whatever storage says: no settled task goes without its receipt for a fault of storage."""
-        await self._put_named(receipt_name(task_id), receipt)
+        await _waiting(self._storage.put_named(receipt_name(task_id), receipt))
 
     def holds(self, task_id: bytes) -> bool:
         """Whether there is something to drop."""
@@ -82,18 +83,6 @@ class OutputStore:
         """The task is stored, or over."""
         self._sent.pop(task_id, None)
         await self.spool.drop(task_id)
-
-    async def _put(self, data: bytes) -> None:
-        try:
-            await self._storage.put(data)
-        except Permanent as error:
-            raise _waits(error) from error
-
-    async def _put_named(self, name: str, data: bytes) -> None:
-        try:
-            await self._storage.put_named(name, data)
-        except Permanent as error:
-            raise _waits(error) from error
 
 
 def _files(record: TaskRecord) -> list[tuple[bytes, int]]:
@@ -119,6 +108,9 @@ async def _fetch(enclave: Enclave | None, task_id: bytes, digest: bytes, size: i
     return data
 
 
-def _waits(error: Permanent) -> Retryable:
+async def _waiting(writing: Awaitable[object]) -> None:
     """R19: what storage refuses today, an operator can mend."""
-    return Retryable(error.code, f"the result waits for its storage: {error.message}")
+    try:
+        await writing
+    except Permanent as error:
+        raise Retryable(error.code, f"the result waits for its storage: {error.message}") from error

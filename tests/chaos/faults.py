@@ -24,7 +24,7 @@ from tests.chaos.world import World
 DEEPEST = 30
 JUMPS = (-7200.0, -60.0, 60.0)
 """Seconds that a clock jumps: beyond every pause of the worker's, both ways."""
-PATIENCE = 20.0
+PATIENCE = 15.0
 SPOILT = {"hang": 1, "stale": 6, "429": 8, "500": 6, "drop": 6, "lost_receipt": 3}
 """How many answers are spoilt in a fault of the RPC; 2 of the others."""
 
@@ -232,12 +232,13 @@ class Faults:
         """Under load; the worker drains, ends with status 0, and whoever supervises it starts it again."""
         before, deadline = len(self.world.done), time.monotonic() + PATIENCE
         await self.world.crowd.ask(4)
-        while len(self.world.done) <= before:  # one that is only starting has nothing to drain
+        while len(self.world.done) <= before:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(0.02)
         child = self.world.net.worker._child
-        if child is None or child.returncode is not None:
+        # One that is only starting has nothing to drain, and no handler yet.
+        if child is None or child.returncode is not None or not handles(child.pid, signal.SIGTERM):
             return False
         child.terminate()
         async with asyncio.timeout(40):
@@ -269,7 +270,7 @@ class Faults:
         """Some boundaries are crossed only after something else happened."""
         if point.startswith(("journal.rewind", "journal.start_over", "book.unmined")):
             await self.world.reorg(self.rng.randint(1, 5))
-        if point.startswith(("identity", "evidence", "enclave.evidence", "journal.start_over")):
+        if point.startswith(("identity", "evidence", "enclave.evidence", "journal.start_over", "decode")):
             pid = listener(self.world.net.directory / "worker" / "enclave.sock")
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
@@ -294,6 +295,16 @@ async def play(faults: Sequence[Fault], tally: Tally, until: float) -> None:
             tally.missed.append(fault.name)
         if os.environ.get("CHAOS_VERBOSE"):
             print(f"{time.monotonic() - started:6.2f} s  {fault.name}", file=sys.__stderr__, flush=True)
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process catches a signal (proc(5), SigCgt)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def listener(path: Path) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from enclave_app.protocol.signing import SigningKey
 from oracle.chain.events import AgreementActivated, AgreementApproved, Event, TaskEnded, TaskRequested
 from oracle.chain.source import Block
 from oracle.errors import Bug, Permanent
-from oracle.worker.journal import Journal, Overtaken
+from oracle.worker.journal import Journal, JournalThread, Overtaken
 from oracle.worker.schema import MIGRATIONS
 from oracle.worker.states import OPEN, State
 from tests.journal_kit import AGREED, AGREEMENT, block, ended, log, requested, state, task, word
@@ -216,3 +218,40 @@ class Chain(RuleBasedStateMachine):
 
 Chain.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestChain = Chain.TestCase
+
+
+async def test_what_is_asked_at_once_is_done_in_order_and_each_caller_hears_of_its_own(tmp_path: Path) -> None:
+    db, done = JournalThread(tmp_path / "journal.sqlite"), []
+
+    def work(number: int) -> int:
+        done.append(number)
+        if number % 7 == 3:
+            raise Overtaken
+        return number
+
+    answers = await asyncio.gather(*(db(work, number) for number in range(100)), return_exceptions=True)
+    assert done == list(range(100))
+    wrong = [n for n, answer in enumerate(answers) if answer != n and not isinstance(answer, Overtaken)]
+    assert (wrong, sum(isinstance(answer, Overtaken) for answer in answers)) == ([], 14)
+    assert await db(work, 8) == 8  # the thread had come to rest
+    db.close()
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await db(work, 1)
+
+
+async def test_a_write_whose_caller_gave_up_is_done_all_the_same(tmp_path: Path) -> None:
+    db, may_go, done = JournalThread(tmp_path / "journal.sqlite"), threading.Event(), []
+
+    def work(number: int) -> None:
+        may_go.wait(10)
+        done.append(number)
+
+    callers = [asyncio.create_task(db(work, number)) for number in range(3)]
+    await asyncio.sleep(0)
+    callers[1].cancel()
+    await asyncio.sleep(0)
+    may_go.set()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert (done, isinstance(outcomes[1], asyncio.CancelledError)) == ([0, 1, 2], True)
+    db.close()
