@@ -367,6 +367,7 @@ class Worker:
         else:
             await self.scheduler.stop_ended()
         self._sender.wake()
+        self.pipeline.heard()
         self.scheduler.wake()
 
     def _on_enclave_change(self) -> None:

@@ -315,8 +315,22 @@ class Journal:
         """Back to SEEN; the result is of no use any more."""
         return replace(self._move(task, State.SEEN, record=None, stored=0, settlement=None), record=None)
 
-    def ended(self, task: Task, state: State, block_number: int | None = None) -> Task:
-        return self._move(task, state, ended_block=block_number, ended_at=time.time(), code=None, reason=None)
+    def ended(self, task: Task, state: State, block_number: int | None = None, block_hash: bytes | None = None) -> Task:
+        """A rewind below the block takes it back. Raises Overtaken, too, where the journal does not stand at or above a block
+        of that hash any more: what was read there is no longer so, and no rewind would be left to say it."""
+        check_move(task.state, state, Mover.WORKER)
+        with self.db.transaction():
+            if block_hash is not None and block_number is not None:
+                known = self.block_at_most(block_number)
+                if known is None or (known[0], bytes(known[1])) != (block_number, block_hash):
+                    raise Overtaken
+            self._update(task, state, ended_block=block_number, ended_at=time.time(), code=None, reason=None)
+        return replace(task, state=state)
+
+    def standing(self, task_id: bytes) -> tuple[State | None, int]:
+        """A task's state, and up to which block the chain was followed when it had it."""
+        row, cursor = self._row(task_id), self.cursor()
+        return (None if row is None else State(row["state"])), (-1 if cursor is None else cursor[0])
 
     def give_up(self, task: Task, state: State, code: str, reason: str) -> Task:
         """SKIPPED, FAILED or PARKED, with why."""

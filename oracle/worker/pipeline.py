@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,9 +35,9 @@ from oracle.worker.plan import NotYet, Plan, check_deadline, check_release_time,
 from oracle.worker.receipts import PaperFile, receipt_of
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rows import Task
-from oracle.worker.settle import Verdict, judge
+from oracle.worker.settle import LATE, Verdict, judge
 from oracle.worker.settlement import Settlements
-from oracle.worker.states import State
+from oracle.worker.states import ENDED, State
 from oracle.worker.steps import Steps
 from oracle.worker.store import OutputsGone, OutputStore
 
@@ -48,6 +49,8 @@ KEPT_ROUNDS = 1024
 """Rounds of tasks that wait."""
 ROOM_SECONDS = 2.0
 """How often a task looks whether the results before it are stored."""
+FOLLOWED_SECONDS = 1.0
+"""How often a task that waits for a block looks by itself: blocks without news of ours are told to nobody."""
 REMEMBERED = 1024
 """Agreements whose quickest run is remembered."""
 
@@ -80,6 +83,7 @@ class Pipeline:
         self._turns: dict[bytes, int] = {}
         self._quickest: dict[bytes, float] = {}
         self._letting_go: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
         self.computing: dict[bytes, Host] = {}
         """Tasks that are between their release and their result, and the enclaves that have them."""
 
@@ -307,7 +311,7 @@ class Pipeline:
                 task = await p.settler.send(task)
             receipt = await p.settler.outcome(task, p.config.receipt_patience)
             if receipt is not None:
-                task = await self._settled(task, receipt.block_number)
+                task = await self._over(task, receipt.block_number)
                 log.info(
                     "task settled",
                     outcome=record.result.outcome,
@@ -322,15 +326,45 @@ class Pipeline:
         except Reverted as refusal:
             return await self._refused(task, record, refusal, log)
 
-    async def _settled(self, task: Task, block_number: int) -> Task:
-        """SETTLED, whoever of follower and outbox reads it first. Raises Overtaken where the chain says another thing."""
+    def heard(self) -> None:
+        """The chain was followed further, or rewound."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _over(self, task: Task, block_number: int) -> Task:
+        """The task as it is once the chain was followed up to the block that ends it.
+
+        An end is the follower's word, because rewinds take it back; a receipt may be of a block that is gone by now. Where
+        its log was not read, the contract's own state counts, at the block where the journal stands. Raises Retryable
+        `chain.behind`, `settle.lost`, and Overtaken for another end than SETTLED."""
+        p = self._p
         try:
-            return await self._db(self._journal.ended, task, State.SETTLED, block_number)
-        except Overtaken:
-            states = await self._db(self._journal.states, [task.id])
-            if states.get(task.id) is not State.SETTLED:
-                raise
-            return replace(task, state=State.SETTLED)
+            async with asyncio.timeout(p.config.receipt_patience):
+                while True:
+                    news = self._news
+                    state, followed = await self._db(self._journal.standing, task.id)
+                    if state is State.SETTLED:
+                        return replace(task, state=state)
+                    if state is not task.state:
+                        raise Overtaken
+                    if followed >= block_number:
+                        break
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(FOLLOWED_SECONDS):
+                            await news.wait()
+        except TimeoutError:
+            raise Retryable("chain.behind", "the block of the settlement is not followed yet") from None
+        cursor = await self._db(self._journal.cursor)
+        at = None if cursor is None else await p.source.block(cursor[0])
+        if at is not None and cursor is not None and at.hash == cursor[1]:
+            on_chain = await OracleReader(p.source, p.deployment.oracle).task(task.agreement_id, task.id, at)
+            end = ENDS.get(on_chain.state)
+            if end is not None:
+                task = await self._db(self._journal.ended, task, end, at.number, at.hash)
+                if end is not State.SETTLED:
+                    raise Overtaken
+                return task
+        raise Retryable("settle.lost", "the chain that is followed does not hold the settlement")
 
     async def write_receipt(self, task: Task, log: Log) -> None:
         """What a stranger can check, into storage, once the chain holds this worker's result and no other's."""
@@ -350,14 +384,14 @@ class Pipeline:
 
     async def _refused(self, task: Task, record: TaskRecord, refusal: Reverted, log: Log) -> Task:
         verdict = judge(refusal)
-        ends = {
-            Verdict.SETTLED: State.SETTLED,
-            Verdict.CANCELLED: State.CANCELLED,
-            Verdict.EXPIRED: State.EXPIRED,
-        }
-        if verdict in ends:
-            task = await self._db(self._journal.ended, task, ends[verdict])
-            log.info("the task has ended on chain", state=ends[verdict].value, reason=refusal.name)
+        if refusal.name == LATE:
+            task = await self._db(self._journal.ended, task, State.EXPIRED)
+        elif verdict in (Verdict.SETTLED, Verdict.CANCELLED, Verdict.EXPIRED):
+            # Said of the head; what is followed may be some blocks behind.
+            head = await self._p.source.confirmed(Confirmation.LATEST)
+            task = await self._over(task, head.number)
+        if task.state in ENDED:
+            log.info("the task has ended on chain", state=task.state.value, reason=refusal.name)
             return task
         if verdict is Verdict.SIGNER_GONE:
             # What the contract says of a registration is newer than what was read of it.
@@ -457,6 +491,12 @@ class Pipeline:
             round_.close()
 
 
+ENDS = {
+    TaskState.FULFILLED: State.SETTLED,
+    TaskState.FAILED: State.SETTLED,
+    TaskState.CANCELLED: State.CANCELLED,
+    TaskState.EXPIRED: State.EXPIRED,
+}
 RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
 """Refusals that a renewal of the same signer's registration mends."""
 OF_THE_ENCLAVE = ("enclave.", "evidence.")

@@ -44,8 +44,9 @@ _BY_STATE = {
     # The request was reorganised away; the follower will say so.
     TaskState.NONE: Verdict.LATER,
 }
+LATE: Final = "ComputeOracle_DeadlinePassed"
 _BY_NAME = {
-    "ComputeOracle_DeadlinePassed": Verdict.EXPIRED,
+    LATE: Verdict.EXPIRED,
     "ComputeOracle_NotEnoughGas": Verdict.LATER,
     # A callback was under way in the block that was simulated on.
     "ReentrancyGuardReentrantCall": Verdict.LATER,

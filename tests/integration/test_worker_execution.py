@@ -17,10 +17,12 @@ from enclave_app.protocol.signing import SigningKey
 from enclave_app.protocol.structs import Agreement, Confirmation, TaskState
 from oracle.chain.enclaves import registered_enclaves
 from oracle.chain.rpc import as_int
+from oracle.chain.sender import Receipt
 from oracle.chain.source import SingleSource
 from oracle.worker.daemon import Worker
 from oracle.worker.journal import Journal
 from oracle.worker.rows import Task
+from oracle.worker.settlement import Settlements
 from oracle.worker.states import State
 from tests.worker_kit import TinyEnclave, World, free_port, funded, until, world
 
@@ -324,6 +326,45 @@ async def test_a_request_that_a_reorganisation_takes_and_brings_back_is_computed
             place.enclave.run_delay = 0.0
             await reaches(worker, task_id, State.SETTLED)
         assert max(broker.asked for broker in place.brokers) == 1
+
+
+async def test_a_settlement_that_is_lost_before_its_log_was_read_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as place:
+        agreement = await activated(place)
+        async with running(place) as worker:
+            may_follow, lost = asyncio.Event(), asyncio.Event()
+            step, outcome = worker._follower.step, Settlements.outcome
+
+            async def follow() -> bool:
+                await may_follow.wait()
+                return await step()
+
+            async def read_and_lose(self: Settlements, task: Task, patience: float) -> Receipt | None:
+                receipt = await outcome(self, task, patience)
+                if receipt is not None and not lost.is_set():
+                    await place.rpc.call("evm_setAutomine", False)
+                    await place.rpc.call("anvil_reorg", 1, [])
+                    lost.set()
+                return receipt
+
+            monkeypatch.setattr(Settlements, "outcome", read_and_lose)
+            monkeypatch.setattr(worker._follower, "step", follow)
+            may_follow.set()
+            task_id, _, _ = await place.request(agreement)
+            await computes(worker, task_id)
+            may_follow.clear()
+            await asyncio.wait_for(lost.wait(), 20)
+            may_follow.set()
+            for _ in range(20):
+                await asyncio.sleep(0.05)
+                assert (await row(worker, task_id)).state is not State.SETTLED
+            assert (await place.on_chain(task_id)).state is TaskState.REQUESTED
+            await place.rpc.call("evm_setAutomine", True)
+            await place.rpc.call("anvil_mine", "0x1")
+            await reaches(worker, task_id, State.SETTLED)
+            assert (await place.on_chain(task_id)).state is TaskState.FULFILLED
 
 
 async def test_a_rolling_restart_of_two_workers_under_load_loses_no_task(tmp_path: Path) -> None:
