@@ -327,10 +327,10 @@ class Journal:
             self._update(task, state, ended_block=block_number, ended_at=time.time(), code=None, reason=None)
         return replace(task, state=state)
 
-    def standing(self, task_id: bytes) -> tuple[State | None, int]:
-        """A task's state, and up to which block the chain was followed when it had it."""
-        row, cursor = self._row(task_id), self.cursor()
-        return (None if row is None else State(row["state"])), (-1 if cursor is None else cursor[0])
+    def standing(self, task_id: bytes) -> tuple[State | None, tuple[int, bytes] | None]:
+        """A task's state, and the block up to which the chain was followed when it had it."""
+        row = self.db.execute("SELECT state FROM tasks WHERE id = ?", (task_id,)).fetchone()
+        return (None if row is None else State(row["state"])), self.cursor()
 
     def give_up(self, task: Task, state: State, code: str, reason: str) -> Task:
         """SKIPPED, FAILED or PARKED, with why."""

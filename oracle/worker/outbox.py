@@ -169,6 +169,7 @@ class Outbox(Sender):
     def reorganised(self) -> None:
         """Blocks were replaced: what was mined has to be looked at again, and the nonce too."""
         self._reorganised = True
+        self._found.clear()
         self._floor = None
         self._woken.set()
 

@@ -18,7 +18,7 @@ from enclave_app.protocol.structs import Confirmation, TaskState
 from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone
 from oracle.chain.deploy import Deployment
 from oracle.chain.reader import OracleReader
-from oracle.chain.source import SingleSource
+from oracle.chain.source import Block, SingleSource
 from oracle.errors import Bug, OracleError, Retryable, Reverted
 from oracle.logs import Log
 from oracle.receipt import Papers
@@ -337,34 +337,35 @@ class Pipeline:
         An end is the follower's word, because rewinds take it back; a receipt may be of a block that is gone by now. Where
         its log was not read, the contract's own state counts, at the block where the journal stands. Raises Retryable
         `chain.behind`, `settle.lost`, and Overtaken for another end than SETTLED."""
-        p = self._p
         try:
-            async with asyncio.timeout(p.config.receipt_patience):
+            async with asyncio.timeout(self._p.config.receipt_patience):
                 while True:
                     news = self._news
-                    state, followed = await self._db(self._journal.standing, task.id)
+                    state, cursor = await self._db(self._journal.standing, task.id)
                     if state is State.SETTLED:
                         return replace(task, state=state)
                     if state is not task.state:
                         raise Overtaken
-                    if followed >= block_number:
-                        break
+                    if cursor is not None and cursor[0] >= block_number:
+                        block = await self._p.source.block(cursor[0])
+                        if block is not None and block.hash == cursor[1]:
+                            return await self._ended_at(task, block)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(FOLLOWED_SECONDS):
                             await news.wait()
         except TimeoutError:
             raise Retryable("chain.behind", "the block of the settlement is not followed yet") from None
-        cursor = await self._db(self._journal.cursor)
-        at = None if cursor is None else await p.source.block(cursor[0])
-        if at is not None and cursor is not None and at.hash == cursor[1]:
-            on_chain = await OracleReader(p.source, p.deployment.oracle).task(task.agreement_id, task.id, at)
-            end = ENDS.get(on_chain.state)
-            if end is not None:
-                task = await self._db(self._journal.ended, task, end, at.number, at.hash)
-                if end is not State.SETTLED:
-                    raise Overtaken
-                return task
-        raise Retryable("settle.lost", "the chain that is followed does not hold the settlement")
+
+    async def _ended_at(self, task: Task, block: Block) -> Task:
+        """What the contract says of a task at a block that was followed without news of it."""
+        on_chain = await OracleReader(self._p.source, self._p.deployment.oracle).task(task.agreement_id, task.id, block)
+        end = ENDS.get(on_chain.state)
+        if end is None:
+            raise Retryable("settle.lost", "the chain that is followed does not hold the settlement")
+        task = await self._db(self._journal.ended, task, end, block.number, block.hash)
+        if end is not State.SETTLED:
+            raise Overtaken
+        return task
 
     async def write_receipt(self, task: Task, log: Log) -> None:
         """What a stranger can check, into storage, once the chain holds this worker's result and no other's."""
