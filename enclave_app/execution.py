@@ -1,10 +1,11 @@
-"""One run: ciphertext into memory, decoded in one sandboxed child, computed on in another (R6)."""
+"""One run: ciphertext into memory, decoded in one sandboxed child, computed on in another (R6), which may serve the next task
+of the same agreement over the same tables (warm.py)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from enclave_app.agreed import Materials
@@ -13,13 +14,16 @@ from enclave_app.decoded import DecodedTables
 from enclave_app.fetch import Storage, together
 from enclave_app.function_job import OVERHEAD, function_allowance, function_job, most_output
 from enclave_app.protocol.bundle import InputTable
+from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.errors import Refused, Retryable
 from enclave_app.protocol.manifest import Manifest
+from enclave_app.protocol.structs import Limits
 from enclave_app.protocol.wire import TaskBody
 from enclave_app.release import KeyId
 from enclave_app.sandbox.host import JobCrashed, JobFailed, Sandbox
 from enclave_app.sandbox.lockdown import MIB, Allowance
 from enclave_app.sandbox.memory import MemoryFile
+from enclave_app.warm import MOST_OUTPUT_BYTES, Lease, WarmChildren
 
 # What a child says is untrusted: whatever took it over would write values into an error's text. So only these codes
 # leave, each with a text of ours.
@@ -47,11 +51,12 @@ class FunctionError(Exception):
 
 
 class Executor:
-    """Runs functions; holds no task, but what decoding its tables took (decoded.py)."""
+    """Runs functions; holds no task, but what decoding its tables took (decoded.py), and children that have them open."""
 
     def __init__(self, sandbox: Sandbox, storage: Storage, config: EnclaveConfig) -> None:
         self._sandbox, self._storage, self._config = sandbox, storage, config
         self._decoded = DecodedTables(config.max_decoded_bytes)
+        self._warm = WarmChildren(sandbox, config.max_memory_mib * MIB, config.max_decoded_bytes)
 
     async def run(self, body: TaskBody, materials: Materials, keys: dict[KeyId, bytes]) -> list[bytearray]:
         """The plaintext of each output, in order; ABI values where it is public.
@@ -62,13 +67,26 @@ class Executor:
         terms = {term.name: position for position, term in enumerate(body.agreement.data)}
         inputs = materials.bundle.header.tables
         positions = [terms[table.name] for table in inputs]
+        decoding = _decode_job(materials, positions, keys, inputs)
+        limits, request = body.agreement.fn.limits, body.request
+        public = [output.name for output in body.agreement.outputs if output.is_public]
+        job = function_job(materials.bundle, request.params, request.as_of, limits, public)
+        name = _name_of(decoding, job)
+        if self._warm.has(name):
+            allowance = function_allowance(limits, 0)
+            with suppress(JobCrashed):  # an idle one may have been ended by anyone: then a new one is made
+                async with self._warm.lease(name, allowance) as lease:
+                    if lease.is_open:
+                        again = {"kind": "again", "params": job["params"], "asOf": job["asOf"]}
+                        return await self._compute(materials, limits, lease, again, ())
         with ExitStack() as stack:
-            job = _decode_job(materials, positions, keys, inputs)
-            tables = self._decoded.get(job, stack)
+            tables = self._decoded.get(decoding, stack)
             if tables is None:
-                tables = await self._tables(stack, body.storage, materials, positions, job)
-                self._decoded.keep(job, tables)
-            return await self._compute(body, materials, tables)
+                tables = await self._tables(stack, body.storage, materials, positions, decoding)
+                self._decoded.keep(decoding, tables)
+            size = sum(table.size for table in tables)
+            async with self._warm.lease(name, function_allowance(limits, size), size) as lease:
+                return await self._compute(materials, limits, lease, job, [table.fd for table in tables])
 
     async def _tables(
         self,
@@ -122,15 +140,11 @@ class Executor:
                 raise Refused(error.code, _TABLE_REASONS[error.code]) from None
             raise JobCrashed("run.crashed", "a dataset's decoding failed", hint="Run it again") from None
 
-    async def _compute(self, body: TaskBody, materials: Materials, tables: Sequence[MemoryFile]) -> list[bytearray]:
-        limits = body.agreement.fn.limits
-        public = [output.name for output in body.agreement.outputs if output.is_public]
-        job = function_job(materials.bundle, body.request.params, body.request.as_of, limits, public)
-        allowance = function_allowance(limits, sum(table.size for table in tables))
+    async def _compute(
+        self, materials: Materials, limits: Limits, lease: Lease, job: dict[str, Any], descriptors: Sequence[int]
+    ) -> list[bytearray]:
         try:
-            _, parts = await self._sandbox.run(
-                job, [t.fd for t in tables], allowance, seconds=limits.time_seconds, limit=most_output(limits)
-            )
+            _, parts = await lease.child.run(job, descriptors, seconds=limits.time_seconds, limit=most_output(limits))
         except JobFailed as error:
             if error.kind == "FunctionFailed":
                 raise FunctionError from None  # R19: found on any machine, so it ends the task
@@ -140,7 +154,14 @@ class Executor:
             raise JobCrashed("run.crashed", "a function's process failed", hint="Run it again") from None
         if len(parts) != len(materials.bundle.header.outputs):
             raise JobCrashed("run.crashed", "a function's process gave another number of outputs")
+        lease.keep = sum(map(len, parts)) <= MOST_OUTPUT_BYTES
         return parts
+
+
+def _name_of(decoding: Mapping[str, Any], job: Mapping[str, Any]) -> bytes:
+    """Of a function over its tables: all that its child was told, and the keys that the tables were opened with (R12)."""
+    asked = {name: value for name, value in job.items() if name not in ("params", "asOf")}
+    return sha256(json.dumps([decoding, asked], sort_keys=True, separators=(",", ":")).encode())
 
 
 def _decode_job(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
@@ -59,10 +61,39 @@ class _Stream:
         return self._table.__arrow_c_stream__(requested_schema)
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A statement that was checked: what was asked, and its text before and after the order and the bound were added."""
+
+    question: tuple[FunctionSource, frozenset[str], int]
+    plain: str
+    columns: int
+    text: str
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What DuckDB raises, as who is to blame for it (R19)."""
+    try:
+        yield
+    except _DETERMINISTIC as error:
+        # Only the kind: DuckDB quotes the value that would not convert.
+        raise FunctionFailed("sql.failed", f"the function's SQL failed ({type(error).__name__})") from None
+    except (Refused, RecursionError) as error:
+        raise FunctionFailed("sql.refused", str(error) or "the function's SQL is nested too deeply") from None
+    except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
+        raise HostFault("run.memory", "the function ran out of memory", hint="Give it more or run it again") from None
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise HostFault("run.failed", f"the database failed ({type(error).__name__})") from None
+
+
 class SqlRuntime:
-    """One database, made before the data is known, so that a forked child finds it warm. It runs one function."""
+    """One database, made before the data is known, so that a forked child finds it warm. It has one function opened, and
+    answers it as often as it is asked: what it runs keeps no state (sql_policy.py)."""
 
     def __init__(self) -> None:
+        self._opened: tuple[FunctionSource, RunLimits] | None = None
+        self._prepared: _Prepared | None = None
         self._connection = duckdb.connect(":memory:", config=dict(_SETTINGS))
         for setting in ("temp_directory = ''", "TimeZone = 'UTC'", "enable_external_access = false"):
             self._connection.execute(f"SET {setting}")
@@ -76,27 +107,29 @@ class SqlRuntime:
         limits: RunLimits,
     ) -> dict[str, pa.Table]:
         """One Arrow table. See `Runtime.run`; the function's SQL gives exactly one output."""
+        self.open(source, inputs, limits)
+        return self.answer(params, as_of)
+
+    def open(self, source: FunctionSource, inputs: Mapping[str, pa.Table], limits: RunLimits) -> None:
+        """Once: the function, its tables and its limits. Raises as `run`."""
         if len(source.outputs) != 1:
             raise FunctionFailed("sql.outputs", "an SQL function has exactly one output", found=len(source.outputs))
-        values: dict[str, Any] = {**params, AS_OF: _timestamp(as_of)}
-        self._connection.execute(f"SET memory_limit = '{int(limits.memory_mib)}MiB'")
-        self._connection.execute("SET lock_configuration = true")
-        try:
+        with _failures():
+            self._connection.execute(f"SET memory_limit = '{int(limits.memory_mib)}MiB'")
+            self._connection.execute("SET lock_configuration = true")
             for name in source.tables:
                 self._connection.register(name, _Stream(inputs[name]))
+        self._opened = source, limits
+
+    def answer(self, params: Mapping[str, ParamValue], as_of: int) -> dict[str, pa.Table]:
+        """What the opened function gives. Raises as `run`."""
+        if self._opened is None:
+            raise HostFault("run.failed", "no function is opened")
+        source, limits = self._opened
+        values: dict[str, Any] = {**params, AS_OF: _timestamp(as_of)}
+        with _failures():
             text = self._ordered(source, values, limits.output_rows)
             table = self._connection.sql(text, params=self._used(text, values)).to_arrow_table()
-        except _DETERMINISTIC as error:
-            # Only the kind: DuckDB quotes the value that would not convert.
-            raise FunctionFailed("sql.failed", f"the function's SQL failed ({type(error).__name__})") from None
-        except (Refused, RecursionError) as error:
-            raise FunctionFailed("sql.refused", str(error) or "the function's SQL is nested too deeply") from None
-        except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError):
-            raise HostFault(
-                "run.memory", "the function ran out of memory", hint="Give it more or run it again"
-            ) from None
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise HostFault("run.failed", f"the database failed ({type(error).__name__})") from None
         # The agreed limits (R7) hold whatever the host would allow.
         if table.num_rows > limits.output_rows or table.nbytes > limits.output_bytes:
             raise FunctionFailed("output.limit", "the function's output is larger than agreed")
@@ -115,23 +148,36 @@ class SqlRuntime:
         return {name: values[name] for name in _single(self._connection, text).named_parameters}
 
     def _ordered(self, source: FunctionSource, values: Mapping[str, Any], rows: int) -> str:
-        """The text that runs: the function's statement, checked, bounded, all output columns its last tie-breakers (R16)."""
+        """The text that runs: the function's statement, checked, bounded, all output columns its last tie-breakers (R16).
+
+        What was checked for the same statement and parameters of the same names is not checked again; types are, which
+        follow the parameters' values."""
+        prepared, question = self._prepared, (source, frozenset(values), rows)
+        known = prepared is not None and prepared.question == question
+        if prepared is not None and known and self._columns(prepared.plain, values) == prepared.columns:
+            return prepared.text
         if len(source.entry) > MAX_TEXT:
             raise Refused("sql.size", "a function's SQL is too long", found=len(source.entry), expected=MAX_TEXT)
         _single(self._connection, source.entry)
         tree = self._serialized(source.entry)
         node = check_select(tree, source.tables, values)
         plain = self._text(tree)
-        columns = self._connection.execute(f"DESCRIBE {plain}", self._used(plain, values)).fetchall()
-        # DuckDB hands the 128 bits on as a signed number, so that the greatest come out as negative ones.
-        if any("UHUGEINT" in kind for _, kind, *_ in columns):
-            raise Refused("sql.type", "a function's SQL gives a UHUGEINT; CAST it to HUGEINT, DECIMAL or VARCHAR")
-        _append_order(node, len(columns))
+        columns = self._columns(plain, values)
+        _append_order(node, columns)
         _append_limit(node, rows + 1)
         text = self._text(tree)
         # What runs is what was checked, not what printing and parsing made of it.
         check_select(self._serialized(text), source.tables, values)
+        self._prepared = _Prepared(question, plain, columns, text)
         return text
+
+    def _columns(self, plain: str, values: Mapping[str, Any]) -> int:
+        """How many the statement gives."""
+        columns = self._connection.execute(f"DESCRIBE {plain}", self._used(plain, values)).fetchall()
+        # DuckDB hands the 128 bits on as a signed number, so that the greatest come out as negative ones.
+        if any("UHUGEINT" in kind for _, kind, *_ in columns):
+            raise Refused("sql.type", "a function's SQL gives a UHUGEINT; CAST it to HUGEINT, DECIMAL or VARCHAR")
+        return len(columns)
 
     def _serialized(self, text: str) -> dict[str, Any]:
         value: dict[str, Any] = json.loads(self._scalar("SELECT json_serialize_sql($value)", text))

@@ -37,6 +37,47 @@ class JobFailed(Permanent):
         self.kind = kind
 
 
+class Child:
+    """A locked process that runs one job after the other, until one fails or `close` kills it."""
+
+    def __init__(self, connection: socket.socket, exited: asyncio.Future[int], kill: Callable[[], None]) -> None:
+        self._connection, self._exited, self._kill = connection, exited, kill
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._exited.done()
+
+    async def run(
+        self, job: dict[str, Any], descriptors: Sequence[int], *, seconds: float, limit: int
+    ) -> tuple[dict[str, Any], list[bytearray]]:
+        """The job's answer and at most `limit` bytes of parts.
+
+        Raises JobTimeout, JobCrashed, and JobFailed for what the job itself refused; after any of them, close it.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await send_job(self._connection, job, descriptors)
+                answer, parts = await receive_answer(self._connection, limit)
+        except TimeoutError:
+            raise JobTimeout(
+                "run.time", "a task ran longer than agreed", expected=f"at most {seconds:g} s", hint="Run it again"
+            ) from None
+        except ChildClosed as error:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._exited), _EXIT_SECONDS)
+            status = self._exited.result() if self._exited.done() else None
+            raise JobCrashed("run.crashed", error.message, found=_describe(status), hint="Run it again") from None
+        if answer.get("ok") is True:
+            return answer, parts
+        raise JobFailed(str(answer.get("error")), str(answer.get("code")), str(answer.get("message")))
+
+    def close(self) -> None:
+        """Kill it, whether or not it answered."""
+        self._connection.close()
+        if not self._exited.done():
+            self._kill()
+
+
 class Sandbox:
     """A running zygote. Made by `fork`, before any key; then `ready`, and from then on `run`."""
 
@@ -87,38 +128,28 @@ class Sandbox:
     async def run(
         self, job: dict[str, Any], descriptors: Sequence[int], allowance: Allowance, *, seconds: float, limit: int
     ) -> tuple[dict[str, Any], list[bytearray]]:
-        """One job in a child of its own: its answer and at most `limit` bytes of parts.
+        """One job in a child of its own, of which nothing outlives the answer. Returns and raises as `Child.run`."""
+        child = await self.start(allowance)
+        try:
+            return await child.run(job, descriptors, seconds=seconds, limit=limit)
+        finally:
+            child.close()
 
-        Raises JobTimeout, JobCrashed, and JobFailed for what the job itself refused.
-        """
+    async def start(self, allowance: Allowance) -> Child:
+        """A child that waits for its first job. Whoever starts it closes it."""
         name = str(next(self._names))
         exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._exits[name] = exited
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        self._exits[name] = exited
+        child = Child(ours, exited, lambda: self._kill(name))
         try:
             with theirs:
                 await self._fork(name, theirs, allowance)
-            async with asyncio.timeout(seconds):
-                await send_job(ours, job, descriptors)
-                answer, parts = await receive_answer(ours, limit)
-        except TimeoutError:
-            raise JobTimeout(
-                "run.time", "a task ran longer than agreed", expected=f"at most {seconds:g} s", hint="Run it again"
-            ) from None
-        except ChildClosed as error:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(exited), _EXIT_SECONDS)
-            status = exited.result() if exited.done() else None
-            raise JobCrashed("run.crashed", error.message, found=_describe(status), hint="Run it again") from None
-        finally:
-            ours.close()
-            if not exited.done():
-                # Killed whether or not it answered: nothing of a job outlives its answer.
-                self._kill(name)
-        if answer.get("ok") is True:
-            return answer, parts
-        raise JobFailed(str(answer.get("error")), str(answer.get("code")), str(answer.get("message")))
+        except BaseException:
+            child.close()
+            raise
+        return child
 
     async def _fork(self, name: str, connection: socket.socket, allowance: Allowance) -> None:
         command = {

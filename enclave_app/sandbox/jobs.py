@@ -24,7 +24,7 @@ from enclave_app.protocol.digests import commitment  # noqa: E402
 from enclave_app.protocol.manifest import Column, File, Manifest  # noqa: E402
 from enclave_app.protocol.params import ParamDomain  # noqa: E402
 from enclave_app.runtimes.arrow_output import encode_public, encode_table  # noqa: E402
-from enclave_app.runtimes.base import FunctionFailed, FunctionSource, RunLimits  # noqa: E402
+from enclave_app.runtimes.base import FunctionFailed, FunctionSource, HostFault, RunLimits  # noqa: E402
 from enclave_app.runtimes.sql import SqlRuntime  # noqa: E402
 from enclave_app.sandbox.memory import MemoryFile, map_read_only  # noqa: E402
 from enclave_app.sandbox.zygote import Jobs  # noqa: E402
@@ -33,6 +33,7 @@ Answer = tuple[dict[str, Any], Sequence[bytes | memoryview]]
 
 DECODE: Final = "decode"
 SQL: Final = "sql"
+AGAIN: Final = "again"
 
 
 def decode(job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
@@ -54,10 +55,13 @@ def decode(job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
 class SqlJob:
     """{"entry", "tables", "outputs", "public": [outputs], "domain", "params": hex, "asOf", "limits"}; one descriptor per
     table, in order. The answer has the columns of public outputs, for a trial to show.
+
+    `again` takes {"params", "asOf"}, and answers the function that the child has open.
     """
 
     def __init__(self, runtime: SqlRuntime) -> None:
         self._runtime = runtime
+        self._opened: tuple[ParamDomain, FunctionSource, Sequence[str], RunLimits] | None = None
 
     def __call__(self, job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
         domain = validate(ParamDomain, job["domain"])
@@ -68,8 +72,16 @@ class SqlJob:
             for name, descriptor in zip(source.tables, descriptors, strict=True)
         }
         limits = RunLimits(**job["limits"])
-        found = self._runtime.run(source, inputs, params, job["asOf"], limits)
-        public = {name: encode_public(found[name]) for name in job["public"]}
+        self._runtime.open(source, inputs, limits)
+        self._opened = domain, source, job["public"], limits
+        return self.again(job, ())
+
+    def again(self, job: dict[str, Any], descriptors: Sequence[int]) -> Answer:
+        if self._opened is None:
+            raise HostFault("run.failed", "this process has no function open")
+        domain, source, names, limits = self._opened
+        found = self._runtime.answer(domain.read(bytes.fromhex(job["params"])), job["asOf"])
+        public = {name: encode_public(found[name]) for name in names}
         # What was agreed (R7), and what one transaction carries: a result that nobody can settle is none.
         if sum(map(len, public.values())) > min(limits.output_bytes, MAX_PUBLIC_BYTES):
             raise FunctionFailed(
@@ -87,7 +99,8 @@ def warm() -> Jobs:
     runtime = SqlRuntime()
     rehearse = _rehearsal(runtime)
     rehearse()
-    return Jobs({DECODE: decode, SQL: SqlJob(runtime)}, rehearse)
+    sql = SqlJob(runtime)
+    return Jobs({DECODE: decode, SQL: sql, AGAIN: sql.again}, rehearse)
 
 
 def _rehearsal(runtime: SqlRuntime) -> Callable[[], None]:

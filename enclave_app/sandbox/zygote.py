@@ -1,4 +1,4 @@
-"""The zygote: forked before any key exists, it imports and warms what jobs need, and forks one child for each job (R6).
+"""The zygote: forked before any key exists, it imports and warms what jobs need, and forks the children that run them (R6).
 
 A few children are forked and primed ahead, while nothing runs: most of a small job's time goes into the pages that a new
 process has to make its own. It talks with the enclave in datagrams of JSON, and passes on one socket per job without reading it.
@@ -184,7 +184,6 @@ class _Zygote:
                 self._control.send(json.dumps({"exit": job, "status": status}).encode())
 
     def _child(self, descriptor: int, slot: int, prime: bool) -> NoReturn:
-        status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -200,15 +199,14 @@ class _Zygote:
             connection = socket.socket(fileno=descriptors[0])
             # Before the first foreign byte is read.
             lock(load_libc(), slot, Allowance(command["memory"], command["cpuSeconds"], command["fileBytes"]))
-            job, descriptors = receive_job(connection)
-            answer, parts = self._run(job, descriptors)
-            send_answer(connection, answer, parts)
-            status = 0
+            while True:
+                # The enclave says whether there is another one: who takes one job only is killed after it.
+                job, descriptors = receive_job(connection)
+                answer, parts = self._run(job, descriptors)
+                send_answer(connection, answer, parts)
         except BaseException:
             # Nothing is printed: an exception's text may hold values. The enclave sees a child without an answer.
-            status = 1
-        finally:
-            os._exit(status)
+            os._exit(1)
 
     def _run(
         self, job: dict[str, Any], descriptors: Sequence[int]

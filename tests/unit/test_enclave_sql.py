@@ -447,3 +447,35 @@ def test_what_no_contract_can_read_is_the_functions_failure(sql: str, code: str)
     with pytest.raises(FunctionFailed) as failed:
         encode_public(run(sql))
     assert failed.value.code == code
+
+
+def test_an_opened_function_answers_each_question_as_if_it_were_the_first() -> None:
+    sql = "SELECT g, sum(v) AS s, count(*) AS n FROM a WHERE id >= $low GROUP BY g"
+    source = FunctionSource(sql, ("a",), ("low",), ("out",))
+    runtime = SqlRuntime()
+    runtime.open(source, {"a": TABLE}, LIMITS)
+    for low in (0, 150, 0, 299, 1000, 0):
+        found = runtime.answer({"low": low}, 1_700_000_000)["out"]
+        assert encode_table(found) == encode_table(run(sql, {"low": low}, {"a": TABLE}))
+
+
+def test_an_opened_function_goes_on_after_a_question_that_fails_and_looks_at_types_each_time() -> None:
+    runtime = SqlRuntime()
+    source = FunctionSource("SELECT $n AS s, 10 // (id - $n) AS d FROM a WHERE id < 1", ("a",), ("n",), ("out",))
+    runtime.open(source, {"a": TABLE}, LIMITS)
+    first = encode_table(runtime.answer({"n": 5}, 0)["out"])
+    with pytest.raises(FunctionFailed, match="UHUGEINT"):
+        runtime.answer({"n": (1 << 128) - 1}, 0)
+    assert encode_table(runtime.answer({"n": 5}, 0)["out"]) == first
+
+
+def test_the_clock_of_an_opened_function_is_each_requests_own() -> None:
+    runtime = SqlRuntime()
+    runtime.open(FunctionSource("SELECT $as_of AS t FROM a LIMIT 1", ("a",), (), ("out",)), {"a": TABLE}, LIMITS)
+    times = [runtime.answer({}, as_of)["out"]["t"][0].as_py().year for as_of in (0, 1_700_000_000)]
+    assert times == [1970, 2023]
+
+
+def test_nothing_is_answered_before_a_function_is_opened() -> None:
+    with pytest.raises(HostFault):
+        SqlRuntime().answer({}, 0)

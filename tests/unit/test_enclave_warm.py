@@ -1,0 +1,161 @@
+"""Children that serve several tasks: which task gets which, and when one is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from enclave_app.protocol.errors import Refused
+from enclave_app.sandbox.host import JobCrashed, JobFailed, Sandbox
+from enclave_app.sandbox.lockdown import MIB, Allowance
+from enclave_app.sandbox.zygote import Jobs
+from enclave_app.warm import MOST_JOBS, WarmChildren
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ALLOWANCE = Allowance(memory=256 * MIB, cpu_seconds=10, file_bytes=0)
+
+
+class Adder:
+    """A function over a number that it is opened with."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def open(
+        self, job: dict[str, Any], descriptors: Sequence[int]
+    ) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]:
+        self.number = job["number"]
+        return self.again(job, ())
+
+    def again(
+        self, job: dict[str, Any], descriptors: Sequence[int]
+    ) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]:
+        assert self.number is not None
+        if job["n"] < 0:
+            raise Refused("test.negative", "refused")
+        return {"sum": self.number + job["n"]}, ()
+
+
+def _jobs() -> Jobs:
+    adder = Adder()
+    return Jobs({"open": adder.open, "again": adder.again}, lambda: None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sandbox() -> AsyncIterator[Sandbox]:
+    found = Sandbox.fork(_jobs)
+    found.ready()
+    found.attach(lambda: None)
+    yield found
+    found.close()
+
+
+@contextmanager
+def children(
+    sandbox: Sandbox, memory: int = 64 * ALLOWANCE.memory, tables: int = 1 << 20, most: int = 16
+) -> Iterator[WarmChildren]:
+    warm = WarmChildren(sandbox, memory, tables, most)
+    yield warm
+    warm.close()
+
+
+async def ask(warm: WarmChildren, name: bytes, n: int, *, tables: int = 0) -> tuple[bool, int]:
+    """Whether the child was warm, and the sum; each name's number is its length."""
+    known = warm.has(name)
+    async with warm.lease(name, ALLOWANCE, None if known else tables) as lease:
+        assert lease.is_open == known
+        job = {"kind": "again", "n": n} if lease.is_open else {"kind": "open", "number": len(name), "n": n}
+        answer, _ = await lease.child.run(job, (), seconds=10, limit=0)
+        lease.keep = True
+    return known, answer["sum"]
+
+
+async def test_the_second_task_of_a_name_finds_the_first_ones_child_and_its_own_answer(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        assert await ask(warm, b"one", 1) == (False, 4)
+        assert await ask(warm, b"one", 10) == (True, 13)
+        assert await ask(warm, b"another", 10) == (False, 17)
+        assert await ask(warm, b"one", 0) == (True, 3)
+
+
+async def test_tasks_at_the_same_time_have_a_child_each(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        for known in (False, True):
+            found = await asyncio.gather(*(ask(warm, b"one", n) for n in range(5)))
+            assert [answer for _, answer in found] == [3 + n for n in range(5)]
+            assert all(was_known for was_known, _ in found) == known
+
+
+async def test_a_child_that_nobody_vouches_for_is_not_kept(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        async with warm.lease(b"one", ALLOWANCE, 0) as lease:
+            await lease.child.run({"kind": "open", "number": 1, "n": 1}, (), seconds=10, limit=0)
+        assert not warm.has(b"one")
+
+
+async def test_a_child_whose_job_failed_serves_nobody_else(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        await ask(warm, b"one", 1)
+        with pytest.raises(JobFailed):
+            await ask(warm, b"one", -1)
+        assert not warm.has(b"one")
+        assert await ask(warm, b"one", 2) == (False, 5)
+
+
+async def test_an_idle_child_that_died_is_not_handed_out(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        await ask(warm, b"one", 1)
+        warm._idle[b"one"][0].child._kill()
+        for _ in range(500):
+            if not warm.has(b"one"):
+                break
+            await asyncio.sleep(0.01)
+        assert await ask(warm, b"one", 1) == (False, 4)
+
+
+async def test_a_child_that_dies_at_work_says_so(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        await ask(warm, b"one", 1)
+
+        async def killed() -> None:
+            async with warm.lease(b"one", ALLOWANCE) as lease:
+                lease.keep = True
+                lease.child._kill()
+                await lease.child.run({"kind": "again", "n": 1}, (), seconds=10, limit=0)
+
+        with pytest.raises(JobCrashed):
+            await killed()
+        assert not warm.has(b"one")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, [b"0", b"1", b"2"]),
+        ({"most": 2}, [b"1", b"2"]),
+        ({"memory": ALLOWANCE.memory}, [b"2"]),
+        ({"tables": 4 * 100}, [b"0", b"1", b"2"]),
+        ({"tables": 4 * 100 - 1}, []),
+    ],
+    ids=["room", "children", "memory", "tables", "a table too large"],
+)
+async def test_the_least_recently_used_go_first(sandbox: Sandbox, changes: dict[str, int], kept: list[bytes]) -> None:
+    with children(sandbox, **changes) as warm:
+        for name in (b"0", b"1", b"2"):
+            await ask(warm, name, 0, tables=100)
+        assert [name for name in (b"0", b"1", b"2") if warm.has(name)] == kept
+
+
+async def test_a_child_serves_a_bounded_number_of_tasks(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        for _ in range(MOST_JOBS - 1):
+            await ask(warm, b"one", 1)
+        assert warm.has(b"one")
+        await ask(warm, b"one", 1)
+        assert not warm.has(b"one")
