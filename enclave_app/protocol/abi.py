@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eth_utils.address import to_checksum_address
-
 from .errors import Refused
+from .fields import checksum
 
 WORD = 32
 AbiType = str | list["AbiType"] | tuple["AbiType", ...]
@@ -117,7 +116,7 @@ def _bool(word: bytes) -> bool:
 
 
 def _address(word: bytes) -> str:
-    return str(to_checksum_address(_uint(160)(word).to_bytes(20, "big")))
+    return checksum(f"0x{_uint(160)(word):040x}")
 
 
 def _fixed(length: int) -> Callable[[bytes], bytes]:

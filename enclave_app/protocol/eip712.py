@@ -6,7 +6,7 @@ A structure is declared once, as a `Struct`; its EIP-712 type string, hash and A
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from eth_abi.abi import encode
@@ -35,18 +35,14 @@ class Domain(Document):
     verifying_contract: Address
 
     def separator(self) -> bytes:
-        return keccak(
-            encode(
-                ["bytes32", "bytes32", "bytes32", "uint256", "address"],
-                [
-                    keccak(text=_DOMAIN_TYPE),
-                    keccak(text=DOMAIN_NAME),
-                    keccak(text=DOMAIN_VERSION),
-                    self.chain_id,
-                    self.verifying_contract,
-                ],
-            )
-        )
+        return _separator(self.chain_id, self.verifying_contract)
+
+
+@lru_cache(maxsize=64)
+def _separator(chain_id: int, verifying_contract: str) -> bytes:
+    """A program has to do with a few contracts."""
+    names = [keccak(text=text) for text in (_DOMAIN_TYPE, DOMAIN_NAME, DOMAIN_VERSION)]
+    return keccak(b"".join([*names, _word("uint256", chain_id), _word("address", verifying_contract)]))
 
 
 class Struct(Document):
@@ -177,6 +173,19 @@ def _encode_value(kind: SolType, value: Any) -> bytes:
         return keccak(text=value)
     if kind == "bytes":
         return keccak(value)
+    return _word(kind, value)
+
+
+def _word(kind: str, value: Any) -> bytes:
+    """One value as abi.encode writes it, in 32 bytes; raises ValueError for one that does not fit its type."""
+    if kind == "address":
+        return bytes(12) + bytes.fromhex(value[2:])
+    if kind.startswith("uint"):
+        if not 0 <= value < 1 << int(kind[4:]):
+            raise ValueError(f"does not fit {kind}")
+        return int(value).to_bytes(32, "big")
+    if kind.startswith("bytes") and len(value) == int(kind[5:]):
+        return bytes(value).ljust(32, b"\0")
     return encode([kind], [value])
 
 

@@ -6,6 +6,7 @@ import datetime
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from eth_utils.address import to_checksum_address
@@ -41,13 +42,19 @@ def _fixed(length: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+@lru_cache(maxsize=4096)
+def checksum(address: str) -> str:
+    """EIP-55's form of an address in hex. The same few come again and again."""
+    return str(to_checksum_address(address))
+
+
 def _to_address(value: Any) -> str:
     if isinstance(value, bytes) and len(value) == 20:
-        return str(to_checksum_address(value))
+        return checksum("0x" + value.hex())
     if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
         raise ValueError("an address is 0x and 40 hex digits")
     digits = value[2:]
-    checksummed = str(to_checksum_address(value))
+    checksummed = checksum(value)
     if digits not in (digits.lower(), digits.upper()) and value != checksummed:
         raise ValueError("an address has a wrong EIP-55 checksum: a digit was mistyped")
     return checksummed
