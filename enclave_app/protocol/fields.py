@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -12,7 +13,6 @@ from typing import Annotated, Any
 from eth_utils.address import to_checksum_address
 from pydantic import BeforeValidator, PlainSerializer
 
-_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 ZERO32 = bytes(32)
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
 
@@ -27,8 +27,12 @@ class Sol:
 def _to_bytes(value: Any) -> bytes:
     if isinstance(value, bytes):
         return bytes(value)
-    if isinstance(value, str) and _HEX.fullmatch(value):
-        return bytes.fromhex(value[2:])
+    if isinstance(value, str) and value.startswith("0x"):
+        # White space, which `fromhex` passes over, leaves too few bytes.
+        with suppress(ValueError):
+            raw = bytes.fromhex(value[2:])
+            if 2 * len(raw) == len(value) - 2:
+                return raw
     raise ValueError("bytes are written as 0x and an even number of hex digits")
 
 

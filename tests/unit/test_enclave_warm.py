@@ -42,9 +42,13 @@ class Adder:
         return {"sum": self.number + job["n"]}, ()
 
 
+def die(job: dict[str, Any], descriptors: Sequence[int]) -> tuple[dict[str, Any], Sequence[bytes | memoryview]]:
+    raise MemoryError
+
+
 def _jobs() -> Jobs:
     adder = Adder()
-    return Jobs({"open": adder.open, "again": adder.again}, lambda: None)
+    return Jobs({"open": adder.open, "again": adder.again, "die": die}, lambda: None)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -126,8 +130,7 @@ async def test_a_child_that_dies_at_work_says_so(sandbox: Sandbox) -> None:
         async def killed() -> None:
             async with warm.lease(b"one", ALLOWANCE) as lease:
                 lease.keep = True
-                lease.child._kill()
-                await lease.child.run({"kind": "again", "n": 1}, (), seconds=10, limit=0)
+                await lease.child.run({"kind": "die"}, (), seconds=10, limit=0)
 
         with pytest.raises(JobCrashed):
             await killed()
