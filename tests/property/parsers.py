@@ -567,7 +567,7 @@ PARSERS: list[Parser] = [
            bytes(_OUTPUT.ciphertext), "bytes", ("enclave_app.protocol.output:open_output",)),
     Parser("a signature", lambda d: signing.recover(bytes(32), d), SIGNER.sign(bytes(32)), "bytes",
            ("enclave_app.protocol.signing:recover", "enclave_app.protocol.signing:check",
-            "oracle.agreement.consent:_recovers", "oracle.agreement.enclave:check_operator",
+            "oracle.agreement.consent:_signer", "oracle.agreement.enclave:check_operator",
             "oracle.receipt.links:Case.signed_statements.holds", "oracle.cli.consent:_signed",
             "oracle.keybroker.output:check_shares_statement", "oracle.keybroker.checks:check_asked")),
     Parser("a Parquet container", lambda d: pme.check_container(memoryview(d)), b"PARE" + b"\x1c\x1c" + bytes(8) +
@@ -589,7 +589,7 @@ PARSERS: list[Parser] = [
     message(enclave_wire.EvidenceAnswer, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.TaskStarted, "oracle.worker.enclave:Enclave._ask"),
     message(enclave_wire.TaskDone, "oracle.worker.enclave:Enclave._ask"),
-    message(release.ReleaseBody, "oracle.keybroker.intake:Intake.body"),
+    message(release.ReleaseBody, "oracle.keybroker.intake:Intake.body", "oracle.keybroker.server:Service._parsed"),
     message(release.OutputBody, "oracle.keybroker.intake:Intake.body"),
     message(release.ReleaseAnswer, "oracle.worker.brokers:BrokerClient.release"),
     message(release.OutputAnswer, "oracle.client:Client.post_output"),
