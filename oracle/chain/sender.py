@@ -1,11 +1,13 @@
-"""Sending transactions from one key: own nonces under a lock, EIP-1559 fees, refusals decoded before sending."""
+"""Sending transactions from one key: own nonces under a lock, EIP-1559 fees, refusals decoded before sending, and a higher
+offer for one that is stuck while somebody waits for it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -21,6 +23,10 @@ from oracle.errors import Bug, OracleError, Refused, Retryable, RpcFault
 NONCE_ATTEMPTS = 5
 GAS_SLACK = 30_000
 """Added to every estimate: a precompile given only its estimated gas answers wrongly instead of failing (FACTS)."""
+REPLACE_SECONDS: Final = 30.0
+"""How long the next transaction of a wallet may wait for its block before more is offered for it."""
+REMEMBERED: Final = 256
+"""Transactions that can be replaced; of others the one receipt is waited for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,21 @@ class SignedTransaction:
     nonce: int
 
 
+@dataclass
+class _Sent:
+    """What was sent with one nonce: `hashes` of the transactions, each offering more than the one before, the last of them
+    `fees`, at `at` on the monotonic clock."""
+
+    to: str | None
+    data: bytes
+    value: int
+    gas: int
+    nonce: int
+    fees: Fees
+    hashes: list[bytes]
+    at: float
+
+
 def account_of(key: SigningKey) -> LocalAccount:
     """The account that sends with `key`."""
     account: LocalAccount = Account.from_key(key.secret())
@@ -59,12 +80,13 @@ class Sender:
     def __init__(
         self, rpc: Rpc, wallet: LocalAccount, *, max_fee_per_gas: int | None = None, poll: float = 0.02
     ) -> None:
-        self.rpc, self.address = rpc, wallet.address
+        self.rpc, self.address, self.replace_seconds = rpc, wallet.address, REPLACE_SECONDS
         self.caps = Caps(max_fee_per_gas)
         self._wallet, self._poll = wallet, poll
         self._lock = asyncio.Lock()
         self._nonce: int | None = None
         self._chain_id: int | None = None
+        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
 
     async def transact(
         self,
@@ -95,7 +117,7 @@ class Sender:
         check_gas(limit)
         async with self._lock:
             for attempt in range(NONCE_ATTEMPTS):
-                signed = await self._sign(to, data, value, limit)
+                signed, fees = await self._sign(to, data, value, limit)
                 try:
                     await self.rpc.call("eth_sendRawTransaction", as_hex(signed.raw))
                 except RpcFault as fault:
@@ -108,6 +130,10 @@ class Sender:
                     self._nonce = None
                     raise
                 self._nonce = signed.nonce + 1
+                now = time.monotonic()
+                self._sent[signed.hash] = _Sent(to, data, value, limit, signed.nonce, fees, [signed.hash], now)
+                while len(self._sent) > REMEMBERED:
+                    self._sent.popitem(last=False)
                 return signed
         raise Bug("sender.attempts", "a transaction was neither sent nor refused")
 
@@ -144,15 +170,21 @@ class Sender:
         return explain_revert(fault)
 
     async def wait(self, transaction_hash: bytes, *, patience: float = 300.0) -> Receipt:
-        """The receipt, polled for `patience` seconds. A reverted transaction is a receipt with `ok` false."""
+        """The receipt, polled for `patience` seconds: of the transaction, or of what took its place where it was stuck. A
+        reverted transaction is a receipt with `ok` false."""
         deadline = time.monotonic() + patience
-        pause = self._poll
+        pause, sent = self._poll, self._sent.get(transaction_hash)
         while True:
-            receipt = await self.receipt(transaction_hash)
-            if receipt is not None:
-                return receipt
-            if time.monotonic() > deadline:
+            for each in [transaction_hash] if sent is None else sent.hashes:
+                receipt = await self.receipt(each)
+                if receipt is not None:
+                    self._sent.pop(transaction_hash, None)
+                    return receipt
+            now = time.monotonic()
+            if now > deadline:
                 raise Retryable("transaction.unmined", f"transaction 0x{transaction_hash.hex()} is not mined yet")
+            if sent is not None and now - sent.at > self.replace_seconds:
+                await self._offer_more(sent)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 1.0)
 
@@ -160,10 +192,28 @@ class Sender:
         raw = await self.rpc.call("eth_getTransactionReceipt", as_hex(transaction_hash))
         return None if raw is None else read_receipt(raw)
 
-    async def _sign(self, to: str | None, data: bytes, value: int, gas: int) -> SignedTransaction:
+    async def _offer_more(self, sent: _Sent) -> None:
+        """Offer more for the next transaction to be mined, where the caps leave room. What goes wrong is tried again later."""
+        sent.at = time.monotonic()
+        try:
+            if as_int(await self.rpc.call("eth_getTransactionCount", self.address, "latest")) != sent.nonce:
+                return
+            fees = self.caps.replacement(sent.fees, await read_market(self.rpc))
+            if fees is None:
+                return
+            signed = await self.sign(sent.to, sent.data, sent.value, sent.gas, sent.nonce, fees)
+            # Before it is sent: the answer may be lost, and not the transaction.
+            sent.hashes.append(signed.hash)
+            sent.fees = fees
+            await self.rpc.call("eth_sendRawTransaction", as_hex(signed.raw))
+        except Retryable:
+            return
+
+    async def _sign(self, to: str | None, data: bytes, value: int, gas: int) -> tuple[SignedTransaction, Fees]:
         if self._nonce is None:
             self._nonce = as_int(await self.rpc.call("eth_getTransactionCount", self.address, "pending"))
-        return await self.sign(to, data, value, gas, self._nonce, self.caps.offer(await read_market(self.rpc)))
+        fees = self.caps.offer(await read_market(self.rpc))
+        return await self.sign(to, data, value, gas, self._nonce, fees), fees
 
     async def sign(
         self, to: str | None, data: bytes, value: int, gas: int, nonce: int, fees: Fees
