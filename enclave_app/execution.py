@@ -23,7 +23,7 @@ from enclave_app.release import KeyId
 from enclave_app.sandbox.host import JobCrashed, JobFailed, Sandbox
 from enclave_app.sandbox.lockdown import MIB, Allowance
 from enclave_app.sandbox.memory import MemoryFile
-from enclave_app.warm import MOST_OUTPUT_BYTES, Lease, WarmChildren
+from enclave_app.warm import MOST_OUTPUT_BYTES, Kept, WarmChildren
 
 # What a child says is untrusted: whatever took it over would write values into an error's text. So only these codes
 # leave, each with a text of ours.
@@ -72,21 +72,19 @@ class Executor:
         public = [output.name for output in body.agreement.outputs if output.is_public]
         job = function_job(materials.bundle, request.params, request.as_of, limits, public)
         name = _name_of(decoding, job)
-        if self._warm.has(name):
-            allowance = function_allowance(limits, 0)
-            with suppress(JobCrashed):  # an idle one may have been ended by anyone: then a new one is made
-                async with self._warm.lease(name, allowance) as lease:
-                    if lease.is_open:
-                        again = {"kind": "again", "params": job["params"], "asOf": job["asOf"]}
-                        return await self._compute(materials, limits, lease, again, ())
+        if (known := self._warm.idle(name)) is not None:
+            again = {"kind": "again", "params": job["params"], "asOf": job["asOf"]}
+            with suppress(JobCrashed), self._warm.lent(name, known):  # anyone may have ended it: then a new one is made
+                return await self._compute(materials, limits, known, again, ())
         with ExitStack() as stack:
             tables = self._decoded.get(decoding, stack)
             if tables is None:
                 tables = await self._tables(stack, body.storage, materials, positions, decoding)
                 self._decoded.keep(decoding, tables)
             size = sum(table.size for table in tables)
-            async with self._warm.lease(name, function_allowance(limits, size), size) as lease:
-                return await self._compute(materials, limits, lease, job, [table.fd for table in tables])
+            made = await self._warm.new(function_allowance(limits, size), size)
+            with self._warm.lent(name, made):
+                return await self._compute(materials, limits, made, job, [table.fd for table in tables])
 
     async def _tables(
         self,
@@ -141,10 +139,10 @@ class Executor:
             raise JobCrashed("run.crashed", "a dataset's decoding failed", hint="Run it again") from None
 
     async def _compute(
-        self, materials: Materials, limits: Limits, lease: Lease, job: dict[str, Any], descriptors: Sequence[int]
+        self, materials: Materials, limits: Limits, kept: Kept, job: dict[str, Any], descriptors: Sequence[int]
     ) -> list[bytearray]:
         try:
-            _, parts = await lease.child.run(job, descriptors, seconds=limits.time_seconds, limit=most_output(limits))
+            _, parts = await kept.child.run(job, descriptors, seconds=limits.time_seconds, limit=most_output(limits))
         except JobFailed as error:
             if error.kind == "FunctionFailed":
                 raise FunctionError from None  # R19: found on any machine, so it ends the task
@@ -154,7 +152,7 @@ class Executor:
             raise JobCrashed("run.crashed", "a function's process failed", hint="Run it again") from None
         if len(parts) != len(materials.bundle.header.outputs):
             raise JobCrashed("run.crashed", "a function's process gave another number of outputs")
-        lease.keep = sum(map(len, parts)) <= MOST_OUTPUT_BYTES
+        kept.again = sum(map(len, parts)) <= MOST_OUTPUT_BYTES
         return parts
 
 

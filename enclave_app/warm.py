@@ -10,8 +10,8 @@ a clock (R14).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -25,21 +25,15 @@ MOST_OUTPUT_BYTES: Final = MIB
 
 
 @dataclass
-class Lease:
-    """A child in one task's hands. `is_open` says that it has the function open already."""
+class Kept:
+    """A child that has a function open, or is to open it. `memory` is what was agreed for it, `tables` what it has open, both in
+    bytes; `again` says whether it may serve another task: who has it says so each time."""
 
     child: Child
-    is_open: bool
-    keep: bool = False
-    """Whether it may serve another task; who has it says so."""
-
-
-@dataclass
-class _Idle:
-    child: Child
-    jobs: int
     memory: int
     tables: int
+    jobs: int = 0
+    again: bool = False
 
 
 @dataclass
@@ -51,7 +45,7 @@ class WarmChildren:
     most_memory: int
     most_tables: int
     most_children: int = MOST_CHILDREN
-    _idle: OrderedDict[bytes, list[_Idle]] = field(default_factory=OrderedDict)
+    _idle: OrderedDict[bytes, list[Kept]] = field(default_factory=OrderedDict)
 
     def close(self) -> None:
         for kept in self._idle.values():
@@ -59,35 +53,8 @@ class WarmChildren:
                 each.child.close()
         self._idle.clear()
 
-    def has(self, name: bytes) -> bool:
-        return any(each.child.is_alive for each in self._idle.get(name, ()))
-
-    @asynccontextmanager
-    async def lease(self, name: bytes, allowance: Allowance, tables: int | None = None) -> AsyncIterator[Lease]:
-        """An idle child of that `name`, or a new one, always where the bytes of its `tables` are given; `allowance` is for one
-        task.
-        """
-        found = self._take(name) if tables is None else None
-        if found is None:
-            every = replace(allowance, cpu_seconds=MOST_JOBS * allowance.cpu_seconds)
-            found = _Idle(await self.sandbox.start(every), 0, allowance.memory, tables or 0)
-        lease = Lease(found.child, found.jobs > 0)
-        try:
-            yield lease
-        except BaseException:
-            lease.keep = False
-            raise
-        finally:
-            found.jobs += 1
-            fits = found.jobs < MOST_JOBS and found.tables <= self.most_tables // 4
-            if lease.keep and fits and found.child.is_alive:
-                self._idle.setdefault(name, []).append(found)
-                self._idle.move_to_end(name)
-                self._bound()
-            else:
-                found.child.close()
-
-    def _take(self, name: bytes) -> _Idle | None:
+    def idle(self, name: bytes) -> Kept | None:
+        """A child that has the function of that `name` open, if one waits: it goes to `lent` at once."""
         kept = self._idle.get(name, [])
         while kept:
             newest = kept.pop()
@@ -97,6 +64,30 @@ class WarmChildren:
                 return newest
             newest.child.close()
         return None
+
+    async def new(self, allowance: Allowance, tables: int) -> Kept:
+        """A child that is to open a function over `tables` bytes, and goes to `lent` at once; `allowance` is for one task."""
+        every = replace(allowance, cpu_seconds=MOST_JOBS * allowance.cpu_seconds)
+        return Kept(await self.sandbox.start(every), allowance.memory, tables)
+
+    @contextmanager
+    def lent(self, name: bytes, kept: Kept) -> Iterator[Kept]:
+        """While one task has it. Afterwards it waits for the next one, or is killed."""
+        kept.again = False
+        try:
+            yield kept
+        except BaseException:
+            kept.again = False
+            raise
+        finally:
+            kept.jobs += 1
+            fits = kept.jobs < MOST_JOBS and kept.tables <= self.most_tables // 4
+            if kept.again and fits and kept.child.is_alive:
+                self._idle.setdefault(name, []).append(kept)
+                self._idle.move_to_end(name)
+                self._bound()
+            else:
+                kept.child.close()
 
     def _bound(self) -> None:
         """The least recently used go first."""
