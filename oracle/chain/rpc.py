@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from web3.providers.async_base import AsyncJSONBaseProvider
+from web3.types import RPCEndpoint
 
 from enclave_app.protocol.canonical import check_depth
 from oracle.errors import OracleError, Permanent, Refused, Retryable, RpcFault
@@ -38,12 +38,13 @@ class RateLimited(Retryable):
 
 
 class Rpc:
-    """`timeout` in seconds bounds each request. Not web3's provider, which connects anew for each request."""
+    """`timeout` in seconds bounds each request. web3 encodes and decodes; the session is ours, because web3's connects anew
+    for each request."""
 
     def __init__(self, url: str, *, timeout: float = 20.0) -> None:
         self.url = url
         self._place = place_of(url)
-        self._numbers = itertools.count()
+        self._codec = AsyncJSONBaseProvider()
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -57,14 +58,14 @@ class Rpc:
         """The `result` of one call; raises Retryable for transport faults (`rpc.size` where the answer is too large) and
         RpcFault for an error answer."""
         most = MAX_LOGS if method in _LOGS else MAX_ANSWER
-        return _result(await self._post(json.dumps(self._request(method, params)).encode(), most))
+        return _result(await self._post(self._codec.encode_rpc_request(RPCEndpoint(method), list(params)), most))
 
     async def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """The results of several calls in one request; an RpcFault stands in the place of a call that failed."""
         if not calls:
             return []
-        requests = [self._request(method, params) for method, params in calls]
-        answers = await self._post(json.dumps(requests).encode(), MAX_ANSWER)
+        requests: list[tuple[RPCEndpoint, Any]] = [(RPCEndpoint(method), list(params)) for method, params in calls]
+        answers = await self._post(self._codec.encode_batch_rpc_request(requests), MAX_ANSWER)
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise Retryable("rpc.batch", f"{self.name} did not answer a batch as asked")
         by_id = {a["id"]: a for a in answers if isinstance(a, dict) and isinstance(a.get("id"), int)}
@@ -77,9 +78,6 @@ class Rpc:
             except RpcFault as fault:
                 results.append(fault)  # and a RateLimited ends it all: an answer in parts is none
         return results
-
-    def _request(self, method: str, params: Sequence[Any]) -> dict[str, Any]:
-        return {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": list(params)}
 
     async def close(self) -> None:
         self._closed = True
@@ -119,7 +117,7 @@ class Rpc:
             raise Retryable("rpc.size", f"{self.name} answered with more than {most // MIN_VALUE} values")
         try:
             check_depth(raw)
-            return json.loads(raw)
+            return self._codec.decode_rpc_response(raw)
         except (ValueError, RecursionError, OracleError) as error:
             raise Retryable(
                 "rpc.answer", f"{self.name} did not answer with JSON-RPC ({type(error).__name__})"
