@@ -15,7 +15,7 @@ from enclave_app.protocol.errors import Bug, Permanent, Retryable
 from enclave_app.sandbox.channel import ChildClosed, receive_answer, send_job
 from enclave_app.sandbox.errors import SandboxError
 from enclave_app.sandbox.lockdown import Allowance
-from enclave_app.sandbox.zygote import MAX_DATAGRAM, Warm, run_zygote
+from enclave_app.sandbox.zygote import MAX_DATAGRAM, Warm, describe, run_zygote
 
 START_SECONDS: Final = 60
 _EXIT_SECONDS: Final = 2.0
@@ -190,7 +190,4 @@ class Sandbox:
 
 
 def _describe(status: int | None) -> str:
-    if status is None:
-        return "a process that did not end"
-    # An exit's number is the child's to choose, and this text goes to the host.
-    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an exit"
+    return "a process that did not end" if status is None else describe(status)

@@ -60,6 +60,11 @@ Warm = Callable[[], Jobs]
 """Imports and warms; runs in the zygote, so that the enclave's own process never loads what it does not need."""
 
 
+def describe(status: int) -> str:
+    """How a child ended, from its wait status. An exit's number is the child's to choose, and this text goes to the host."""
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an exit"
+
+
 def run_zygote(control: socket.socket, warm: Warm) -> NoReturn:
     """The life of the zygote's process; never returns."""
     status = 1
@@ -109,20 +114,22 @@ class _Zygote:
         pid = os.fork()
         if pid == 0:
             try:
-                found = " ".join(lock(load_libc(), 0, PROBE))
-            except Exception as error:
-                found = f"!{error.code if isinstance(error, OracleError) else type(error).__name__}"
-            os.write(writer, found.encode())
-            os._exit(0)
+                try:
+                    found = " ".join(lock(load_libc(), 0, PROBE))
+                except Exception as error:
+                    found = f"!{error.code if isinstance(error, OracleError) else type(error).__name__}"
+                os.write(writer, found.encode())
+            finally:
+                os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read().decode()
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
         if not answer or answer.startswith("!"):
             raise SandboxError(
                 "sandbox.unavailable",
                 "this machine does not allow the sandbox",
-                found=answer or "a killed probe",
+                found=answer or f"a probe that ended by {describe(status)}",
                 hint="The enclave needs seccomp filters, as Docker and Linux give them by default",
             )
         return answer.split()

@@ -25,6 +25,7 @@ from enclave_app.sandbox.host import JobCrashed, JobFailed, JobTimeout, Sandbox
 from enclave_app.sandbox.lockdown import FIRST_UID, MIB, Allowance
 from enclave_app.sandbox.memory import MemoryFile, map_read_only
 from enclave_app.sandbox.zygote import Jobs
+from tests import sandbox_kit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -94,13 +95,19 @@ def handle(job: dict[str, Any], descriptors: Sequence[int]) -> tuple[dict[str, A
         return {"found": f"{type(error).__name__}"}, ()
 
 
+def jobs() -> Jobs:
+    return Jobs({"test": handle}, lambda: None)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox() -> AsyncIterator[Sandbox]:
-    found = Sandbox.fork(lambda: Jobs({"test": handle}, lambda: None))
-    found.ready()
-    found.attach(lambda: None)
-    yield found
-    found.close()
+    found = sandbox_kit.start(jobs)
+    try:
+        found.ready()
+        found.attach(lambda: None)
+        yield found
+    finally:
+        found.close()
 
 
 async def run(
@@ -275,7 +282,7 @@ async def test_many_jobs_at_once(sandbox: Sandbox) -> None:
 
 async def test_an_enclave_whose_zygote_dies_is_told() -> None:
     ended = asyncio.Event()
-    sandbox = Sandbox.fork(lambda: Jobs({"test": handle}, lambda: None))
+    sandbox = sandbox_kit.start(jobs)
     sandbox.ready()
     sandbox.attach(ended.set)
     os.kill(sandbox.pid, signal.SIGKILL)
@@ -293,7 +300,7 @@ def crashing() -> Jobs:
 
 @pytest.mark.parametrize(("warm", "code"), [(broken, "test.broken"), (crashing, "sandbox.start")])
 async def test_a_sandbox_that_cannot_start_is_refused(warm: Callable[[], Jobs], code: str) -> None:
-    sandbox = Sandbox.fork(warm)
+    sandbox = sandbox_kit.start(warm)
     with pytest.raises(SandboxError) as caught:
         sandbox.ready()
     assert caught.value.code == code

@@ -15,6 +15,7 @@ from enclave_app.sandbox.host import JobCrashed, JobFailed, Sandbox
 from enclave_app.sandbox.lockdown import MIB, Allowance
 from enclave_app.sandbox.zygote import Jobs
 from enclave_app.warm import MOST_JOBS, WarmChildren
+from tests import sandbox_kit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,11 +54,13 @@ def _jobs() -> Jobs:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox() -> AsyncIterator[Sandbox]:
-    found = Sandbox.fork(_jobs)
-    found.ready()
-    found.attach(lambda: None)
-    yield found
-    found.close()
+    found = sandbox_kit.start(_jobs)
+    try:
+        found.ready()
+        found.attach(lambda: None)
+        yield found
+    finally:
+        found.close()
 
 
 @contextmanager
