@@ -437,8 +437,7 @@ class JournalThread:
         self.journal = Journal(place, retain_days=retain_days)
 
     async def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        call = _Call(lambda: method(*args, **kwargs), loop.create_future())
+        call: _Call[T] = _Call(lambda: method(*args, **kwargs), asyncio.get_running_loop().create_future())
         with self._lock:
             self._asked.append(call)
             wake, self._working = not self._working, True
@@ -450,8 +449,7 @@ class JournalThread:
                     self._asked.clear()
                     self._working = False
                 raise
-        # A cancelled caller must not leave a write behind it that it does not know of.
-        return await asyncio.shield(call.answer)
+        return await call.answer
 
     def _work(self) -> None:
         """On the journal's thread, until nothing is asked any more."""

@@ -476,6 +476,18 @@ def test_the_clock_of_an_opened_function_is_each_requests_own() -> None:
     assert times == [1970, 2023]
 
 
+def test_what_was_checked_for_one_question_is_not_taken_for_another() -> None:
+    runtime = SqlRuntime()
+    runtime.warm(pa.table({"id": [1, 2], "x": [0.5, 1.5]}))
+    source = FunctionSource("SELECT id, v FROM a WHERE id = $n LIMIT 1", ("a",), ("n",), ("out",))
+    runtime.open(source, {"a": TABLE}, LIMITS)
+    for _ in range(2):
+        assert runtime.answer({"n": 7}, 0)["out"]["id"].to_pylist() == [7]
+        with pytest.raises(FunctionFailed) as failed:
+            runtime.answer({"m": 7}, 0)
+        assert failed.value.code == "sql.refused"
+
+
 def test_nothing_is_answered_before_a_function_is_opened() -> None:
     with pytest.raises(HostFault):
         SqlRuntime().answer({}, 0)

@@ -103,6 +103,15 @@ async def test_tasks_at_the_same_time_have_a_child_each(sandbox: Sandbox) -> Non
             assert all(was_known for was_known, _ in found) == known
 
 
+async def test_a_child_is_handed_out_once(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        await ask(warm, b"one", 1)
+        taken = warm.idle(b"one")
+        assert taken is not None
+        assert warm.idle(b"one") is None
+        taken.child.close()
+
+
 async def test_a_child_that_nobody_vouches_for_is_not_kept(sandbox: Sandbox) -> None:
     with children(sandbox) as warm:
         with warm.lent(b"one", await warm.new(ALLOWANCE, 0)) as kept:
@@ -117,6 +126,20 @@ async def test_a_child_whose_job_failed_serves_nobody_else(sandbox: Sandbox) -> 
             await ask(warm, b"one", -1)
         assert not waits(warm, b"one")
         assert await ask(warm, b"one", 2) == (False, 5)
+
+
+async def test_a_child_whose_task_failed_after_its_answer_serves_nobody_else(sandbox: Sandbox) -> None:
+    with children(sandbox) as warm:
+        kept = await warm.new(ALLOWANCE, 0)
+
+        def fail() -> None:
+            with warm.lent(b"one", kept):
+                kept.again = True
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert not waits(warm, b"one")
 
 
 async def test_an_idle_child_that_died_is_not_handed_out(sandbox: Sandbox) -> None:
@@ -149,19 +172,30 @@ async def test_a_child_that_dies_at_work_says_so(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        ({}, [b"0", b"1", b"2"]),
-        ({"most": 2}, [b"1", b"2"]),
-        ({"memory": ALLOWANCE.memory}, [b"2"]),
-        ({"tables": 4 * 100}, [b"0", b"1", b"2"]),
-        ({"tables": 4 * 100 - 1}, []),
+        ({}, "01234"),
+        ({"most": 2}, "34"),
+        ({"memory": ALLOWANCE.memory}, "4"),
+        ({"tables": 4 * 100}, "1234"),
+        ({"tables": 4 * 100 - 1}, ""),
     ],
     ids=["room", "children", "memory", "tables", "a table too large"],
 )
-async def test_the_least_recently_used_go_first(sandbox: Sandbox, changes: dict[str, int], kept: list[bytes]) -> None:
+async def test_the_oldest_go_first(sandbox: Sandbox, changes: dict[str, int], kept: str) -> None:
     with children(sandbox, **changes) as warm:
-        for name in (b"0", b"1", b"2"):
-            await ask(warm, name, 0, tables=100)
-        assert [name for name in (b"0", b"1", b"2") if waits(warm, name)] == kept
+        for name in "01234":
+            await ask(warm, name.encode(), 0, tables=100)
+        assert "".join(name for name in "01234" if waits(warm, name.encode())) == kept
+
+
+async def test_whatever_is_used_again_is_not_the_oldest(sandbox: Sandbox) -> None:
+    with children(sandbox, most=2) as warm:
+        busy = await warm.new(ALLOWANCE, 0)
+        with warm.lent(b"0", busy):
+            for name in (b"0", b"1"):
+                await ask(warm, name, 0)
+            busy.again = True
+        await ask(warm, b"2", 0)
+        assert [name for name in (b"0", b"1", b"2") if waits(warm, name)] == [b"0", b"2"]
 
 
 async def test_a_child_serves_a_bounded_number_of_tasks(sandbox: Sandbox) -> None:

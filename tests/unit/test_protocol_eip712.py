@@ -162,6 +162,7 @@ def test_domain_enters_the_digest(field: str) -> None:
         ("taskId", "0x" + "00" * 31),
         ("taskId", "00" * 32),
         ("taskId", "0x" + "0g" * 32),
+        ("taskId", "0x" + "00" * 32 + " "),
         ("outputs", {}),
         ("outputs", [{}]),
         ("extra", 1),
@@ -172,6 +173,13 @@ def test_structure_refuses_one_wrong_field(field: str, value: Any) -> None:
     with pytest.raises(Refused) as caught:
         validate(structs.Result, {**case["value"], field: value})
     assert caught.value.code == "document.invalid"
+
+
+@pytest.mark.parametrize(("field", "value"), [("deadline", 1 << 64), ("callback_gas", 1 << 32), ("max_fee", -1)])
+def test_a_number_that_nobody_looked_at_is_not_hashed_beyond_its_type(field: str, value: int) -> None:
+    request = struct_of(case_of("TaskRequest")).model_copy(update={field: value})
+    with pytest.raises(ValueError, match="does not fit"):
+        request.struct_hash()
 
 
 def test_python_names_are_not_json_names() -> None:
