@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,9 @@ from enclave_app.protocol.structs import Agreement, FunctionKind
 from enclave_app.protocol.wire import TaskBody
 
 MAX_DOMAIN: Final = 1 << 20
+MOST_KNOWN: Final = 16
+MOST_KNOWN_BYTES: Final = 16 << 20
+"""Agreements whose documents are kept as they were read, and what these may have together as they came."""
 _KINDS: Final = {"sql": FunctionKind.SQL}
 
 UNPROVEN: Final = frozenset({"gramine", "occlum"})
@@ -90,6 +94,30 @@ def check_apart(kind: int, attester: str) -> None:
             found=kind,
             expected=" or ".join(f"{each.value} ({each.name.lower()})" for each in sorted(WITHOUT_OWN_CODE)),
         )
+
+
+class KnownMaterials:
+    """What agreements name, read once for many tasks. An agreement's id commits to every digest in it, so the same id is
+    the same documents, whoever stores them."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._known: OrderedDict[bytes, Materials] = OrderedDict()
+
+    async def of(self, body: TaskBody) -> Materials:
+        """For a task that `check_task` let pass. Raises as `fetch_materials`."""
+        agreement_id = body.request.agreement_id
+        found = self._known.get(agreement_id)
+        if found is None:
+            found = await fetch_materials(body, self._storage)
+            self._known[agreement_id] = found
+        else:
+            self._storage.check_bases(body.storage)
+        self._known.move_to_end(agreement_id)
+        size = sum(each.size for each in self._known.values())
+        while len(self._known) > MOST_KNOWN or (size > MOST_KNOWN_BYTES and self._known):
+            size -= self._known.popitem(last=False)[1].size
+        return found
 
 
 async def fetch_materials(body: TaskBody, storage: Storage) -> Materials:

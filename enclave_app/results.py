@@ -10,7 +10,7 @@ from enclave_app.protocol.output import MadeOutput, PublicOutput, SealedOutput, 
 from enclave_app.protocol.release import SignedShares, recipients_digest
 from enclave_app.protocol.shares import OutputBinding, make_share_list
 from enclave_app.protocol.structs import Out, Outcome, OutputShares, Result
-from enclave_app.protocol.wire import TaskBody, TaskDone
+from enclave_app.protocol.wire import INLINE, TaskBody, TaskDone
 from enclave_app.release import Released
 
 
@@ -62,6 +62,11 @@ def sign_result(
             if isinstance(output, SealedOutput)
         ),
         public_outputs=tuple(output.content for output in made or () if isinstance(output, PublicOutput)),
+        files=tuple(
+            bytes(output.ciphertext)
+            for output in made or ()
+            if isinstance(output, SealedOutput) and len(output.ciphertext) <= INLINE
+        ),
         blamed=released.blamed,
         used=released.used,
         enclave_ms=enclave_ms,

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from enclave_app.agreed import Materials, check_task, fetch_materials, input_size
+from enclave_app.agreed import KnownMaterials, Materials, check_task, input_size
 from enclave_app.batches import Finished, sign_batch
 from enclave_app.config import EnclaveConfig
 from enclave_app.execution import Executor, FunctionError
@@ -51,7 +51,8 @@ class Tasks:
     def __init__(
         self, identity: EnclaveIdentity, storage: Storage, executor: Executor, config: EnclaveConfig, log: Log
     ) -> None:
-        self._identity, self._storage, self._executor, self._log = identity, storage, executor, log
+        self._identity, self._executor, self._log = identity, executor, log
+        self._materials = KnownMaterials(storage)
         self._config = config
         self._tasks: OrderedDict[bytes, _Task] = OrderedDict()
         self._running = asyncio.Semaphore(config.max_running)
@@ -61,9 +62,11 @@ class Tasks:
 
         Starting a task again asks again: answers to an earlier nonce no longer count.
         """
+        for each in body.over:
+            self.forget(each)
         check_task(body, self._identity.measurement, self._identity.attester, self._config)
         task_id = body.request.typed_digest(body.chain.oracle_domain(body.agreement))
-        materials = await fetch_materials(body, self._storage)
+        materials = await self._materials.of(body)
         if (size := input_size(materials.manifests)) > self._config.max_input_bytes:
             raise Refused(
                 "task.input_size",

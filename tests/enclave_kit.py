@@ -314,7 +314,9 @@ def make_bundle(sql: str, inputs: Sequence[tuple[str, pa.Schema]], params: Seque
     return pack(BundleHeader.model_validate({**values, **header}), {"query.sql": sql.encode()})
 
 
-def make_world(storage: Path, measurement: bytes, *, sql: str = SQL, limits: dict[str, int] | None = None) -> World:
+def make_world(
+    storage: Path, measurement: bytes, *, sql: str = SQL, limits: dict[str, int] | None = None, size_class: int = 4096
+) -> World:
     from enclave_app.protocol.params import IntegerParam
 
     storage.mkdir(parents=True, exist_ok=True)
@@ -390,7 +392,9 @@ def make_world(storage: Path, measurement: bytes, *, sql: str = SQL, limits: dic
         ),
         param_domain=domain.id,
         outputs=(
-            Output(name="result", kind=OutputKind.ARROW_TABLE, recipients=(ZERO32,), owners=(OWNER,), size_class=4096),
+            Output(
+                name="result", kind=OutputKind.ARROW_TABLE, recipients=(ZERO32,), owners=(OWNER,), size_class=size_class
+            ),
         ),
         access=Access(requesters=ANYONE, quota=10, quota_per_requester=10),
         price=Price(token=ZERO_ADDRESS, fee=0, min_fee=0, failed_fee=0, to=(), bps=()),

@@ -32,6 +32,10 @@ from .structs import Agreement, Batch, Chain, Result, TaskRequest, VerifierState
 MAX_QUOTE = 64 << 10
 MAX_BATCH = 1024
 """Tasks in a batch: about as many as one transaction settles."""
+MAX_OVER = 256
+"""Tasks that one start lets go of."""
+INLINE = 16 << 10
+"""Bytes of an output's ciphertext that come with the result itself."""
 MAX_CRL = 256 << 10
 """Bytes of a maker's list, which is read before its signature can be checked."""
 
@@ -98,7 +102,8 @@ class AppraisalAnswer(Document):
 
 
 class TaskBody(Document):
-    """Start a task. `storage` are base URIs under which blobs lie by the hex of their SHA-256."""
+    """Start a task. `storage` are base URIs under which blobs lie by the hex of their SHA-256; `over` are earlier tasks to
+    forget, so that none of them needs a message of its own."""
 
     chain: Chain
     agreement: Agreement
@@ -106,6 +111,7 @@ class TaskBody(Document):
     payee: Address
     anchor: Bytes32
     storage: tuple[str, ...] = Field(min_length=1, max_length=16)
+    over: tuple[Bytes32, ...] = Field(default=(), max_length=MAX_OVER)
 
 
 class TaskStarted(Document):
@@ -128,7 +134,8 @@ class Blame(Document):
 
 class TaskDone(Document):
     """A signed result. `outputs` are the sealed ones, `public_outputs` the content of those without recipients, in their order;
-    a signed failure has neither (R19). `enclave_ms` is what the run took, in ms."""
+    a signed failure has neither (R19). `files` are those ciphertext files of the outputs that are small, so that nobody has to
+    ask for them; `enclave_ms` is what the run took, in ms."""
 
     result: Result
     signature: Bytes
@@ -137,6 +144,7 @@ class TaskDone(Document):
     used: tuple[Bytes32, ...]
     enclave_ms: Uint64
     public_outputs: tuple[Bytes, ...] = Field(default=(), max_length=16)
+    files: tuple[Bytes, ...] = Field(default=(), max_length=16)
 
 
 class BatchBody(Document):

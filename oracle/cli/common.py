@@ -53,7 +53,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """The one place where the event loop runs."""
     import asyncio
 
-    return asyncio.run(main)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
 
 
 def password_from(path: Path | None, what: str, *, new: bool = False) -> Password:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.release import ReleaseBody, SignedRelease, TaskRecord
@@ -31,6 +29,7 @@ from oracle.worker.config import AttestationConfig, WorkerConfig
 from oracle.worker.enclave import TIMEOUT, UNREACHABLE
 from oracle.worker.hosts import Host, Hosts
 from oracle.worker.journal import JournalThread, Overtaken
+from oracle.worker.letting_go import LettingGo
 from oracle.worker.plan import NotYet, Plan, check_deadline, check_release_time, check_time_left, make_plan
 from oracle.worker.receipts import PaperFile, receipt_of
 from oracle.worker.rendezvous import Rendezvous
@@ -43,8 +42,6 @@ from oracle.worker.store import OutputsGone, OutputStore
 
 LOADING_SECONDS = 120
 """What a run may take beyond the agreed time limit: fetching ciphertext and sealing outputs."""
-FORGET_SECONDS = 5.0
-"""How long an enclave is asked to stop a task; one that hangs is ended by others."""
 KEPT_ROUNDS = 1024
 """Rounds of tasks that wait."""
 ROOM_SECONDS = 2.0
@@ -82,7 +79,7 @@ class Pipeline:
         self._rounds: dict[bytes, Round] = {}
         self._turns: dict[bytes, int] = {}
         self._quickest: dict[bytes, float] = {}
-        self._letting_go: set[asyncio.Task[None]] = set()
+        self._letting_go = LettingGo()
         self._news = asyncio.Event()
         self.computing: dict[bytes, Host] = {}
         """Tasks that are between their release and their result, and the enclaves that have them."""
@@ -135,7 +132,7 @@ class Pipeline:
             except asyncio.CancelledError:
                 # It ended on chain, or this worker stops: the enclave need not go on.
                 self._forget_round(task.id)
-                self._let_go_later(host, task.id)
+                self._letting_go.at_once(host.enclave, task.id)
                 raise
             finally:
                 self.computing.pop(task.id, None)
@@ -237,6 +234,7 @@ class Pipeline:
                     payee=p.config.payee,
                     anchor=plan.enrolled.anchor,
                     storage=p.config.storage.read,
+                    over=self._letting_go.with_next(host.enclave),
                 )
             )
             if started.task_id != plan.task.id:
@@ -265,6 +263,7 @@ class Pipeline:
         for blame in done.blamed:
             log.warning("the enclave blames a broker", broker=blame.broker.hex(), code=blame.code)
             self._p.brokers.suspects.add(blame.broker)
+        self._p.outputs.hold(plan.task.id, done.files)
         record = TaskRecord(
             chain=plan.chain,
             agreement=plan.agreement,
@@ -300,7 +299,7 @@ class Pipeline:
         await p.outputs.drop(task.id)
         host = p.hosts.of(record.signer)
         if host is not None:
-            self._let_go_later(host, task.id)
+            self._letting_go.later(host.enclave, task.id)
         return task
 
     async def settle(self, task: Task, log: Log) -> Task:
@@ -419,7 +418,7 @@ class Pipeline:
                         self._forget_round(plan.task.id)
                     if error.code in (UNREACHABLE, TIMEOUT):
                         host.enrolment.doubt()
-                        self._let_go_later(host, plan.task.id)
+                        self._letting_go.at_once(host.enclave, plan.task.id)
                     if error.code in FORGOTTEN:
                         raise Retryable("enclave.forgot", f"the enclave forgot the task: {error.message}") from error
                     raise
@@ -446,31 +445,15 @@ class Pipeline:
             evidence=plan.enrolled.evidence,
         )
 
-    def _let_go_later(self, host: Host, task_id: bytes) -> None:
-        """Have the enclave forget a task, and stop it where it runs, without anyone waiting for it."""
-
-        async def let_go() -> None:
-            try:
-                await host.enclave.forget(task_id, FORGET_SECONDS)
-            except OracleError as error:
-                Log("worker.task").debug("the enclave did not forget a task", task=task_id.hex(), code=error.code)
-
-        self._keep(let_go())
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._letting_go.add(task)
-        task.add_done_callback(self._letting_go.discard)
-
     async def close(self) -> None:
         """Wait for what enclaves were asked to forget."""
-        await asyncio.gather(*self._letting_go, return_exceptions=True)
+        await self._letting_go.close()
 
     def forget(self, task_id: bytes) -> None:
         """Drop what is kept for a task that is over."""
         self._forget_round(task_id)
         if self._p.outputs.holds(task_id):
-            self._keep(self._p.outputs.drop(task_id))
+            self._letting_go.begin(self._p.outputs.drop(task_id))
         self._turns.pop(task_id, None)
         self._p.rendezvous.forget(task_id)
 

@@ -10,7 +10,7 @@ hours nor an enclave that ends meanwhile has anything computed again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.manifest import read_manifest
@@ -32,6 +32,12 @@ class OutputStore:
     def __init__(self, storage: Storage, spool: Spool) -> None:
         self._storage, self.spool = storage, spool
         self._sent: dict[bytes, set[bytes]] = {}
+        self._held: dict[bytes, dict[bytes, bytes]] = {}
+
+    def hold(self, task_id: bytes, files: Sequence[bytes]) -> None:
+        """Ciphertext that came with the result, until it is stored. It counts by its digest only."""
+        if files:
+            self._held[task_id] = {sha256(each): each for each in files}
 
     def is_spooled(self, task_id: bytes, record: TaskRecord) -> bool:
         """Whether storing needs no enclave any more. Raises OutputsGone where a manifest is not the one that was signed for."""
@@ -56,14 +62,14 @@ class OutputStore:
     async def _spool(self, enclave: Enclave | None, task_id: bytes, record: TaskRecord) -> None:
         for digest, size in _files(record):
             if not self.spool.has(task_id, (digest,)):
-                await self.spool.keep(task_id, digest, await _fetch(enclave, task_id, digest, size))
+                await self.spool.keep(task_id, digest, await self._fetch(enclave, task_id, digest, size))
 
     async def _upload(self, enclave: Enclave | None, task_id: bytes, record: TaskRecord) -> None:
         sent = self._sent.setdefault(task_id, set())
         for digest, size in _files(record):
             if digest not in sent:
                 kept = await self.spool.get(task_id, digest)
-                data = kept if kept is not None else await _fetch(enclave, task_id, digest, size)
+                data = kept if kept is not None else await self._fetch(enclave, task_id, digest, size)
                 await _waiting(self._storage.put(data))
                 sent.add(digest)
         blobs = [blob for output in record.outputs for blob in (output.manifest, output.share_list)]
@@ -77,12 +83,17 @@ class OutputStore:
 
     def holds(self, task_id: bytes) -> bool:
         """Whether there is something to drop."""
-        return task_id in self._sent or task_id in self.spool.tasks()
+        return task_id in self._sent or task_id in self._held or task_id in self.spool.tasks()
 
     async def drop(self, task_id: bytes) -> None:
         """The task is stored, or over."""
         self._sent.pop(task_id, None)
+        self._held.pop(task_id, None)
         await self.spool.drop(task_id)
+
+    async def _fetch(self, enclave: Enclave | None, task_id: bytes, digest: bytes, size: int) -> bytes:
+        held = self._held.get(task_id, {}).get(digest)
+        return held if held is not None else await _fetch(enclave, task_id, digest, size)
 
 
 def _files(record: TaskRecord) -> list[tuple[bytes, int]]:

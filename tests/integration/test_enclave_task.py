@@ -19,6 +19,7 @@ from enclave_app.protocol.canonical import dump
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.structs import Outcome
+from enclave_app.protocol.wire import INLINE
 from tests.enclave_kit import (
     ANCHOR,
     CHAIN,
@@ -272,6 +273,41 @@ async def test_no_error_or_log_line_holds_a_value(running: RunningEnclave, tmp_p
         messages.append(repr(await running.whole(world, world.body())))
     text = running.log.read_text() + "".join(messages)
     assert all(value not in text for value in ("'red'", '"red"', "green", MARKER))
+
+
+async def test_a_small_output_comes_with_its_result_and_a_large_one_does_not(
+    running: RunningEnclave, tmp_path: Path
+) -> None:
+    for size, comes in ((4096, True), (INLINE, False)):  # the stream's own bytes come on top
+        world = make_world(tmp_path / str(size), measured(), size_class=size)
+        done = await running.whole(world, world.body())
+        assert done.files == ((await running.file(done),) if comes else ())
+
+
+async def test_a_start_lets_go_of_the_tasks_that_are_over(running: RunningEnclave, world: World) -> None:
+    done = [await running.whole(world, world.body(nonce=bytes([n]) * 32)) for n in (1, 2, 3)]
+    over = tuple(each.result.task_id for each in done[:2])
+    started = await running.start(world.body(nonce=bytes([4]) * 32).model_copy(update={"over": (*over, bytes(32))}))
+    assert started.task_id not in over
+    for each, gone in zip(done, (True, True, False), strict=True):
+        if gone:
+            with pytest.raises(Refusal) as caught:
+                await running.file(each)
+            assert caught.value.code == "task.unknown"
+        else:
+            await running.file(each)
+
+
+async def test_the_documents_of_an_agreement_are_read_once_and_their_storage_is_checked_each_time(
+    running: RunningEnclave, world: World
+) -> None:
+    await running.start(world.body())
+    for path in world.storage.iterdir():
+        path.unlink()
+    await running.start(world.body(nonce=bytes([9]) * 32))
+    with pytest.raises(Refusal) as caught:
+        await running.start(world.body().model_copy(update={"storage": ("ftp://127.0.0.1/",)}))
+    assert caught.value.code == "storage.scheme"
 
 
 async def test_what_is_forgotten_is_gone(running: RunningEnclave, world: World) -> None:
