@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from enclave_app.protocol.digests import sha256
@@ -16,8 +15,8 @@ from enclave_app.protocol.structs import Confirmation, TaskState
 from enclave_app.protocol.wire import RunBody, TaskBody, TaskDone
 from oracle.chain.deploy import Deployment
 from oracle.chain.reader import OracleReader
-from oracle.chain.source import Block, SingleSource
-from oracle.errors import Bug, OracleError, Retryable, Reverted
+from oracle.chain.source import SingleSource
+from oracle.errors import Bug, OracleError, Retryable
 from oracle.logs import Log
 from oracle.receipt import Papers
 from oracle.worker.admission import Admission
@@ -27,6 +26,7 @@ from oracle.worker.clock import ChainClock
 from oracle.worker.collateral import Appraisal
 from oracle.worker.config import AttestationConfig, WorkerConfig
 from oracle.worker.enclave import TIMEOUT, UNREACHABLE
+from oracle.worker.ending import Ending, recorded
 from oracle.worker.hosts import Host, Hosts
 from oracle.worker.journal import JournalThread, Overtaken
 from oracle.worker.letting_go import LettingGo
@@ -34,9 +34,8 @@ from oracle.worker.plan import NotYet, Plan, check_deadline, check_release_time,
 from oracle.worker.receipts import PaperFile, receipt_of
 from oracle.worker.rendezvous import Rendezvous
 from oracle.worker.rows import Task
-from oracle.worker.settle import LATE, Verdict, judge
 from oracle.worker.settlement import Settlements
-from oracle.worker.states import ENDED, State
+from oracle.worker.states import State
 from oracle.worker.steps import Steps
 from oracle.worker.store import OutputsGone, OutputStore
 
@@ -46,8 +45,6 @@ KEPT_ROUNDS = 1024
 """Rounds of tasks that wait."""
 ROOM_SECONDS = 2.0
 """How often a task looks whether the results before it are stored."""
-FOLLOWED_SECONDS = 1.0
-"""How often a task that waits for a block looks by itself: blocks without news of ours are told to nobody."""
 REMEMBERED = 1024
 """Agreements whose quickest run is remembered."""
 
@@ -80,7 +77,8 @@ class Pipeline:
         self._turns: dict[bytes, int] = {}
         self._quickest: dict[bytes, float] = {}
         self._letting_go = LettingGo()
-        self._news = asyncio.Event()
+        p = parts
+        self._ending = Ending(p.db, p.source, p.deployment.oracle, p.hosts, p.settler, p.outputs)
         self.computing: dict[bytes, Host] = {}
         """Tasks that are between their release and their result, and the enclaves that have them."""
 
@@ -105,10 +103,10 @@ class Pipeline:
                 task = await self.store(task, log)
         if task.state in (State.STORED, State.SETTLING):
             with step("settle"):
-                task = await self.settle(task, log)
+                task = await self._ending.settle(task, self._p.config.receipt_patience, log)
         if task.state is State.SETTLED:
             with step("receipt"):
-                await self.write_receipt(task, log)
+                await self._ending.write_receipt(task, log)
 
     async def compute(self, task: Task, log: Log) -> Task:
         """From a request to a signed result, where there is time and room for it, and it is our turn."""
@@ -285,7 +283,7 @@ class Pipeline:
 
     async def store(self, task: Task, log: Log) -> Task:
         """Outputs and record into storage, before anyone can learn of the settlement."""
-        p, record = self._p, _record(task)
+        p, record = self._p, recorded(task)
         try:
             # What is spooled needs no enclave: its signer counts until its registration ends, which settling finds out.
             host = None if p.outputs.is_spooled(task.id, record) else await p.hosts.holder(record)
@@ -302,105 +300,9 @@ class Pipeline:
             self._letting_go.later(host.enclave, task.id)
         return task
 
-    async def settle(self, task: Task, log: Log) -> Task:
-        """The signed result to the contract, which pays the payee in it (R20)."""
-        p, record = self._p, _record(task)
-        try:
-            if task.state is State.STORED:
-                task = await p.settler.send(task)
-            receipt = await p.settler.outcome(task, p.config.receipt_patience)
-            if receipt is not None:
-                task = await self._over(task, receipt.block_number)
-                log.info(
-                    "task settled",
-                    outcome=record.result.outcome,
-                    transaction=receipt.transaction_hash.hex(),
-                    block=receipt.block_number,
-                    gas=receipt.gas_used,
-                )
-                return task
-            task = await self._db(self._journal.stored, task)
-            await p.settler.simulate(record)  # says why it was refused, if it still would be
-            raise Retryable("settle.lost", "the settlement was dropped, or refused for a reason that has passed")
-        except Reverted as refusal:
-            return await self._refused(task, record, refusal, log)
-
     def heard(self) -> None:
         """The chain was followed further, or rewound."""
-        self._news.set()
-        self._news = asyncio.Event()
-
-    async def _over(self, task: Task, block_number: int) -> Task:
-        """The task as it is once the chain was followed up to the block that ends it.
-
-        An end is the follower's word, because rewinds take it back; a receipt may be of a block that is gone by now. Where
-        its log was not read, the contract's own state counts, at the block where the journal stands. Raises Retryable
-        `chain.behind`, `settle.lost`, and Overtaken for another end than SETTLED."""
-        try:
-            async with asyncio.timeout(self._p.config.receipt_patience):
-                while True:
-                    news = self._news
-                    state, cursor = await self._db(self._journal.standing, task.id)
-                    if state is State.SETTLED:
-                        return replace(task, state=state)
-                    if state is not task.state:
-                        raise Overtaken
-                    if cursor is not None and cursor[0] >= block_number:
-                        block = await self._p.source.block(cursor[0])
-                        if block is not None and block.hash == cursor[1]:
-                            return await self._ended_at(task, block)
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(FOLLOWED_SECONDS):
-                            await news.wait()
-        except TimeoutError:
-            raise Retryable("chain.behind", "the block of the settlement is not followed yet") from None
-
-    async def _ended_at(self, task: Task, block: Block) -> Task:
-        """What the contract says of a task at a block that was followed without news of it."""
-        on_chain = await OracleReader(self._p.source, self._p.deployment.oracle).task(task.agreement_id, task.id, block)
-        end = ENDS.get(on_chain.state)
-        if end is None:
-            raise Retryable("settle.lost", "the chain that is followed does not hold the settlement")
-        task = await self._db(self._journal.ended, task, end, block.number, block.hash)
-        if end is not State.SETTLED:
-            raise Overtaken
-        return task
-
-    async def write_receipt(self, task: Task, log: Log) -> None:
-        """What a stranger can check, into storage, once the chain holds this worker's result and no other's."""
-        p, receipt = self._p, await self._db(self._journal.receipt, task.id)
-        if receipt is None:
-            return
-        record = _record(task)
-        head = await p.source.confirmed(Confirmation.LATEST)
-        on_chain = await OracleReader(p.source, p.deployment.oracle).task(record.result.agreement_id, task.id, head)
-        if on_chain.state not in (TaskState.FULFILLED, TaskState.FAILED):
-            raise Retryable("receipt.early", "the chain does not have the settlement at its head", found=on_chain.state)
-        ours = on_chain.settled_with(record.result.typed_digest(record.chain.oracle_domain(record.agreement)))
-        if ours:
-            await p.outputs.store_receipt(task.id, receipt)
-        await self._db(self._journal.receipt_done, task.id)
-        log.info("receipt written" if ours else "no receipt: the chain took another's result")
-
-    async def _refused(self, task: Task, record: TaskRecord, refusal: Reverted, log: Log) -> Task:
-        verdict = judge(refusal)
-        if refusal.name == LATE:
-            task = await self._db(self._journal.ended, task, State.EXPIRED)
-        elif verdict in (Verdict.SETTLED, Verdict.CANCELLED, Verdict.EXPIRED):
-            # Said of the head; what is followed may be some blocks behind.
-            head = await self._p.source.confirmed(Confirmation.LATEST)
-            task = await self._over(task, head.number)
-        if task.state in ENDED:
-            log.info("the task has ended on chain", state=task.state.value, reason=refusal.name)
-            return task
-        if verdict is Verdict.SIGNER_GONE:
-            # What the contract says of a registration is newer than what was read of it.
-            self._p.hosts.mistrust()
-            if await self._p.hosts.holder(record) is None or refusal.name not in RENEWABLE:
-                await self._db(self._journal.start_over, task)
-        if verdict is Verdict.NEVER:
-            raise refusal
-        raise Retryable(refusal.code, f"the settlement has to wait: {refusal.message}")
+        self._ending.heard()
 
     async def _run_with_enough(self, host: Host, plan: Plan, round_: Round, log: Log) -> TaskDone:
         """Run with the answers at hand; where the enclave finds too few of them good, once more with all that come."""
@@ -475,14 +377,6 @@ class Pipeline:
             round_.close()
 
 
-ENDS = {
-    TaskState.FULFILLED: State.SETTLED,
-    TaskState.FAILED: State.SETTLED,
-    TaskState.CANCELLED: State.CANCELLED,
-    TaskState.EXPIRED: State.EXPIRED,
-}
-RENEWABLE = ("ComputeOracle_EnclaveExpired", "ComputeOracle_EvidenceTooOld", "ComputeOracle_UnknownEnclave")
-"""Refusals that a renewal of the same signer's registration mends."""
 OF_THE_ENCLAVE = ("enclave.", "evidence.")
 """What brokers' codes begin with where they refuse for the enclave's registration or evidence."""
 KEPT = ("blob.", "run.")
@@ -498,9 +392,3 @@ def _is_vouched(attestation: AttestationConfig | None) -> bool:
 
 def _is_about_answers(error: OracleError) -> bool:
     return error.code.startswith(("release.", "shares.", "key."))
-
-
-def _record(task: Task) -> TaskRecord:
-    if task.record is None:
-        raise Bug("journal.record", f"a task in state {task.state} has no record")
-    return task.record

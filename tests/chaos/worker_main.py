@@ -35,6 +35,7 @@ def main() -> None:
     import oracle.worker.pipeline as pipeline
     from oracle.chain.endpoints import Endpoints
     from oracle.storage import FileStorage
+    from oracle.worker import ending
     from oracle.worker.transactions import TransactionBook
 
     for method in JOURNAL:
@@ -51,7 +52,7 @@ def main() -> None:
     points.wrap(FileStorage, "_write_all", "storage.write_all")
     points.wrap(pipeline.Pipeline, "plan")
     points.wrap(pipeline.Pipeline, "release")
-    points.wrap(pipeline.Pipeline, "write_receipt", "receipt.write")
+    points.wrap(ending.Ending, "write_receipt", "receipt.write")
     points.tell()
     from oracle.cli import main as run
 
