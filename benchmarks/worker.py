@@ -19,16 +19,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from eth_account.signers.local import LocalAccount
-from hexbytes import HexBytes
 from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.exceptions import TimeExhausted, Web3RPCError
 
 from enclave_app.protocol.canonical import parse
 from enclave_app.protocol.onchain import Fulfilment, settlement
@@ -43,7 +41,7 @@ from oracle.devnet import Devnet, Options
 from oracle.devnet.fleet import more_workers
 from oracle.devnet.processes import Process, free_port, until
 from oracle.devnet.scenario import OwnedTable, activate, prepare
-from oracle.errors import OracleError, RpcFault
+from oracle.errors import OracleError
 from oracle.storage import open_storage
 from oracle.worker.follower import FOLLOWED, Follower
 from oracle.worker.journal import JournalThread
@@ -58,9 +56,6 @@ MANY = 100
 """Tasks that are settled together, where batching is measured."""
 REQUEST_GAS, FULFIL_GAS = 400_000, 400_000
 FEE_CAP, TIP = 10**12, 10**9
-STUCK = 1.0
-"""Seconds after which more is offered for a transaction: anvil now and then keeps one in its pool for ever when several of a
-wallet arrive at once, and all behind it."""
 TICKS = os.sysconf("SC_CLK_TCK")
 OTHERS = ("operator-2", "operator-3")
 
@@ -93,17 +88,12 @@ class Asker:
         task_id = request.typed_digest(self.domain)
         data = replace(self.asking, request=request, task_id=task_id).call()
         self.sent.append((task_id, data))
-        raw = self.raw(data, self.nonce)
+        raw = signed(self.wallet, self.chain_id, self.nonce, self.asking.agreement.oracle, data, REQUEST_GAS)
         self.nonce += 1
         return task_id, raw
 
-    def raw(self, data: bytes, nonce: int, times: int = 0) -> bytes:
-        return signed(self.wallet, self.chain_id, nonce, self.asking.agreement.oracle, data, REQUEST_GAS, times)
 
-
-def signed(wallet: LocalAccount, chain_id: int, nonce: int, to: str, data: bytes, gas: int, times: int = 0) -> bytes:
-    """`times` is how often more was offered for it before."""
-    more = 1.13**times
+def signed(wallet: LocalAccount, chain_id: int, nonce: int, to: str, data: bytes, gas: int) -> bytes:
     transaction: dict[str, Any] = {
         "type": 2,
         "chainId": chain_id,
@@ -112,8 +102,8 @@ def signed(wallet: LocalAccount, chain_id: int, nonce: int, to: str, data: bytes
         "data": data,
         "value": 0,
         "gas": gas,
-        "maxFeePerGas": int(FEE_CAP * more),
-        "maxPriorityFeePerGas": int(TIP * more),
+        "maxFeePerGas": FEE_CAP,
+        "maxPriorityFeePerGas": TIP,
     }
     return bytes(wallet.sign_transaction(transaction).raw_transaction)
 
@@ -152,34 +142,28 @@ class Bench:
     asker: Asker
     watch: Watch
     agreement_id: bytes
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def pipelined(self, tasks: int, depth: int) -> tuple[float, list[tuple[bytes, float]]]:
-        """Seconds until all are settled, and each task's latency from its request's receipt."""
+        """Seconds until all are settled, and each task's latency from its request's receipt.
+
+        A wallet's transactions are sent in the order of their nonces, here and by the bare loop: of those that arrive in
+        another one, anvil now and then keeps some in its pool for ever."""
         slots, latencies = asyncio.Semaphore(depth), []
         # Looking has its price, too: as often as a task's latency needs.
         self.watch.pause = 0.01 if depth == 1 else 0.03
 
         async def one() -> None:
             async with slots:
-                nonce = self.asker.nonce
-                task_id, raw = self.asker.sign()
-                await self.rpc.call("eth_sendRawTransaction", as_hex(raw))
+                async with self.turn:
+                    task_id, raw = self.asker.sign()
+                    await self.rpc.call("eth_sendRawTransaction", as_hex(raw))
                 asked = time.monotonic()
-                minding = asyncio.create_task(self._mind(nonce, self.asker.sent[-1][1]))
                 latencies.append((task_id, await self.watch.settled(task_id) - asked))
-                minding.cancel()
 
         started = time.monotonic()
         await asyncio.gather(*(one() for _ in range(tasks)))
         return time.monotonic() - started, latencies
-
-    async def _mind(self, nonce: int, data: bytes) -> None:
-        """Until cancelled: offer more for a request that is the next to be mined, and is not."""
-        for times in range(1, 60):
-            await asyncio.sleep(STUCK)
-            if as_int(await self.rpc.call("eth_getTransactionCount", self.asker.wallet.address, "latest")) == nonce:
-                with suppress(RpcFault):
-                    await self.rpc.call("eth_sendRawTransaction", as_hex(self.asker.raw(data, nonce, times)))
 
 
 @asynccontextmanager
@@ -187,7 +171,7 @@ async def opened(home: Path) -> AsyncIterator[Bench]:
     options = Options(
         block_time=None,
         people=("hospital-a", "institute", "requester", *OTHERS),
-        worker={"concurrency": DEPTH, "poll": 0.02, "fees": {"replaceSeconds": STUCK}},
+        worker={"concurrency": DEPTH, "poll": 0.02},
     )
     net = BenchNet(home / "devnet", options)
     rpc: Rpc | None = None
@@ -265,24 +249,15 @@ async def bare_loop(bench: Bench, url: str, calls: Sequence[tuple[bytes, bytes]]
     oracle, chain_id = bench.net.deployment.oracle, bench.net.deployment.chain_id
     wallets = bench.asker.wallet, account_of(bench.net.accounts["operator"].wallet)
     nonces = [int(await w3.eth.get_transaction_count(wallet.address)) for wallet in wallets]
-    slots, hashes = asyncio.Semaphore(depth), dict[tuple[int, int], list[HexBytes]]()
+    slots, turns = asyncio.Semaphore(depth), (asyncio.Lock(), asyncio.Lock())
 
     async def send(who: int, data: bytes, gas: int) -> None:
-        nonce = nonces[who]
-        nonces[who] += 1
-        for times in range(60):
-            # Whatever was sent with the nonce before is mined by the time that nobody takes another for it.
-            with suppress(Web3RPCError):
-                sent = await w3.eth.send_raw_transaction(
-                    signed(wallets[who], chain_id, nonce, oracle, data, gas, times)
-                )
-                hashes.setdefault((who, nonce), []).append(sent)
-            for each in hashes[who, nonce]:
-                with suppress(TimeExhausted):
-                    receipt = await w3.eth.wait_for_transaction_receipt(each, timeout=STUCK, poll_latency=0.01)
-                    assert receipt["status"] == 1, "a transaction of the bare loop was refused"
-                    return
-        raise AssertionError("a transaction of the bare loop is not mined")
+        async with turns[who]:
+            raw = signed(wallets[who], chain_id, nonces[who], oracle, data, gas)
+            nonces[who] += 1
+            sent = await w3.eth.send_raw_transaction(raw)
+        receipt = await w3.eth.wait_for_transaction_receipt(sent, timeout=60, poll_latency=0.01)
+        assert receipt["status"] == 1, "a transaction of the bare loop was refused"
 
     async def one(request: bytes, fulfil: bytes) -> None:
         async with slots:

@@ -14,12 +14,17 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from Crypto.Hash import keccak as _keccak
 from eth_abi.abi import encode
-from eth_utils.crypto import keccak
 
 from .errors import Refused
 
 __all__ = ["commitment", "hash_abi", "keccak", "parse_digest", "sha256", "tag"]
+
+
+def keccak(data: bytes = b"", *, text: str = "") -> bytes:
+    """Keccak-256 as Ethereum has it, of bytes or of a text in UTF-8."""
+    return _keccak.new(digest_bits=256, data=data or text.encode("utf-8")).digest()
 
 
 def sha256(data: bytes | bytearray | memoryview) -> bytes:

@@ -10,11 +10,11 @@ from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from eth_abi.abi import encode
-from eth_utils.crypto import keccak
 from pydantic import ConfigDict
 
 from .abi import AbiType, decode_strict
 from .canonical import Document, validate
+from .digests import keccak
 from .errors import Refused
 from .fields import Address, Sol, Uint256
 
@@ -71,8 +71,7 @@ class Struct(Document):
         return "(" + ",".join(_abi_type(t) for _, t in _fields(cls)) + ")"
 
     def struct_hash(self) -> bytes:
-        parts = [_encode_value(t, getattr(self, name)) for name, t in _fields(type(self))]
-        return keccak(self.type_hash() + b"".join(parts))
+        return _struct_hash(self)
 
     def typed_digest(self, domain: Domain) -> bytes:
         """keccak256(0x19 0x01 ‖ domain separator ‖ struct hash)."""
@@ -162,6 +161,13 @@ def _abi_shape(kind: SolType) -> AbiType:
 @cache
 def _type_hash(struct: type[Struct]) -> bytes:
     return keccak(text=struct.encode_type())
+
+
+@lru_cache(maxsize=128)
+def _struct_hash(struct: Struct) -> bytes:
+    """A task's structures are hashed again and again, by whoever reads or signs them; equal ones have equal hashes."""
+    parts = [_encode_value(t, getattr(struct, name)) for name, t in _fields(type(struct))]
+    return keccak(struct.type_hash() + b"".join(parts))
 
 
 def _encode_value(kind: SolType, value: Any) -> bytes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from eth_utils.crypto import keccak
-
+from .digests import keccak
 from .eip712 import Domain, Struct
 from .fields import Address, Bytes, Bytes32, Flag, Text, Uint8, Uint16, Uint32, Uint64, Uint256
 

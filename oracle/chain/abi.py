@@ -15,9 +15,9 @@ from typing import Any
 
 from eth_abi.abi import encode
 from eth_utils.abi import collapse_if_tuple
-from eth_utils.crypto import keccak
 
 from enclave_app.protocol.abi import AbiType, decode_members
+from enclave_app.protocol.digests import keccak
 from enclave_app.protocol.eip712 import Struct
 from oracle.errors import OracleError, Refused, Reverted, RpcFault
 
@@ -49,13 +49,15 @@ class Contract:
         abi = artifact["abi"]
         self._functions = {e["name"]: e for e in abi if e["type"] == "function"}
         self._events = {e["name"]: e for e in abi if e["type"] == "event"}
+        self._topics = {name: keccak(text=_signature(e)) for name, e in self._events.items()}
+        self._selectors = {name: keccak(text=_signature(e))[:4] for name, e in self._functions.items()}
         self._errors = {keccak(text=_signature(e))[:4]: e for e in abi if e["type"] == "error"}
         self._constructor: dict[str, Any] = next((e for e in abi if e["type"] == "constructor"), {"inputs": []})
 
     def call(self, function: str, *args: Any) -> bytes:
         """Calldata; arguments may be protocol structures."""
         entry = self._functions[function]
-        return keccak(text=_signature(entry))[:4] + encode(_types(entry["inputs"]), [_plain(a) for a in args])
+        return self._selectors[function] + encode(_types(entry["inputs"]), [_plain(a) for a in args])
 
     def result(self, function: str, data: bytes) -> Any:
         """A function's return value: structures become dicts by field name; one value stands alone, several are a tuple."""
@@ -67,18 +69,18 @@ class Contract:
     def arguments(self, function: str, data: bytes) -> tuple[Any, ...]:
         """What `call` made calldata of, structures as dicts. Raises Refused `abi.decode` for calldata of something else."""
         entry = self._functions[function]
-        if data[:4] != keccak(text=_signature(entry))[:4]:
+        if data[:4] != self._selectors[function]:
             raise Refused("abi.decode", f"calldata of something else than {self.name}.{function}")
         values = _decode(entry["inputs"], data[4:], f"{self.name}.{function}")
         return tuple(_named(i, v) for i, v in zip(entry["inputs"], values, strict=True))
 
     def topic(self, event: str) -> bytes:
-        return keccak(text=_signature(self._events[event]))
+        return self._topics[event]
 
     def event(self, log: Log) -> tuple[str, dict[str, Any]] | None:
         """The event's name and its fields, or None for a log of something else."""
         for name, entry in self._events.items():
-            if log.topics and log.topics[0] == self.topic(name):
+            if log.topics and log.topics[0] == self._topics[name]:
                 indexed = [i for i in entry["inputs"] if i["indexed"]]
                 rest = [i for i in entry["inputs"] if not i["indexed"]]
                 if len(log.topics) != len(indexed) + 1:

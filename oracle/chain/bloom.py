@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from eth_utils.crypto import keccak
+from enclave_app.protocol.digests import keccak
 
 BYTES: Final = 256
 

@@ -7,8 +7,8 @@ Source: https://github.com/Arachnid/deterministic-deployment-proxy
 from __future__ import annotations
 
 from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
 
+from enclave_app.protocol.digests import keccak
 from oracle.chain.rpc import Rpc, as_bytes, as_int
 from oracle.chain.sender import Sender
 from oracle.errors import Permanent

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from eth_utils.crypto import keccak
 from pydantic import Field
 
 from enclave_app.protocol.canonical import Document, load, validate
+from enclave_app.protocol.digests import keccak
 from enclave_app.protocol.fields import Address, Bytes32, Uint256
 from oracle.chain.abi import load as load_contract
 from oracle.chain.create2 import FACTORY, check_factory, code_at, create2_address, first_created_address

@@ -16,8 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from eth_utils.crypto import keccak
-
+from enclave_app.protocol.digests import keccak
 from oracle.chain.rpc import RateLimited, Rpc, as_bytes, as_hex, as_int
 from oracle.errors import OracleError, Permanent, Retryable, RpcFault
 from oracle.logs import Log

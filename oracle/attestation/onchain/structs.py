@@ -17,8 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from eth_abi.abi import encode
-from eth_utils.crypto import keccak
 
+from enclave_app.protocol.digests import keccak
 from oracle.attestation.collateral import Collateral, certificate_window, document, pem_chain
 from oracle.attestation.errors import Code, CollateralError, VerificationError
 from oracle.attestation.qvl import QvlRefused, pck_values
