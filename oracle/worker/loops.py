@@ -1,4 +1,5 @@
-"""The worker's loops: one that dies by a bug is reported and started again, and the others go on.
+"""The worker's loops: one that dies by a bug is reported and started again, and the others go on. One that cannot reach what it
+works with, a journal's server say, waits and goes on.
 
 Only a loop that dies again and again makes the worker unready; a process that ends itself would be started by systemd into
 the same bug, with everything that ran lost.
@@ -11,10 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from oracle.errors import Retryable
 from oracle.logs import Log
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+LONGEST_WAIT = 5.0
+"""Seconds between two tries of a loop that waits for something outside."""
 CALM = 600.0
 """Seconds that a loop has to last for its earlier deaths to be forgotten."""
 TOO_OFTEN = 5
@@ -49,10 +53,16 @@ class Loops:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        waits = 0
         while True:
             self._began[name] = self._monotonic()
             try:
                 await loop()
+            except Retryable as error:
+                waits = 1 if self._monotonic() - self._began[name] >= 2 * LONGEST_WAIT else waits + 1
+                pause = min(LONGEST_WAIT, self._first * 2.0 ** min(waits - 1, 30))
+                self._log.warning("a loop waits", loop=name, code=error.code, message=error.message, seconds=pause)
+                await asyncio.sleep(pause)
             except Exception as error:
                 if self._monotonic() - self._began[name] >= CALM:
                     self._in_a_row[name] = 0

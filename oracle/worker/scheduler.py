@@ -162,8 +162,11 @@ class Scheduler:
             await self._attempt(task_id, log)
         except Exception as error:
             # The journal itself does not take what has to be written: the task stays where it is.
-            self.bugs[_code(error)] += 1
-            log.error("what became of a task cannot be written down", error)
+            if isinstance(error, Retryable):
+                log.warning("what became of a task cannot be written down", code=error.code, message=error.message)
+            else:
+                self.bugs[_code(error)] += 1
+                log.error("what became of a task cannot be written down", error)
             await asyncio.sleep(self._attempts.backoff(3))
 
     async def _attempt(self, task_id: bytes, log: Log) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from oracle.worker.loops import CALM, TOO_OFTEN, Loops
+import pytest
+
+from oracle.errors import Retryable
+from oracle.worker.loops import CALM, LONGEST_WAIT, TOO_OFTEN, Loops
 
 
 async def test_a_loop_that_dies_is_started_again_and_the_others_go_on() -> None:
@@ -67,3 +70,43 @@ async def test_a_loop_that_returns_is_over() -> None:
 
     await loops.start("scheduler", returns)
     assert times == 1
+
+
+async def test_a_loop_whose_journal_is_away_waits_and_is_no_bug() -> None:
+    loops, tries, back = Loops(first_pause=0.0), 0, asyncio.Event()
+
+    async def reads() -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= TOO_OFTEN:
+            raise Retryable("journal.unreachable", "the server is away")
+        back.set()
+        await asyncio.Event().wait()
+
+    loops.start("scheduler", reads)
+    await asyncio.wait_for(back.wait(), 5)
+    assert (loops.faults["scheduler"], loops.failing()) == (0, ())
+    await loops.stop()
+
+
+async def test_a_loop_that_waits_for_long_looks_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pauses, real = 0.0, list[float](), asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        pauses.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    loops = Loops(monotonic=lambda: now)
+    lasted = iter([0.0, 0.0, 0.0, 0.0, 2 * LONGEST_WAIT, 0.0])
+
+    async def reads() -> None:
+        nonlocal now
+        for seconds in lasted:
+            now += seconds
+            raise Retryable("journal.unreachable", "the server is away")
+
+    await loops.start("scheduler", reads)
+    assert pauses == [1.0, 2.0, 4.0, LONGEST_WAIT, 1.0, 2.0]
