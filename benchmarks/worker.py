@@ -114,8 +114,7 @@ class Watch:
     def __init__(self, rpc: Rpc, oracle: str, block: int) -> None:
         self._rpc, self._oracle, self._block = rpc, oracle, block
         self.pause = 0.01
-        self.times: dict[bytes, float] = {}
-        self._changed = asyncio.Condition()
+        self.times: defaultdict[bytes, asyncio.Future[float]] = defaultdict(asyncio.Future)
 
     async def run(self) -> None:
         while True:
@@ -124,15 +123,12 @@ class Watch:
                 names = [[topic("TaskFulfilled"), topic("TaskFulfilledInBatch")]]
                 logs = await get_logs(self._rpc, [self._oracle], self._block, head, names)
                 now, self._block = time.monotonic(), head + 1
-                async with self._changed:
-                    self.times.update({log.topics[1]: now for log in logs})
-                    self._changed.notify_all()
+                for log in logs:
+                    self.times[log.topics[1]].set_result(now)
             await asyncio.sleep(self.pause)
 
     async def settled(self, task_id: bytes, patience: float = 120) -> float:
-        async with asyncio.timeout(patience), self._changed:
-            await self._changed.wait_for(lambda: task_id in self.times)
-            return self.times[task_id]
+        return await asyncio.wait_for(self.times[task_id], patience)
 
 
 @dataclass
@@ -151,7 +147,7 @@ class Bench:
         another one, anvil now and then keeps some in its pool for ever."""
         slots, latencies = asyncio.Semaphore(depth), []
         # Looking has its price, too: as often as a task's latency needs.
-        self.watch.pause = 0.01 if depth == 1 else 0.03
+        self.watch.pause = 0.01 if depth == 1 else 0.06
 
         async def one() -> None:
             async with slots:

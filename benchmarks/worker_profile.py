@@ -1,4 +1,4 @@
-"""The worker, with a thread that looks every few milliseconds at what the others do: by part, how often each was at work.
+"""The worker, with a thread that looks a hundred times a second at what the others do: by part, how often each was at work.
 
 python benchmarks/worker_profile.py COUNTS worker run --config …  writes the counts to a file as JSON when the worker ends.
 A sampled stack belongs to the part that its innermost module of ours, or of a library that says it all, belongs to.
@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-PAUSE = 0.004
+PAUSE = 0.01
 PARTS = (
     ("journal", ("oracle/worker/journal", "oracle/worker/database", "oracle/worker/rows", "oracle/worker/schema")),
     (

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,20 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 
 def write_whole(target: Path, content: bytes | Path) -> None:
     """Replace `target` by these bytes, or by those of another file. Raises OSError, and then `target` is as it was."""
+    _write(target, content)
+    sync_directory(target.parent)
+
+
+def write_before(targets: Sequence[tuple[Path, bytes]], last: Path, content: bytes) -> None:
+    """Replace files of one directory, and `last` only when the others survive a crash of the machine. Raises OSError."""
+    for target, data in targets:
+        _write(target, data)
+    if targets:
+        sync_directory(last.parent)
+    write_whole(last, content)
+
+
+def _write(target: Path, content: bytes | Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, output = _create(target)
     try:
@@ -39,7 +54,6 @@ def write_whole(target: Path, content: bytes | Path) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_directory(target.parent)
 
 
 def sync_directory(directory: Path) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import file_digest
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -23,8 +23,10 @@ import aiohttp
 from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.errors import Permanent, Refused, Retryable
 from enclave_app.protocol.storage import blob_name
-from oracle.durable import CHUNK, sweep_temporaries, write_whole
+from oracle.durable import CHUNK, sweep_temporaries, write_before, write_whole
 from oracle.logs import Log
+
+P = ParamSpec("P")
 
 MAX_BLOB = 1 << 30
 MIN_RATE = 64 << 10
@@ -65,8 +67,7 @@ class Storage(ABC):
 
     async def put_together(self, blobs: Sequence[bytes], name: str, record: bytes) -> None:
         """Small blobs, and behind them the record that speaks of them, under its name."""
-        items = [(blob_name(sha256(blob)), blob) for blob in blobs]
-        await self._write_all([*items, (_checked_name(name), record)])
+        await self._write_before([(blob_name(sha256(blob)), blob) for blob in blobs], _checked_name(name), record)
 
     async def get(self, digest: bytes, limit: int = MAX_BLOB) -> bytes:
         """The blob of that digest, of at most `limit` bytes.
@@ -90,10 +91,10 @@ class Storage(ABC):
         await self._write_file(blob_name(digest), path)
         return digest
 
-    async def _write_all(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """In this order."""
-        for name, data in items:
-            await self._write(name, data)
+    async def _write_before(self, items: Sequence[tuple[str, bytes]], name: str, record: bytes) -> None:
+        for each, data in items:
+            await self._write(each, data)
+        await self._write(name, record)
 
     @abstractmethod
     async def _write(self, name: str, data: bytes) -> None: ...
@@ -122,26 +123,23 @@ class FileStorage(Storage):
             Log("storage").warning("storage cannot be swept", uri=self.uri, found=error.strerror)
 
     async def _write(self, name: str, data: bytes) -> None:
-        await asyncio.to_thread(self._replace, name, data)
+        await asyncio.to_thread(self._writing, write_whole, self.directory / name, data)
 
-    async def _write_all(self, items: Sequence[tuple[str, bytes]]) -> None:
-        await asyncio.to_thread(self._replace_all, items)
+    async def _write_before(self, items: Sequence[tuple[str, bytes]], name: str, record: bytes) -> None:
+        targets = [(self.directory / each, data) for each, data in items]
+        await asyncio.to_thread(self._writing, write_before, targets, self.directory / name, record)
 
     async def _write_file(self, name: str, path: Path) -> None:
-        await asyncio.to_thread(self._replace, name, path)
+        await asyncio.to_thread(self._writing, write_whole, self.directory / name, path)
 
     async def _read(self, name: str, limit: int) -> bytes:
         return await asyncio.to_thread(self._load, name, limit)
 
-    def _replace(self, name: str, content: bytes | Path) -> None:
+    def _writing(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            write_whole(self.directory / name, content)
+            write(*args, **kwargs)
         except OSError as error:
             raise Retryable("storage.write", f"cannot write to {self.uri}", found=error.strerror) from error
-
-    def _replace_all(self, items: Sequence[tuple[str, bytes]]) -> None:
-        for name, data in items:
-            self._replace(name, data)
 
     def _load(self, name: str, limit: int) -> bytes:
         try:

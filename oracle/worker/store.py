@@ -16,6 +16,7 @@ from enclave_app.protocol.digests import sha256
 from enclave_app.protocol.manifest import read_manifest
 from enclave_app.protocol.release import TaskRecord
 from enclave_app.protocol.storage import receipt_name, record_name
+from enclave_app.protocol.wire import INLINE
 from oracle.errors import Permanent, Retryable
 from oracle.storage import Storage
 from oracle.worker.enclave import Enclave
@@ -65,14 +66,17 @@ class OutputStore:
                 await self.spool.keep(task_id, digest, await self._fetch(enclave, task_id, digest, size))
 
     async def _upload(self, enclave: Enclave | None, task_id: bytes, record: TaskRecord) -> None:
-        sent = self._sent.setdefault(task_id, set())
+        sent, small = self._sent.setdefault(task_id, set()), list[bytes]()
         for digest, size in _files(record):
             if digest not in sent:
                 kept = await self.spool.get(task_id, digest)
                 data = kept if kept is not None else await self._fetch(enclave, task_id, digest, size)
+                if len(data) <= INLINE:
+                    small.append(data)
+                    continue
                 await _waiting(self._storage.put(data))
                 sent.add(digest)
-        blobs = [blob for output in record.outputs for blob in (output.manifest, output.share_list)]
+        blobs = [*small, *(blob for output in record.outputs for blob in (output.manifest, output.share_list))]
         # R17: nobody reads a result before it is settled, a public one from the settlement.
         hidden = record.model_copy(update={"public_outputs": ()})
         await _waiting(self._storage.put_together(blobs, record_name(task_id), hidden.canonical()))

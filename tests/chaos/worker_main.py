@@ -49,7 +49,7 @@ def main() -> None:
     points.wrap_by(Endpoints, "call", _rpc_call, rpc)
     points.wrap_by(Endpoints, "batch", _rpc_batch, [])
     points.wrap(FileStorage, "_write", "storage.write")
-    points.wrap(FileStorage, "_write_all", "storage.write_all")
+    points.wrap(FileStorage, "_write_before", "storage.write_before")
     points.wrap(pipeline.Pipeline, "plan")
     points.wrap(pipeline.Pipeline, "release")
     points.wrap(ending.Ending, "write_receipt", "receipt.write")

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
+from oracle import durable
 from oracle.durable import sweep_temporaries, write_whole
 
 WRITER = """
@@ -115,3 +116,29 @@ def test_other_hidden_files_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     assert sweep_temporaries(tmp_path) == 0
     assert sweep_temporaries(tmp_path / "missing") == 0
+
+
+def test_the_last_file_is_there_only_when_the_others_have_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = durable.sync_directory, Path.replace
+
+    def synced(directory: Path) -> None:
+        done.append("directory")
+        sync(directory)
+
+    def replaced(self: Path, target: Path) -> Path:
+        done.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(durable, "sync_directory", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    durable.write_before([(tmp_path / "a", b"1"), (tmp_path / "b", b"2")], tmp_path / "last", b"3")
+    assert done == ["a", "b", "directory", "last", "directory"]
+    assert [(tmp_path / name).read_bytes() for name in ("a", "b", "last")] == [b"1", b"2", b"3"]
+    (tmp_path / "away").mkdir()
+    with pytest.raises(OSError):  # noqa: PT011
+        durable.write_before([(tmp_path / "away", b"4")], tmp_path / "last", b"5")
+    assert (tmp_path / "last").read_bytes() == b"3"
+    assert not list(tmp_path.glob(".*"))
