@@ -71,7 +71,8 @@ class Struct(Document):
         return "(" + ",".join(_abi_type(t) for _, t in _fields(cls)) + ")"
 
     def struct_hash(self) -> bytes:
-        return _struct_hash(self)
+        parts = [_encode_value(t, getattr(self, name)) for name, t in _fields(type(self))]
+        return keccak(self.type_hash() + b"".join(parts))
 
     def typed_digest(self, domain: Domain) -> bytes:
         """keccak256(0x19 0x01 ‖ domain separator ‖ struct hash)."""
@@ -161,13 +162,6 @@ def _abi_shape(kind: SolType) -> AbiType:
 @cache
 def _type_hash(struct: type[Struct]) -> bytes:
     return keccak(text=struct.encode_type())
-
-
-@lru_cache(maxsize=128)
-def _struct_hash(struct: Struct) -> bytes:
-    """A task's structures are hashed again and again, by whoever reads or signs them; equal ones have equal hashes."""
-    parts = [_encode_value(t, getattr(struct, name)) for name, t in _fields(type(struct))]
-    return keccak(struct.type_hash() + b"".join(parts))
 
 
 def _encode_value(kind: SolType, value: Any) -> bytes:

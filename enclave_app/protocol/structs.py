@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 
 from .digests import keccak
 from .eip712 import Domain, Struct
@@ -192,6 +193,16 @@ class Agreement(Struct):
     def parties(self) -> tuple[str, ...]:
         """Who must sign: the function owner, then the data owners, each once."""
         return tuple(dict.fromkeys([self.fn.owner, *(d.owner for d in self.data)]))
+
+    def struct_hash(self) -> bytes:
+        return _agreement_hash(self)
+
+
+@lru_cache(maxsize=4)
+def _agreement_hash(agreement: Agreement) -> bytes:
+    """The few that are in use are hashed again and again; equal ones have equal hashes. So few, because a host can make them
+    as large as a message."""
+    return Struct.struct_hash(agreement)
 
 
 class TaskRequest(Struct):
