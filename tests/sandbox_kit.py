@@ -6,7 +6,8 @@ import importlib
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from enclave_app.sandbox.host import Sandbox
 from enclave_app.sandbox.zygote import Jobs, run_zygote
@@ -19,6 +20,18 @@ def start(jobs: Callable[[], Jobs]) -> Sandbox:
         theirs.set_inheritable(True)
         arguments = [sys.executable, "-m", "tests.sandbox_kit", jobs.__module__, jobs.__name__, str(theirs.fileno())]
         return Sandbox(ours, os.posix_spawn(sys.executable, arguments, os.environ))
+
+
+@asynccontextmanager
+async def ready(jobs: Callable[[], Jobs]) -> AsyncIterator[Sandbox]:
+    """One that takes jobs, closed at the end."""
+    found = start(jobs)
+    try:
+        found.ready()
+        found.attach(lambda: None)
+        yield found
+    finally:
+        found.close()
 
 
 if __name__ == "__main__":

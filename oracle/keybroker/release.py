@@ -35,8 +35,6 @@ from oracle.keybroker.view import ReleaseView, read_release
 
 P = ParamSpec("P")
 T = TypeVar("T")
-SMALL = 1 << 16
-"""Bytes of documents that are read where the others wait."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,14 @@ class Releaser:
         self._clock, self._limiter, self._metrics, self._released = clock, limiter, metrics, released
         self._questions: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
-    async def release(self, body: ReleaseBody) -> tuple[ReleaseAnswer, Timing]:
-        """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13)."""
+    async def release(self, body: ReleaseBody, *, aside: bool = True) -> tuple[ReleaseAnswer, Timing]:
+        """Release this broker's shares of a task's keys, or raise the rule that forbids it (R13).
+
+        `aside`: in a thread. What takes a small body a millisecond or two is done before a thread would have been told of it.
+        """
         started = time.perf_counter()
         access = self._chains.served(body.chain)
-        asked = await _aside(body, self._check_own_words, body)
+        asked = await _done(aside, self._check_own_words, body)
         self._limiter.platform(asked.verified.platform)
         checked = time.perf_counter()
         parties = asked.terms.agreement.parties()
@@ -108,7 +109,7 @@ class Releaser:
             answer = await self._given(access, question)
             ready = time.perf_counter()
             if answer is None:
-                sealed = await _aside(body, self._seal, asked, body, view, question)
+                sealed = await _done(aside, self._seal, asked, body, view, question)
                 answer, ready = sealed.answer, time.perf_counter()
                 cap = asked.terms.agreement.keys.max_releases
                 await self._ledger.append_release(sealed.entry, cap, answer.sealed)
@@ -227,11 +228,8 @@ class Releaser:
         return x, opened
 
 
-async def _aside(body: ReleaseBody, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What takes a small body a millisecond or two is done before a thread would have been told of it."""
-    if sum(map(len, (*body.manifests, *body.share_lists, *body.signatures, body.evidence.quote))) <= SMALL:
-        return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
+async def _done(aside: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.to_thread(work, *args, **kwargs) if aside else work(*args, **kwargs)
 
 
 def question_of(terms: Terms, body: ReleaseBody) -> bytes:

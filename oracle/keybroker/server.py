@@ -34,7 +34,7 @@ from oracle.logs import describe
 LOGGER = logging.getLogger("oracle.keybroker")
 SHUTDOWN_SECONDS = 10.0
 SMALL = 1 << 16
-"""Bytes of a body that is parsed at once, in at most some milliseconds whatever it holds."""
+"""Bytes of a body that is parsed and checked at once, in at most some milliseconds whatever it holds."""
 
 B = TypeVar("B", ReleaseBody, OutputBody)
 
@@ -54,10 +54,10 @@ class Service:
         return app
 
     async def _release(self, request: web.Request) -> web.Response:
-        async def act(body: ReleaseBody, note: dict[str, object]) -> Document:
+        async def act(body: ReleaseBody, note: dict[str, object], small: bool) -> Document:
             note["task"] = body.release.request.task_id.hex()
             note["signer"] = body.evidence.signer
-            answer, timing = await self._broker.releases.release(body)
+            answer, timing = await self._broker.releases.release(body, aside=not small)
             for step, milliseconds in asdict(timing).items():
                 self._broker.metrics.step_seconds.labels(step.removesuffix("_ms")).observe(milliseconds / 1000)
             note.update(asdict(timing))
@@ -66,7 +66,7 @@ class Service:
         return await self._answer(request, "release", ReleaseBody, act)
 
     async def _output(self, request: web.Request) -> web.Response:
-        async def act(body: OutputBody, note: dict[str, object]) -> Document:
+        async def act(body: OutputBody, note: dict[str, object], _small: bool) -> Document:
             note["task"], note["output"] = body.shares.task_id.hex(), body.output
             answer = await self._broker.outputs.output(body)
             self._broker.metrics.outputs.inc()
@@ -85,15 +85,16 @@ class Service:
         request: web.Request,
         what: str,
         model: type[B],
-        act: Callable[[B, dict[str, object]], Awaitable[Document]],
+        act: Callable[[B, dict[str, object], bool], Awaitable[Document]],
     ) -> web.Response:
         started = time.perf_counter()
         note: dict[str, object] = {"event": what}
         try:
             self._broker.limiter.check(request.remote)
             async with self._intake.body(request) as data, self._slots.one(request.remote):
-                body = await self._parsed(model, data)
-                response = _json(await act(body, note))
+                small = len(data) <= SMALL
+                body = await self._parsed(model, data, small)
+                response = _json(await act(body, note, small))
         except Exception as error:
             response = _error(error)
             note["code"] = error.code if isinstance(error, OracleError) else "bug"
@@ -110,9 +111,9 @@ class Service:
         _say(note, logging.INFO if response.status < 500 else logging.WARNING)
         return response
 
-    async def _parsed(self, model: type[B], data: bytes) -> B:
+    async def _parsed(self, model: type[B], data: bytes, small: bool) -> B:
         """A small body is parsed in less time than a thread takes to be told."""
-        if len(data) <= SMALL:
+        if small:
             return parse(model, data, limit=self._config.max_body, canonical=False)
         return await asyncio.to_thread(parse, model, data, limit=self._config.max_body, canonical=False)
 

@@ -63,9 +63,10 @@ class LettingGo:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE):
                     await self._closing.wait()
-            for task_id in [each for each in self._over[enclave] if each in known or self._closing.is_set()]:
-                self._over[enclave].remove(task_id)
-                await self._forget(enclave, task_id)
+            # Taken before anything is awaited: a start may take along what is left, meanwhile.
+            due = [each for each in over if each in known or self._closing.is_set()]
+            over[:] = [each for each in over if each not in due]
+            await asyncio.gather(*(self._forget(enclave, task_id) for task_id in due))
         del self._over[enclave]
 
     async def _forget(self, enclave: Enclave, task_id: bytes) -> None:

@@ -101,13 +101,8 @@ def jobs() -> Jobs:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox() -> AsyncIterator[Sandbox]:
-    found = sandbox_kit.start(jobs)
-    try:
-        found.ready()
-        found.attach(lambda: None)
+    async with sandbox_kit.ready(jobs) as found:
         yield found
-    finally:
-        found.close()
 
 
 async def run(

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-import oracle.keybroker.release as release_module
 from enclave_app.protocol.release import ReleaseAnswer, ReleaseBody, open_answer
 from enclave_app.protocol.shares import check_share, recover_key
 from enclave_app.protocol.structs import Agreement, Dataset, Enclaves, KeyRelease
@@ -72,14 +71,12 @@ def data(agreement: Agreement, index: int, **changes: Any) -> tuple[Dataset, ...
     return tuple(terms)
 
 
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("aside", [False, True])
 async def test_an_agreed_enclave_gets_the_shares_of_the_agreed_columns_only(
-    scene: Scene, broker: KeyBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+    scene: Scene, broker: KeyBroker, tmp_path: Path, aside: bool
 ) -> None:
-    if large:  # read aside, as large documents are
-        monkeypatch.setattr(release_module, "SMALL", 0)
     body = await scene.body()
-    answer, _ = await broker.releases.release(body)
+    answer, _ = await broker.releases.release(body, aside=aside)
     x, shares = opened(scene, body, answer)
     assert x == 1
     assert set(shares) == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)}  # "texture" is key 3 of dataset 0

@@ -138,7 +138,7 @@ def test_the_last_file_is_there_only_when_the_others_have_survived(
     assert done == ["a", "b", "directory", "last", "directory"]
     assert [(tmp_path / name).read_bytes() for name in ("a", "b", "last")] == [b"1", b"2", b"3"]
     (tmp_path / "away").mkdir()
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(IsADirectoryError):
         durable.write_before([(tmp_path / "away", b"4")], tmp_path / "last", b"5")
     assert (tmp_path / "last").read_bytes() == b"3"
     assert not list(tmp_path.glob(".*"))

@@ -54,13 +54,8 @@ def _jobs() -> Jobs:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox() -> AsyncIterator[Sandbox]:
-    found = sandbox_kit.start(_jobs)
-    try:
-        found.ready()
-        found.attach(lambda: None)
+    async with sandbox_kit.ready(_jobs) as found:
         yield found
-    finally:
-        found.close()
 
 
 @contextmanager

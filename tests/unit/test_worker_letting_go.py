@@ -18,15 +18,24 @@ class Told:
     def __init__(self, fault: Exception | None = None) -> None:
         self.forgotten: list[bytes] = []
         self.fault = fault
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def forget(self, task_id: bytes, seconds: float) -> None:
         self.forgotten.append(task_id)
+        await self.answers.wait()
         if self.fault is not None:
             raise self.fault
 
 
 def enclave(told: Told) -> Enclave:
     return cast(Enclave, cast(Any, told))
+
+
+async def until(told: Told, task_id: bytes) -> None:
+    async with asyncio.timeout(5):
+        while task_id not in told.forgotten:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 async def test_the_next_start_takes_along_what_is_over() -> None:
@@ -47,11 +56,28 @@ async def test_what_no_start_takes_along_is_told_after_a_while(monkeypatch: pyte
     going = LettingGo()
     for task_id in (b"1", b"2"):
         going.later(enclave(told), task_id)
-        async with asyncio.timeout(5):
-            while task_id not in told.forgotten:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await until(told, task_id)
     await going.close()
     assert told.forgotten == [b"1", b"2"]
+
+
+async def test_a_start_during_a_reminder_takes_along_only_what_the_reminder_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(letting_go, "PAUSE", 0.01)
+    told, going = Told(), LettingGo()
+    told.answers.clear()
+    for task_id in (b"1", b"2"):
+        going.later(enclave(told), task_id)
+    await until(told, b"2")
+    going.later(enclave(told), b"3")
+    going.later(enclave(told), b"4")
+    assert going.with_next(enclave(told)) == (b"3", b"4")
+    told.answers.set()
+    going.later(enclave(told), b"5")
+    await until(told, b"5")
+    await going.close()
+    assert told.forgotten == [b"1", b"2", b"5"]
 
 
 async def test_a_start_takes_along_no_more_than_a_body_holds_and_nothing_is_lost() -> None:
