@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import stat
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,11 +18,12 @@ import aiohttp
 import pytest
 
 from enclave_app.protocol.canonical import parse
-from enclave_app.protocol.release import ErrorBody, ReleaseAnswer, open_answer
+from enclave_app.protocol.release import ErrorBody, ReleaseAnswer, ReleaseBody, open_answer
 from oracle.keybroker import KeyBrokerConfig, open_broker
 from oracle.keybroker.broker import Info
 from oracle.keybroker.keys import LOG_FILE
-from oracle.keybroker.server import start
+from oracle.keybroker.release import Asked, Releaser
+from oracle.keybroker.server import SMALL, start
 from tests import broker_fixtures as fixtures
 from tests.broker_kit import Scene
 
@@ -98,6 +100,25 @@ async def test_a_body_that_is_too_large_is_refused(scene: Scene, tmp_path: Path)
     async with serving(scene.config(scene.broker_directory(tmp_path), max_body=2048)) as url:
         status, data = await post(f"{url}/v1/release", b"x" * 4096)
         assert (status, error(data).code) == (403, "http.body")
+
+
+async def test_a_large_body_is_checked_where_nobody_waits_for_it(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+    check = Releaser._check_own_words
+
+    def seen(self: Releaser, body: ReleaseBody) -> Asked:
+        checked.append(threading.get_ident())
+        return check(self, body)
+
+    monkeypatch.setattr(Releaser, "_check_own_words", seen)
+    body = (await scene.body()).canonical()
+    async with serving(scene.config(scene.broker_directory(tmp_path))) as url:
+        # Whatever makes it large: here it is white space.
+        for each in (body, body + b" " * SMALL):
+            assert (await post(f"{url}/v1/release", each))[0] == 200
+    assert [thread == threading.get_ident() for thread in checked] == [True, False]
 
 
 async def test_too_many_requests_wait(scene: Scene, tmp_path: Path) -> None:

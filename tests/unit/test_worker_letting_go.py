@@ -38,7 +38,10 @@ async def until(told: Told, task_id: bytes) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_the_next_start_takes_along_what_is_over() -> None:
+async def test_the_next_start_takes_along_what_is_over_and_the_end_tells_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(letting_go, "PAUSE", 3600)
     told, other = Told(), Told()
     going = LettingGo()
     going.later(enclave(told), b"1")
@@ -46,7 +49,8 @@ async def test_the_next_start_takes_along_what_is_over() -> None:
     going.later(enclave(other), b"3")
     assert going.with_next(enclave(told)) == (b"1", b"2")
     assert going.with_next(enclave(told)) == ()
-    await going.close()
+    async with asyncio.timeout(30):
+        await going.close()
     assert (told.forgotten, other.forgotten) == ([], [b"3"])
 
 
