@@ -334,12 +334,17 @@ async def test_a_settlement_that_is_lost_before_its_log_was_read_is_not_believed
     async with world(tmp_path) as place:
         agreement = await activated(place)
         async with running(place) as worker:
-            may_follow, lost = asyncio.Event(), asyncio.Event()
-            step, outcome = worker._follower.step, Settlements.outcome
+            following, lost = asyncio.Lock(), asyncio.Event()
+            step, send, outcome = worker._follower.step, Settlements.send, Settlements.outcome
 
             async def follow() -> bool:
-                await may_follow.wait()
-                return await step()
+                async with following:
+                    return await step()
+
+            async def send_unfollowed(self: Settlements, task: Task) -> Task:
+                if not lost.is_set():
+                    await following.acquire()
+                return await send(self, task)
 
             async def read_and_lose(self: Settlements, task: Task, patience: float) -> Receipt | None:
                 receipt = await outcome(self, task, patience)
@@ -349,14 +354,12 @@ async def test_a_settlement_that_is_lost_before_its_log_was_read_is_not_believed
                     lost.set()
                 return receipt
 
+            monkeypatch.setattr(Settlements, "send", send_unfollowed)
             monkeypatch.setattr(Settlements, "outcome", read_and_lose)
             monkeypatch.setattr(worker._follower, "step", follow)
-            may_follow.set()
             task_id, _, _ = await place.request(agreement)
-            await computes(worker, task_id)
-            may_follow.clear()
             await asyncio.wait_for(lost.wait(), 20)
-            may_follow.set()
+            following.release()
             for _ in range(20):
                 await asyncio.sleep(0.05)
                 assert (await row(worker, task_id)).state is not State.SETTLED
