@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -81,6 +82,7 @@ class Endpoint:
         self.checked = False
         self.failures = 0
         self.until = 0.0
+        self.left_alone = -math.inf
         self.barred = False
         self.lock = asyncio.Lock()
         self.head: int | None = None
@@ -97,15 +99,18 @@ class Endpoint:
         self.failures = 0
         self.latency = seconds if self.latency is None else 0.8 * self.latency + 0.2 * seconds
 
-    def failed(self, error: OracleError) -> None:
-        self.failures += 1
-        seconds = min(BENCH_MOST, BENCH_FIRST * 2.0 ** min(self.failures - 1, 10)) * random.uniform(0.7, 1.3)  # noqa: S311
+    def failed(self, error: OracleError, asked: float) -> None:
+        """`asked` is when, by the monotonic clock: what was under way when it failed is the same failure, and no further one."""
+        if asked >= self.left_alone:
+            self.failures += 1
+        seconds = min(BENCH_MOST, BENCH_FIRST * 2.0 ** min(max(self.failures - 1, 0), 10)) * random.uniform(0.7, 1.3)  # noqa: S311
         if isinstance(error, RateLimited):
             seconds = max(seconds, error.seconds)
         self.barred = isinstance(error, RateLimited) or error.code == "chain.wrong"
         if error.code == "chain.wrong":
             seconds = WRONG_SECONDS
-        self.until = time.monotonic() + seconds
+        self.left_alone = time.monotonic()
+        self.until = max(self.until, self.left_alone + seconds)
         # What comes back may be another chain.
         self.checked = False
 
@@ -219,6 +224,7 @@ class Endpoints(Rpc):
     async def _try(self, endpoint: Endpoint, question: Callable[[Rpc], Awaitable[T]], requests: int = 1) -> T:
         """Raises RpcFault for an answer that is an error, other Retryables for a failure of the endpoint, which is then left
         alone for a while, and Permanent `chain.wrong`."""
+        asked = time.monotonic()
         try:
             async with endpoint.lock:
                 if not endpoint.checked:
@@ -232,11 +238,11 @@ class Endpoints(Rpc):
         except Permanent as error:
             if error.code == "rpc.closed":
                 raise
-            self._failed(endpoint, error)
+            self._failed(endpoint, error, asked)
             raise
         except Retryable as error:
             if error.code != "rpc.size":  # a question's fault, not an endpoint's
-                self._failed(endpoint, error)
+                self._failed(endpoint, error, asked)
             raise
         endpoint.worked(time.monotonic() - begun)
         return answer
@@ -266,8 +272,8 @@ class Endpoints(Rpc):
             self.genesis = genesis
         endpoint.checked = True
 
-    def _failed(self, endpoint: Endpoint, error: OracleError) -> None:
-        endpoint.failed(error)
+    def _failed(self, endpoint: Endpoint, error: OracleError, asked: float) -> None:
+        endpoint.failed(error, asked)
         if error.code == "chain.wrong":
             self._log.error("an RPC endpoint serves another chain and is not used", endpoint=endpoint.name)
         else:
@@ -382,6 +388,7 @@ class Endpoints(Rpc):
                     Retryable(
                         "rpc.behind", "its head is behind others'", found=endpoint.head, expected=f"about {best}"
                     ),
+                    time.monotonic(),
                 )
 
     async def _broadcast(self, raws: Sequence[str]) -> list[Any]:

@@ -100,6 +100,29 @@ async def test_a_time_that_an_endpoint_asks_for_is_kept_even_if_it_is_the_only_o
     assert len(asked) == 1
 
 
+async def test_questions_that_were_under_way_together_fail_once() -> None:
+    """Else a busy worker leaves its only endpoint alone for half a minute after one hiccup."""
+    together, fails = asyncio.Barrier(8), False
+
+    async def answer(asked: Any) -> web.Response:
+        if fails:
+            await together.wait()
+            return web.Response(status=503)
+        return result(asked, "0x7a69" if asked["method"] == "eth_chainId" else None)
+
+    async with answering(answer) as flaky, endpoints(flaky) as one:
+        await one.call("eth_chainId")
+        fails = True
+        answers = await asyncio.gather(*(one.call("eth_gasPrice") for _ in range(8)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Retryable] * 8
+        assert one.health()[0].failures == 1
+        # One that is asked afterwards, and fails, is a further failure.
+        together, fails = asyncio.Barrier(1), True
+        with pytest.raises(Retryable):
+            await one.call("eth_gasPrice")
+        assert one.health()[0].failures == 2
+
+
 async def test_one_that_failed_is_asked_all_the_same_when_there_is_no_other(url: str) -> None:
     down = True
 
